@@ -1,0 +1,50 @@
+# Everything here is cargo and two scripts; only the Rust toolchain and a C compiler are needed to begin.
+CARGO ?= cargo
+DEMO_ARGS ?=
+DIST := target/dist
+
+.PHONY: help build demo test test-real bench fmt lint deb rpm dist clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: ## release build: target/release/manyhands
+	$(CARGO) build --release --locked
+
+demo: ## a server and three volunteers on loopback, with lines to paste (DEMO_ARGS)
+	$(CARGO) run --release --locked -- demo $(DEMO_ARGS)
+
+test: ## install what the tests drive, then run all of them
+	tests/setup.sh
+	$(CARGO) test --locked
+
+test-real: ## the tests that need a real upstream: downloads, debootstrap
+	tests/setup.sh
+	MANYHANDS_REAL=1 $(CARGO) test --locked --test real
+
+bench: ## measurements against peers, in one run
+	tests/setup.sh
+	bench/run.sh
+
+fmt: ## format the code
+	$(CARGO) fmt
+
+lint: ## formatting and clippy, warnings as errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+dist: build ## man pages and shell completions, made by the program itself: target/dist
+	mkdir -p $(DIST)/man
+	target/release/manyhands man $(DIST)/man
+	target/release/manyhands completions bash >$(DIST)/manyhands.bash
+	target/release/manyhands completions zsh >$(DIST)/_manyhands
+	target/release/manyhands completions fish >$(DIST)/manyhands.fish
+
+deb: dist ## Debian package (needs cargo-deb)
+	$(CARGO) deb --no-build
+
+rpm: dist ## rpm package (needs cargo-generate-rpm)
+	$(CARGO) generate-rpm
+
+clean: ## remove what builds made
+	$(CARGO) clean

@@ -1,0 +1,4 @@
+systemd-sysusers manyhands.conf
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload
+fi

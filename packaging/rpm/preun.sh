@@ -1,0 +1,4 @@
+# 0: removal, not upgrade.
+if [ "$1" -eq 0 ] && [ -d /run/systemd/system ]; then
+    systemctl disable --now manyhands-serve.service manyhands-volunteer.service
+fi

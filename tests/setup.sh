@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests and the bench drive: package managers, repository tools, peers.
+# As root on Debian or Ubuntu it installs what is missing; elsewhere it says what is missing.
+set -euo pipefail
+
+# command:package
+needed="
+    dnf:dnf zypper:zypper createrepo_c:createrepo-c rpmbuild:rpm apt-ftparchive:apt-utils
+    debootstrap:debootstrap nginx:nginx-light wrk:wrk aria2c:aria2 zsync:zsync reprepro:reprepro
+    wget:wget curl:curl gpg:gnupg xz:xz-utils zstd:zstd bzip2:bzip2 ip:iproute2"
+
+PATH=$PATH:/usr/sbin:/sbin
+missing=()
+for pair in $needed; do
+    command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
+done
+[[ ${#missing[@]} -gt 0 ]] || exit 0
+
+install="apt-get install -y --no-install-recommends ${missing[*]}"
+if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "tests/setup.sh: missing: ${missing[*]} (Debian's package names)" >&2
+    echo "tests/setup.sh: on Debian or Ubuntu, as root: $install" >&2
+    echo "tests/setup.sh: tests that need them will fail" >&2
+    exit 0
+fi
+
+# 101: installing nginx must not start it.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+
+log=$(mktemp)
+echo "tests/setup.sh: installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086 # words
+if ! { apt-get -o DPkg::Lock::Timeout=120 -q update && ${install/apt-get/apt-get -q -o DPkg::Lock::Timeout=120}; } >"$log" 2>&1; then
+    tail -n 30 "$log" >&2
+    echo "tests/setup.sh: failed: $install (whole log: $log)" >&2
+    exit 1
+fi
+rm -f "$log"
