@@ -1,0 +1,45 @@
+//! L1: configuration. TOML text and flags in, validated values per role out.
+//!
+//! Every key is in these structs with its default; unknown keys are errors. Nothing here touches the file
+//! system: roles read the file and hand over its text.
+
+mod profile;
+mod serve;
+mod volunteer;
+
+pub use profile::{Layout, Profile, Profiles};
+pub use serve::{Origin, RepoConfig, ServeConfig};
+pub use volunteer::{VolunteerConfig, VolunteerOptions};
+
+/// What is wrong with a configuration, in words for the person who wrote it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{0}")]
+    Toml(#[from] toml::de::Error),
+    #[error("{key}: {problem}")]
+    Value { key: String, problem: String },
+}
+
+impl ConfigError {
+    fn value(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Value { key: key.into(), problem: problem.into() }
+    }
+}
+
+/// Checks an `http://` or `https://` base URL and takes its trailing slash away.
+fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
+    let uri: http::Uri = text
+        .parse()
+        .map_err(|e| ConfigError::value(key, format!("{text:?} is not a URL ({e})")))?;
+    match uri.scheme_str() {
+        Some("http" | "https") if uri.authority().is_some_and(|a| !a.host().is_empty()) => {}
+        _ => {
+            let problem = format!("{text:?} must begin with http:// or https:// and name a host");
+            return Err(ConfigError::value(key, problem));
+        }
+    }
+    if uri.query().is_some() {
+        return Err(ConfigError::value(key, format!("{text:?} must not have a query")));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}

@@ -1,0 +1,149 @@
+//! Distribution profiles: what is known of a distribution's archive, as data.
+//!
+//! The built-in ones are the files of `distros/`; an administrator adds more with `distros_dir`. No code
+//! asks for a distribution by name.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{ConfigError, base_url};
+
+include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
+
+/// The format of a repository's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Layout {
+    /// Release, Packages, Sources under `dists/` or flat.
+    #[serde(rename = "deb")]
+    Deb,
+    /// `repodata/repomd.xml`.
+    #[serde(rename = "rpm-md")]
+    RpmMd,
+    /// Only files with checksum files beside them: images.
+    #[serde(rename = "files")]
+    Files,
+}
+
+/// Facts about one distribution.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// One line for people.
+    pub description: String,
+    pub layout: Layout,
+    /// Where packages come from when the configuration names neither `upstream` nor `tree`.
+    #[serde(default)]
+    pub upstream: Vec<String>,
+    /// What is read at start-up. deb: names below `dists/`, or a directory with a final `/` for a flat
+    /// repository; rpm-md: directories that hold `repodata/`. Others are learned from requests.
+    #[serde(default)]
+    pub suites: Vec<String>,
+    /// deb: components whose package lists are read at start-up; empty means all.
+    #[serde(default)]
+    pub components: Vec<String>,
+    /// deb: architectures whose package lists are read at start-up, besides `all`; empty means all.
+    #[serde(default)]
+    pub architectures: Vec<String>,
+    /// Names that end so never change once published.
+    #[serde(default)]
+    pub package_suffixes: Vec<String>,
+    /// Files that list digests of their neighbours; one `*` matches any text.
+    #[serde(default)]
+    pub checksum_files: Vec<String>,
+}
+
+impl Profile {
+    fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
+        let key = format!("distribution profile {name:?}");
+        let profile: Self = toml::from_str(text).map_err(|e| ConfigError::value(&key, e.to_string()))?;
+        for url in &profile.upstream {
+            base_url(&key, url)?;
+        }
+        Ok(profile)
+    }
+
+    /// Whether a file name is one of the checksum files.
+    pub fn is_checksum_file(&self, file_name: &str) -> bool {
+        self.checksum_files.iter().any(|pattern| match pattern.split_once('*') {
+            None => pattern == file_name,
+            Some((head, tail)) => {
+                file_name.len() >= head.len() + tail.len()
+                    && file_name.starts_with(head)
+                    && file_name.ends_with(tail)
+            }
+        })
+    }
+
+    pub fn is_package_name(&self, file_name: &str) -> bool {
+        self.package_suffixes.iter().any(|suffix| file_name.ends_with(suffix.as_str()))
+    }
+}
+
+/// All known profiles by name.
+#[derive(Clone, Debug)]
+pub struct Profiles(BTreeMap<String, Profile>);
+
+impl Profiles {
+    /// The profiles that are compiled in.
+    pub fn built_in() -> Result<Self, ConfigError> {
+        let parsed = BUILT_IN.iter().map(|(name, text)| Ok(((*name).to_owned(), Profile::parse(name, text)?)));
+        parsed.collect::<Result<_, ConfigError>>().map(Self)
+    }
+
+    /// Adds one, or replaces the one of the same name.
+    pub fn add(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        let profile = Profile::parse(name, text)?;
+        self.0.insert(name.to_owned(), profile);
+        Ok(())
+    }
+
+    pub fn get(&self, name: &str) -> Result<&Profile, ConfigError> {
+        self.0.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+            ConfigError::value("distro", format!("no profile {name:?}; known: {}", known.join(", ")))
+        })
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_profiles_are_valid() {
+        let profiles = Profiles::built_in().expect("every file in distros/ parses");
+        for name in ["generic-deb", "generic-rpm"] {
+            assert!(profiles.get(name).is_ok(), "{name}");
+        }
+        let error = profiles.get("nosuch").expect_err("unknown").to_string();
+        assert!(error.contains("generic-deb"), "{error}");
+    }
+
+    #[test]
+    fn patterns_of_checksum_files() {
+        let text = "description='x'\nlayout='files'\nchecksum_files=['SHA256SUMS','*-CHECKSUM','a*a']";
+        let profile = Profile::parse("x", text).expect("valid");
+        for (name, want) in [
+            ("SHA256SUMS", true),
+            ("SHA256SUMS.gpg", false),
+            ("Fedora-Server-43-CHECKSUM", true),
+            ("-CHECKSUM", true),
+            ("CHECKSUM", false),
+            ("a", false),
+            ("aa", true),
+        ] {
+            assert_eq!(profile.is_checksum_file(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let error = Profile::parse("x", "description='x'\nlayout='deb'\nsuite=['a']").expect_err("typo");
+        assert!(error.to_string().contains("suite"), "{error}");
+    }
+}

@@ -1,0 +1,289 @@
+//! The configuration of `manyhands serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{ConfigError, Layout, Profile, Profiles, base_url};
+use crate::model::{Rate, RepoPath, Size};
+
+/// A validated server configuration.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Addresses for package clients and volunteers. Default: every IPv4 and IPv6 address, port 8080.
+    pub listen: Vec<SocketAddr>,
+    /// Address of the status API. Default `127.0.0.1:8081`; keep it off public networks.
+    pub admin: SocketAddr,
+    /// Where the server keeps its database, metadata and cache. Default `/var/lib/manyhands`.
+    pub state_dir: PathBuf,
+    /// Base URL under which clients reach this server; shown in hints. Default from `listen`.
+    pub public_url: Option<String>,
+    /// Combined-format access log. Default: none.
+    pub access_log: Option<PathBuf>,
+    /// What the server's own line carries; decides when it counts as busy. Default 1 Gbit/s.
+    pub uplink: Rate,
+    /// Most connections at a time. Default 20000.
+    pub max_connections: usize,
+    /// Most bytes of packages kept from upstreams. Default 200 GiB.
+    pub cache_max_size: Size,
+    pub repos: Vec<RepoConfig>,
+}
+
+/// One mounted repository.
+#[derive(Clone, Debug)]
+pub struct RepoConfig {
+    /// Served under `/<name>/`.
+    pub name: String,
+    pub distro: String,
+    pub profile: Profile,
+    pub origin: Origin,
+    /// How often metadata is checked without anyone asking. Default 5 min.
+    pub poll: Duration,
+}
+
+/// Where a repository's files come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Tree(PathBuf),
+    /// Base URLs without a final slash, tried in order.
+    Upstream(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    server: RawServer,
+    #[serde(default)]
+    cache: RawCache,
+    #[serde(default, rename = "repo")]
+    repos: Vec<RawRepo>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawServer {
+    listen: Vec<String>,
+    admin: String,
+    state_dir: PathBuf,
+    public_url: Option<String>,
+    access_log: Option<PathBuf>,
+    uplink: Rate,
+    max_connections: usize,
+    distros_dir: Option<PathBuf>,
+}
+
+impl Default for RawServer {
+    fn default() -> Self {
+        Self {
+            listen: vec!["0.0.0.0:8080".to_owned(), "[::]:8080".to_owned()],
+            admin: "127.0.0.1:8081".to_owned(),
+            state_dir: "/var/lib/manyhands".into(),
+            public_url: None,
+            access_log: None,
+            uplink: Rate(125_000_000),
+            max_connections: 20_000,
+            distros_dir: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawCache {
+    max_size: Size,
+}
+
+impl Default for RawCache {
+    fn default() -> Self {
+        Self { max_size: Size(200 << 30) }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRepo {
+    name: String,
+    distro: String,
+    #[serde(default)]
+    upstream: Vec<String>,
+    tree: Option<PathBuf>,
+    suites: Option<Vec<String>>,
+    components: Option<Vec<String>>,
+    architectures: Option<Vec<String>>,
+    poll_secs: Option<u64>,
+}
+
+impl ServeConfig {
+    /// The folder with the administrator's own profiles, which the caller reads before [`Self::parse`].
+    pub fn distros_dir(text: &str) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(toml::from_str::<RawFile>(text)?.server.distros_dir)
+    }
+
+    pub fn parse(text: &str, profiles: &Profiles) -> Result<Self, ConfigError> {
+        let RawFile { server, cache, repos } = toml::from_str(text)?;
+        let listen = server.listen.iter().map(|a| address("server.listen", a)).collect::<Result<Vec<_>, _>>()?;
+        if listen.is_empty() {
+            return Err(ConfigError::value("server.listen", "name at least one address, for example [\"0.0.0.0:8080\"]"));
+        }
+        if repos.is_empty() {
+            return Err(ConfigError::value("repo", "there is nothing to serve: add a [[repo]] with name, distro and upstream or tree"));
+        }
+        let repos: Vec<RepoConfig> =
+            repos.into_iter().map(|raw| RepoConfig::from_raw(raw, profiles)).collect::<Result<_, _>>()?;
+        for (i, repo) in repos.iter().enumerate() {
+            if repos[..i].iter().any(|other| other.name == repo.name) {
+                return Err(ConfigError::value(format!("repo {:?}", repo.name), "this name is used twice"));
+            }
+        }
+        Ok(Self {
+            listen,
+            admin: address("server.admin", &server.admin)?,
+            state_dir: server.state_dir,
+            public_url: server.public_url.map(|url| base_url("server.public_url", &url)).transpose()?,
+            access_log: server.access_log,
+            uplink: server.uplink,
+            max_connections: server.max_connections.max(1),
+            cache_max_size: cache.max_size,
+            repos,
+        })
+    }
+
+    /// The URL that start-up hints show.
+    pub fn shown_url(&self) -> String {
+        self.public_url.clone().unwrap_or_else(|| {
+            let address = self.listen[0];
+            if address.ip().is_unspecified() {
+                format!("http://<this host>:{}", address.port())
+            } else {
+                format!("http://{address}")
+            }
+        })
+    }
+}
+
+impl RepoConfig {
+    fn from_raw(raw: RawRepo, profiles: &Profiles) -> Result<Self, ConfigError> {
+        let key = format!("repo {:?}", raw.name);
+        let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'+');
+        // A leading underscore, `b`, `direct` and `mirrors` are the server's own routes.
+        let reserved = ["b", "direct", "mirrors"];
+        if raw.name.is_empty() || !raw.name.bytes().all(plain) || raw.name.starts_with('.') || reserved.contains(&raw.name.as_str()) {
+            let problem = "a name is a URL segment of letters, digits, '-', '.', '+', and not b, direct or mirrors";
+            return Err(ConfigError::value(key, problem));
+        }
+        let mut profile = profiles.get(&raw.distro).map_err(|e| ConfigError::value(&key, e.to_string()))?.clone();
+        let upstream = if raw.upstream.is_empty() { profile.upstream.clone() } else { raw.upstream };
+        let origin = match (raw.tree, upstream) {
+            (Some(tree), _) if tree.is_absolute() => Origin::Tree(tree),
+            (Some(tree), _) => {
+                let problem = format!("tree {:?} must be an absolute path", tree.display());
+                return Err(ConfigError::value(key, problem));
+            }
+            (None, upstream) if upstream.is_empty() => {
+                return Err(ConfigError::value(key, format!("profile {:?} has no default upstream: add upstream = [\"http://...\"] or tree = \"/path\"", raw.distro)));
+            }
+            (None, upstream) => {
+                Origin::Upstream(upstream.iter().map(|url| base_url(&key, url)).collect::<Result<_, _>>()?)
+            }
+        };
+        profile.suites = raw.suites.unwrap_or(profile.suites);
+        profile.components = raw.components.unwrap_or(profile.components);
+        profile.architectures = raw.architectures.unwrap_or(profile.architectures);
+        for suite in &profile.suites {
+            let is_root = matches!(suite.as_str(), "" | "." | "./" | "/");
+            if !is_root && let Err(e) = RepoPath::new(suite) {
+                return Err(ConfigError::value(key, format!("suite {suite:?}: {e}")));
+            }
+        }
+        let poll = Duration::from_secs(raw.poll_secs.unwrap_or(300).max(1));
+        Ok(Self { name: raw.name, distro: raw.distro, profile, origin, poll })
+    }
+
+    /// The lines that a person pastes to point a client here.
+    pub fn client_hint(&self, url: &str) -> String {
+        let base = format!("{url}/{}", self.name);
+        match self.profile.layout {
+            Layout::Deb => {
+                let suite = self.profile.suites.first().map_or("SUITE", String::as_str);
+                let components = match self.profile.components.as_slice() {
+                    [] => "main".to_owned(),
+                    some => some.join(" "),
+                };
+                format!("apt: deb {base} {suite} {components}")
+            }
+            Layout::RpmMd => {
+                let unit = self.profile.suites.first().map_or("", String::as_str);
+                format!("dnf, zypper: baseurl={base}/{unit}")
+            }
+            Layout::Files => format!("wget, curl: {base}/"),
+        }
+    }
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| {
+        ConfigError::value(key, format!("{text:?} is not ADDRESS:PORT, for example 0.0.0.0:8080 or [::]:8080"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ServeConfig, ConfigError> {
+        ServeConfig::parse(text, &Profiles::built_in()?)
+    }
+
+    #[test]
+    fn the_contract_of_the_design_parses() {
+        let config = parse(
+            r#"
+            [server]
+            listen     = ["0.0.0.0:8080"]
+            admin      = "127.0.0.1:8081"
+            state_dir  = "/var/lib/manyhands"
+            public_url = "http://mirror.example:8080/"
+            [cache]
+            max_size = "200GiB"
+            [[repo]]
+            name     = "debian"
+            distro   = "generic-deb"
+            upstream = ["http://upstream.example/debian/"]
+            [[repo]]
+            name = "local"
+            distro = "generic-rpm"
+            tree = "/srv/mirror"
+            "#,
+        )
+        .expect("valid");
+        assert_eq!(config.public_url.as_deref(), Some("http://mirror.example:8080"));
+        assert_eq!(config.cache_max_size, Size(200 << 30));
+        assert_eq!(config.repos[0].origin, Origin::Upstream(vec!["http://upstream.example/debian".into()]));
+        assert_eq!(config.repos[1].origin, Origin::Tree("/srv/mirror".into()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let repo = "[[repo]]\nname='x'\ndistro='generic-deb'\n";
+        for (text, word) in [
+            (String::new(), "nothing to serve"),
+            ("[server]\nlisten_on=['1']".into(), "listen_on"),
+            (format!("[server]\nlisten=['8080']\n{repo}tree='/x'"), "ADDRESS:PORT"),
+            (repo.into(), "upstream"),
+            (format!("{repo}tree='rel'"), "absolute"),
+            (format!("{repo}upstream=['ftp://x/']"), "http://"),
+            (format!("{repo}tree='/x'\n{repo}tree='/y'"), "twice"),
+            (format!("{repo}tree='/x'\nsuites=['../x']"), "'..'"),
+            ("[[repo]]\nname='a/b'\ndistro='generic-deb'\ntree='/x'".into(), "segment"),
+            ("[[repo]]\nname='direct'\ndistro='generic-deb'\ntree='/x'".into(), "segment"),
+            ("[[repo]]\nname='a'\ndistro='nosuch'\ntree='/x'".into(), "nosuch"),
+            ("[cache]\nmax_size='lots'".into(), "lots"),
+        ] {
+            let error = parse(&text).expect_err(&text).to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

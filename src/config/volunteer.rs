@@ -1,0 +1,140 @@
+//! The configuration of `manyhands volunteer`: a file, flags, or both; a flag wins.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{ConfigError, base_url};
+use crate::model::{Rate, Size, VolunteerId};
+
+/// A validated volunteer configuration.
+#[derive(Clone, Debug)]
+pub struct VolunteerConfig {
+    /// Base URL of the server.
+    pub server: String,
+    /// Where clients reach this volunteer. Default `0.0.0.0:8090`.
+    pub listen: SocketAddr,
+    /// The blob store.
+    pub store: PathBuf,
+    /// Most bytes kept in the store; adopted trees do not count. Default 100 GiB.
+    pub max_size: Size,
+    /// Upload rate given to clients, across all downloads. Default 50 MiB/s.
+    pub donate: Rate,
+    /// Existing mirror trees that are served in place.
+    pub adopt: Vec<PathBuf>,
+    /// The token, or the file that holds it; without either, `token` in the store folder.
+    pub token: Option<String>,
+    pub token_file: Option<PathBuf>,
+    /// The name shown to operators. Default: the host name and a random suffix, kept in the store.
+    pub id: Option<VolunteerId>,
+    /// Base URL that clients can reach, where it differs from what the server sees.
+    pub advertise: Option<String>,
+    /// Most connections at a time. Default 1000.
+    pub max_connections: usize,
+}
+
+/// The same, as written: every key optional. Flags fill one of these, the file another.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolunteerOptions {
+    pub server: Option<String>,
+    pub listen: Option<String>,
+    pub store: Option<PathBuf>,
+    pub max_size: Option<Size>,
+    pub donate: Option<Rate>,
+    #[serde(default)]
+    pub adopt: Vec<PathBuf>,
+    pub token: Option<String>,
+    pub token_file: Option<PathBuf>,
+    pub id: Option<VolunteerId>,
+    pub advertise: Option<String>,
+    pub max_connections: Option<usize>,
+}
+
+impl VolunteerOptions {
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// These options, and `base` where they are silent.
+    pub fn over(self, base: Self) -> Self {
+        Self {
+            server: self.server.or(base.server),
+            listen: self.listen.or(base.listen),
+            store: self.store.or(base.store),
+            max_size: self.max_size.or(base.max_size),
+            donate: self.donate.or(base.donate),
+            adopt: if self.adopt.is_empty() { base.adopt } else { self.adopt },
+            token: self.token.or(base.token),
+            token_file: self.token_file.or(base.token_file),
+            id: self.id.or(base.id),
+            advertise: self.advertise.or(base.advertise),
+            max_connections: self.max_connections.or(base.max_connections),
+        }
+    }
+
+    pub fn validate(self) -> Result<VolunteerConfig, ConfigError> {
+        let missing = |key: &str, flag: &str| ConfigError::value(key, format!("missing: set it in the file or give {flag}"));
+        let server = self.server.ok_or_else(|| missing("server", "--server http://mirror.example:8080"))?;
+        let listen = self.listen.as_deref().unwrap_or("0.0.0.0:8090");
+        let donate = self.donate.unwrap_or(Rate(50 << 20));
+        if donate.0 < 16 << 10 {
+            return Err(ConfigError::value("donate", format!("{donate} is too little to serve a package; give at least 16KiB/s")));
+        }
+        for tree in &self.adopt {
+            if !tree.is_absolute() {
+                return Err(ConfigError::value("adopt", format!("{} must be an absolute path", tree.display())));
+            }
+        }
+        Ok(VolunteerConfig {
+            server: base_url("server", &server)?,
+            listen: listen.parse().map_err(|_| {
+                ConfigError::value("listen", format!("{listen:?} is not ADDRESS:PORT, for example 0.0.0.0:8090"))
+            })?,
+            store: self.store.ok_or_else(|| missing("store", "--store DIR"))?,
+            max_size: self.max_size.unwrap_or(Size(100 << 30)),
+            donate,
+            adopt: self.adopt,
+            token: self.token,
+            token_file: self.token_file,
+            id: self.id,
+            advertise: self.advertise.map(|url| base_url("advertise", &url)).transpose()?,
+            max_connections: self.max_connections.unwrap_or(1000).max(1),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = VolunteerOptions::parse(
+            "server='http://m.example:8080'\nlisten='0.0.0.0:8090'\nstore='/s'\nmax_size='500GiB'\ndonate='50MiB/s'\nadopt=['/srv/mirror/debian']",
+        )
+        .expect("the contract of the design");
+        let flags = VolunteerOptions { donate: Some(Rate(4 << 20)), ..Default::default() };
+        let config = flags.over(file).validate().expect("complete");
+        assert_eq!((config.donate, config.max_size), (Rate(4 << 20), Size(500 << 30)));
+        assert_eq!(config.adopt, [PathBuf::from("/srv/mirror/debian")]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, word) in [
+            ("store='/s'", "server"),
+            ("server='http://m'", "store"),
+            ("server='m:8080'\nstore='/s'", "http://"),
+            ("server='http://m'\nstore='/s'\ndonate='1KiB/s'", "donate"),
+            ("server='http://m'\nstore='/s'\nadopt=['x']", "absolute"),
+            ("server='http://m'\nstore='/s'\nlisten='x'", "ADDRESS:PORT"),
+        ] {
+            let options = VolunteerOptions::parse(text).expect("well-formed");
+            let error = options.validate().expect_err(text).to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+        assert!(VolunteerOptions::parse("sever='x'").is_err());
+    }
+}

@@ -1,0 +1,217 @@
+//! The cleartext signature framework of OpenPGP (RFC 9580 section 7), as InRelease and Fedora's CHECKSUM
+//! files use it: takes the signed text out of its frame.
+//!
+//! Deliberately verifies no signature: the caller hands the same bytes to a verifier. What the two could
+//! read differently is refused here, above all text outside of the frame, which no signature covers.
+
+use std::borrow::Cow;
+
+use super::entry::FormatError;
+
+const FORMAT: &str = "cleartext signature";
+const MESSAGE: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
+const SIGNATURE: &[u8] = b"-----BEGIN PGP SIGNATURE-----";
+const END: &[u8] = b"-----END PGP SIGNATURE-----";
+
+/// The signed text, without dash-escapes; input that is not clearsigned is returned as it is.
+///
+/// Line ends stay as they are. The last one, which the signature does not cover, is kept, so that the text
+/// of an InRelease equals the Release beside it. The text is borrowed if nothing was escaped.
+///
+/// # Errors
+/// If the frame is not complete, has armor headers other than `Hash`, or has text before or after it.
+pub fn cleartext(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
+    let mut lines = lines(bytes);
+    match lines.next() {
+        Some(first) if first.is(MESSAGE) => {}
+        _ => return unsigned(bytes),
+    }
+    let Some(start) = headers(&mut lines)? else {
+        return Err(problem(1, "the frame ends within its headers"));
+    };
+    let mut escaped = false;
+    for line in lines.by_ref() {
+        if line.is(SIGNATURE) {
+            let text = &bytes[start..line.offset];
+            frame_ends(&mut lines)?;
+            return Ok(if escaped { Cow::Owned(unescape(text)) } else { Cow::Borrowed(text) });
+        }
+        match line.text {
+            [b'-', b' ', ..] => escaped = true,
+            [b'-', ..] => return Err(problem(line.number, "a line begins with a dash that is not escaped")),
+            _ => {}
+        }
+    }
+    Err(problem(1, "the frame has no signature"))
+}
+
+/// A signed message further down would be verified, and the text above it be believed.
+fn unsigned(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
+    match lines(bytes).find(|line| line.is(MESSAGE)) {
+        Some(line) => Err(problem(line.number, "a signed message begins below text that is not signed")),
+        None => Ok(Cow::Borrowed(bytes)),
+    }
+}
+
+/// Passes over `Hash:` lines and the empty line; gives the offset of the text.
+fn headers(lines: &mut Lines<'_>) -> Result<Option<usize>, FormatError> {
+    for line in lines.by_ref() {
+        let text = line.text.trim_ascii_end();
+        if text.is_empty() {
+            return Ok(Some(line.offset + line.text.len()));
+        }
+        if !text.starts_with(b"Hash: ") {
+            return Err(problem(line.number, "only 'Hash' headers may stand above a signed text"));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the armored signature to its end, after which nothing may follow.
+fn frame_ends(lines: &mut Lines<'_>) -> Result<(), FormatError> {
+    if !lines.by_ref().any(|line| line.is(END)) {
+        return Err(problem(1, "the signature has no end"));
+    }
+    match lines.find(|line| !line.text.trim_ascii().is_empty()) {
+        Some(line) => Err(problem(line.number, "text follows the signature")),
+        None => Ok(()),
+    }
+}
+
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|&c| c == b'\n') {
+        plain.extend_from_slice(line.strip_prefix(b"- ").unwrap_or(line));
+    }
+    plain
+}
+
+fn problem(line: u64, problem: &'static str) -> FormatError {
+    FormatError::Line { format: FORMAT, line, problem: problem.into() }
+}
+
+/// A line with its end.
+struct Line<'a> {
+    text: &'a [u8],
+    offset: usize,
+    number: u64,
+}
+
+impl Line<'_> {
+    /// RFC 9580 section 6.2: blanks may follow an armor line, nothing may precede it.
+    fn is(&self, armor: &[u8]) -> bool {
+        self.text.strip_prefix(armor).is_some_and(|rest| rest.trim_ascii().is_empty())
+    }
+}
+
+struct Lines<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    number: u64,
+}
+
+fn lines(bytes: &[u8]) -> Lines<'_> {
+    Lines { bytes, offset: 0, number: 0 }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        let text = self.bytes[self.offset..].split_inclusive(|&c| c == b'\n').next()?;
+        let offset = self.offset;
+        self.offset += text.len();
+        self.number += 1;
+        Some(Line { text, offset, number: self.number })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(text: &str) -> String {
+        format!(
+            "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{text}-----BEGIN PGP SIGNATURE-----\n\n\
+             iQIzBAEBCAAdFiEE\n=abcd\n-----END PGP SIGNATURE-----\n"
+        )
+    }
+
+    fn shown(input: &str) -> String {
+        match cleartext(input.as_bytes()) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn takes_the_text_out() {
+        for (input, want) in [
+            (frame("Origin: Debian\nSuite: stable\n"), "Origin: Debian\nSuite: stable\n"),
+            (frame("a\n").replace('\n', "\r\n"), "a\r\n"),
+            (frame("a\n").replace("Hash: SHA256\n", ""), "a\n"),
+            (frame("a\n").replace("Hash: SHA256", "Hash: SHA256\nHash: SHA512 "), "a\n"),
+            (frame("- -----BEGIN\n- \n- - list\nb - c\n"), "-----BEGIN\n\n- list\nb - c\n"),
+            (frame("\n\na\n"), "\n\na\n"),
+            (frame(""), ""),
+            (frame("a\n") + "\n \n", "a\n"),
+            ("Origin: Debian\n".into(), "Origin: Debian\n"),
+            (String::new(), ""),
+        ] {
+            assert_eq!(shown(&input), want, "{input}");
+        }
+    }
+
+    #[test]
+    fn borrows_where_nothing_is_escaped() {
+        assert!(matches!(cleartext(frame("a\n").as_bytes()), Ok(Cow::Borrowed(_))));
+        assert!(matches!(cleartext(frame("- a\n").as_bytes()), Ok(Cow::Owned(_))));
+    }
+
+    #[test]
+    fn refuses_what_readers_could_see_differently() {
+        let good = frame("a\n");
+        let nested = frame(&frame("a\n"));
+        for (input, want) in [
+            (
+                format!("Origin: evil\n\n{good}"),
+                "line 3: a signed message begins below text that is not signed",
+            ),
+            (format!("{good}Origin: evil\n"), "line 10: text follows the signature"),
+            (format!("{good}{good}"), "line 10: text follows the signature"),
+            (nested, "line 4: a line begins with a dash that is not escaped"),
+            (frame("-a\n"), "line 4: a line begins with a dash that is not escaped"),
+            (
+                good.replace("Hash: SHA256", "NotDashEscaped: yes"),
+                "line 2: only 'Hash' headers may stand above a signed text",
+            ),
+            (good.replace("-----END", "----"), "line 1: the signature has no end"),
+            (
+                "-----BEGIN PGP SIGNED MESSAGE-----\nHash: X".into(),
+                "line 1: the frame ends within its headers",
+            ),
+            ("-----BEGIN PGP SIGNED MESSAGE-----\n\nabc\n".into(), "line 1: the frame has no signature"),
+        ] {
+            assert_eq!(shown(&input), format!("cleartext signature, {want}"), "{input}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = cleartext(&bytes);
+            let _ = cleartext(&[MESSAGE, b"\n\n", &bytes, SIGNATURE, b"\n", END].concat());
+        }
+
+        #[test]
+        fn round_trip(lines in proptest::collection::vec("(- )?-{0,5}[ -~]{0,20}", 0..10)) {
+            let plain: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let escaped: String = lines.iter()
+                .map(|line| if line.starts_with('-') { format!("- {line}\n") } else { format!("{line}\n") })
+                .collect();
+            prop_assert_eq!(shown(&frame(&escaped)), plain);
+        }
+    }
+}

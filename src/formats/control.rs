@@ -1,0 +1,197 @@
+//! Messages between server and volunteer over the control connection (a WebSocket, RFC 6455).
+//!
+//! Text messages are JSON values of the enums here. Holdings travel as binary messages: one operation byte
+//! and whole SHA-256 digests, 32 bytes each, so that a million of them is 32 MB and not 70. Unknown JSON
+//! fields are ignored, so that either side may be newer; a changed meaning needs a new [`PROTOCOL`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Blob, BlobId, Rate, Size, VolunteerId};
+
+/// Version of this protocol, sent in the hello.
+pub const PROTOCOL: u32 = 1;
+/// Where the server accepts control connections.
+pub const SESSION_PATH: &str = "/_mh/v1/session";
+/// Where a volunteer asks which of its files the catalog knows.
+pub const MATCH_PATH: &str = "/_mh/v1/match";
+/// Where `manyhands verify` asks what the server knows of a file.
+pub const LOOKUP_PATH: &str = "/_mh/v1/lookup";
+/// Largest control message: bounds what either side buffers for the other.
+pub const MAX_MESSAGE: usize = 1 << 20;
+/// Digests in one holdings message, so that it stays below [`MAX_MESSAGE`].
+pub const MAX_HOLDINGS: usize = 16_384;
+/// Files in one match or lookup request.
+pub const MAX_BATCH: usize = 1000;
+/// Running uploads listed in a report; the busiest volunteer only summarises the rest.
+pub const MAX_UPLOADS: usize = 256;
+
+/// From a volunteer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToServer {
+    Hello(Hello),
+    Report(Report),
+    Done { blob: BlobId, #[serde(default)] error: Option<String> },
+    /// Clean drain: no more redirects, please; running downloads end here.
+    Leaving,
+}
+
+/// The first message on a control connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    pub protocol: u32,
+    pub id: VolunteerId,
+    pub version: String,
+    /// Base URL that clients can reach; without it the server uses the peer address and `port`.
+    #[serde(default)]
+    pub advertise: Option<String>,
+    pub port: u16,
+    pub donate: Rate,
+    pub max_size: Size,
+}
+
+/// A heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Uploads running now, and what is left of them; at most [`MAX_UPLOADS`] are listed.
+    pub uploads: u32,
+    pub remaining: Vec<Blob>,
+    /// Package bytes sent to clients since the process started.
+    pub served_bytes: u64,
+    pub served_requests: u64,
+    /// Requests answered with a redirect back to the server.
+    pub returned_requests: u64,
+    /// Bytes sent during those milliseconds in which at least one upload ran, since the last report.
+    pub busy_bytes: u64,
+    pub busy_millis: u64,
+    pub store_bytes: u64,
+    pub holdings: u64,
+}
+
+/// From the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToVolunteer {
+    Welcome(Welcome),
+    Fetch { blob: Blob, file_name: String },
+    /// Why the server ends the session; the volunteer logs it and tries again later.
+    Refused { reason: String },
+}
+
+/// The answer to a hello.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The key for tickets, hexadecimal.
+    pub key: String,
+    /// The server's clock, so that a wrong local clock does not void tickets.
+    pub now_secs: u64,
+    pub heartbeat_secs: u64,
+}
+
+/// A change of holdings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldingsChange {
+    Add,
+    Remove,
+}
+
+/// Encodes digests; the caller splits at [`MAX_HOLDINGS`].
+pub fn encode_holdings(change: HoldingsChange, blobs: &[BlobId]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + blobs.len() * BlobId::LEN);
+    out.push(match change {
+        HoldingsChange::Add => 1,
+        HoldingsChange::Remove => 2,
+    });
+    for blob in blobs {
+        out.extend_from_slice(&blob.0);
+    }
+    out
+}
+
+/// Reads a binary message; `None` if it is not one of ours.
+pub fn decode_holdings(bytes: &[u8]) -> Option<(HoldingsChange, impl Iterator<Item = BlobId> + '_)> {
+    let (operation, digests) = bytes.split_first()?;
+    let change = match operation {
+        1 => HoldingsChange::Add,
+        2 => HoldingsChange::Remove,
+        _ => return None,
+    };
+    let (digests, rest) = digests.as_chunks::<{ BlobId::LEN }>();
+    (rest.is_empty() && digests.len() <= MAX_HOLDINGS).then(|| (change, digests.iter().copied().map(BlobId)))
+}
+
+/// A file of a tree that a volunteer wants to adopt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TreeFile {
+    pub path: String,
+    pub size: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MatchRequest {
+    pub files: Vec<TreeFile>,
+}
+
+/// One answer per file asked, in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MatchReply {
+    pub blobs: Vec<Option<BlobId>>,
+}
+
+/// A local file, as `verify` describes it: what it is called and what it hashes to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LocalFile {
+    pub name: String,
+    pub size: u64,
+    pub sha1: String,
+    pub sha256: BlobId,
+    pub sha512: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LookupRequest {
+    pub files: Vec<LocalFile>,
+}
+
+/// What the catalog knows of one local file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// These bytes are published, under this path.
+    Good { path: String },
+    /// The name is published, with other bytes.
+    Differs { path: String, expected: String, size: Option<u64> },
+    /// Neither name nor bytes are known.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LookupReply {
+    pub files: Vec<Verdict>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holdings_round_trip_and_refusals() {
+        let blobs = [BlobId([1; 32]), BlobId([2; 32])];
+        let bytes = encode_holdings(HoldingsChange::Remove, &blobs);
+        let (change, read) = decode_holdings(&bytes).expect("own form");
+        assert_eq!((change, read.collect::<Vec<_>>()), (HoldingsChange::Remove, blobs.to_vec()));
+        assert!(decode_holdings(&[]).is_none());
+        assert!(decode_holdings(&[9]).is_none());
+        assert!(decode_holdings(&bytes[..bytes.len() - 1]).is_none());
+        assert!(decode_holdings(&encode_holdings(HoldingsChange::Add, &vec![blobs[0]; MAX_HOLDINGS + 1])).is_none());
+        assert!(1 + MAX_HOLDINGS * BlobId::LEN <= MAX_MESSAGE);
+    }
+
+    #[test]
+    fn messages_are_tagged_json() {
+        let json = serde_json::to_string(&ToServer::Leaving).expect("serialises");
+        assert_eq!(json, r#"{"type":"leaving"}"#);
+        let newer = r#"{"type":"refused","reason":"full","hint":"later"}"#;
+        assert!(matches!(serde_json::from_str(newer), Ok(ToVolunteer::Refused { .. })));
+    }
+}

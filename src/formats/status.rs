@@ -1,0 +1,101 @@
+//! The status report of a server: what the admin API answers and `manyhands status --json` prints.
+//!
+//! Sizes are bytes, rates bytes per second, times seconds since 1970. Fields are only ever added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::VolunteerId;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    pub version: String,
+    pub uptime_secs: u64,
+    pub snapshots: Vec<SnapshotStatus>,
+    pub catalog: CatalogStatus,
+    pub cache: CacheStatus,
+    pub volunteers: Vec<VolunteerStatus>,
+    pub offload: OffloadStatus,
+}
+
+/// The current generation of one unit of a repository.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SnapshotStatus {
+    pub repo: String,
+    /// `dists/stable`, the directory of a `repodata/`, ...
+    pub unit: String,
+    pub kind: String,
+    pub generation: u64,
+    pub date: Option<u64>,
+    pub valid_until: Option<u64>,
+    /// When this generation was adopted.
+    pub adopted: Option<u64>,
+    pub paths: u64,
+    /// Entries of the metadata that were unusable.
+    pub skipped: u64,
+    /// Why the last look at the origin brought nothing.
+    pub problem: Option<String>,
+}
+
+/// Names and blobs over all repositories.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CatalogStatus {
+    pub paths: u64,
+    pub blobs: u64,
+    pub bytes: u64,
+    pub blob_bytes: u64,
+    /// What one blob for several names saves.
+    pub saved_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheStatus {
+    pub blobs: u64,
+    pub bytes: u64,
+    pub max_bytes: u64,
+    pub upstream_fetches: u64,
+    pub upstream_bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VolunteerStatus {
+    pub id: VolunteerId,
+    pub address: String,
+    pub state: String,
+    pub holdings: u64,
+    /// Fetch orders not yet reported on.
+    pub orders: u64,
+    /// Running uploads, as the volunteer reported them.
+    pub uploads: u32,
+    /// Downloads that the server's own ledger counts as running.
+    pub in_flight: u64,
+    /// Estimated upload rate.
+    pub rate: u64,
+    pub donate: u64,
+    pub served_bytes: u64,
+    pub served_requests: u64,
+    pub redirected_bytes: u64,
+    pub last_report_secs: u64,
+}
+
+/// Package bytes by who carries them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OffloadStatus {
+    /// Bytes of the downloads that were redirected to volunteers.
+    pub redirected_bytes: u64,
+    /// Package bytes that the server sent to clients.
+    pub served_bytes: u64,
+    /// redirected / (redirected + served).
+    pub ratio: f64,
+    pub redirects: u64,
+    pub served_requests: u64,
+    pub metadata_bytes: u64,
+    /// Package bytes that the server sent to volunteers.
+    pub sync_bytes: u64,
+    /// Bytes of files that no metadata names, passed through.
+    pub passed_bytes: u64,
+}

@@ -1,0 +1,140 @@
+//! The signed URL under which a volunteer serves a blob: `/b/<expiry>-<signature>/<sha256>/<file name>`.
+//!
+//! HMAC-SHA-256 (RFC 2104) under a key that the server shares with that one volunteer, over blob, size and
+//! expiry, cut to 128 bits as RFC 2104 section 5 allows. The expiry bounds when a download may start, not
+//! how long it may take. No query string: some proxies and web-seed rules drop URLs that have one.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::model::{Blob, BlobId};
+
+/// Seconds from signing within which a download must start (DESIGN.md section 7).
+pub const LIFETIME_SECS: u64 = 120;
+
+const SIGNATURE_LEN: usize = 16;
+
+/// The secret of one volunteer, keyed once so that signing costs two hash blocks.
+#[derive(Clone)]
+pub struct Key(Hmac<Sha256>);
+
+impl Key {
+    pub fn new(secret: &[u8; 32]) -> Self {
+        // HMAC takes keys of any length, so this cannot fail.
+        Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
+    }
+
+    /// The path under which the holder of this key serves `blob` until `expiry` (seconds since 1970).
+    /// `file_name` is already percent-encoded.
+    pub fn sign(&self, blob: Blob, expiry: u64, file_name: &str) -> String {
+        use fmt::Write;
+        let mut path = String::with_capacity(120 + file_name.len());
+        let signature = self.signature(blob, expiry);
+        let _ = write!(path, "/b/{expiry}-{:032x}/", u128::from_be_bytes(signature));
+        blob.id.push_hex(&mut path);
+        path.push('/');
+        path.push_str(file_name);
+        path
+    }
+
+    /// Whether this key signed the ticket for a blob of this size. Takes constant time.
+    pub fn verifies(&self, ticket: &Ticket<'_>, size: u64) -> bool {
+        let mut mac = self.0.clone();
+        update(&mut mac, Blob { id: ticket.blob, size }, ticket.expiry);
+        mac.verify_truncated_left(&ticket.signature).is_ok()
+    }
+
+    fn signature(&self, blob: Blob, expiry: u64) -> [u8; SIGNATURE_LEN] {
+        let mut mac = self.0.clone();
+        update(&mut mac, blob, expiry);
+        let full: [u8; 32] = mac.finalize().into_bytes().into();
+        let mut cut = [0; SIGNATURE_LEN];
+        cut.copy_from_slice(&full[..SIGNATURE_LEN]);
+        cut
+    }
+}
+
+fn update(mac: &mut Hmac<Sha256>, blob: Blob, expiry: u64) {
+    mac.update(b"manyhands/b/1");
+    mac.update(&blob.id.0);
+    mac.update(&blob.size.to_be_bytes());
+    mac.update(&expiry.to_be_bytes());
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(secret)")
+    }
+}
+
+/// A ticket as a request carries it; only [`Key::verifies`] says whether it is authentic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket<'a> {
+    pub blob: BlobId,
+    pub expiry: u64,
+    /// As it stands in the URL, percent-encoded.
+    pub file_name: &'a str,
+    signature: [u8; SIGNATURE_LEN],
+}
+
+impl<'a> Ticket<'a> {
+    /// Reads a request path; `None` if it has not the form of a ticket.
+    pub fn parse(path: &'a str) -> Option<Self> {
+        let mut segments = path.strip_prefix("/b/")?.splitn(3, '/');
+        let (expiry, signature) = segments.next()?.split_once('-')?;
+        let blob = segments.next()?.parse().ok()?;
+        let file_name = segments.next().filter(|name| !name.is_empty() && !name.contains('/'))?;
+        let is_plain = |text: &str, len| text.len() == len && text.bytes().all(|c| c.is_ascii_hexdigit());
+        if !is_plain(signature, 2 * SIGNATURE_LEN) || !expiry.bytes().all(|c| c.is_ascii_digit()) {
+            return None;
+        }
+        let signature = u128::from_str_radix(signature, 16).ok()?.to_be_bytes();
+        Some(Self { blob, expiry: expiry.parse().ok()?, file_name, signature })
+    }
+
+    pub fn is_expired(&self, now_secs: u64) -> bool {
+        self.expiry < now_secs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOB: Blob = Blob { id: BlobId([7; 32]), size: 4096 };
+
+    #[test]
+    fn a_signed_path_verifies_and_every_change_is_seen() {
+        let key = Key::new(&[1; 32]);
+        let path = key.sign(BLOB, 1_800_000_000, "libhands++_1%253a2.deb");
+        let ticket = Ticket::parse(&path).expect("own form");
+        assert_eq!((ticket.blob, ticket.expiry, ticket.file_name), (BLOB.id, 1_800_000_000, "libhands++_1%253a2.deb"));
+        assert!(key.verifies(&ticket, BLOB.size));
+        assert!(!key.verifies(&ticket, BLOB.size + 1), "size");
+        assert!(!Key::new(&[2; 32]).verifies(&ticket, BLOB.size), "key");
+        assert!(!key.verifies(&Ticket { expiry: 1_800_000_001, ..ticket.clone() }, BLOB.size), "expiry");
+        assert!(!key.verifies(&Ticket { blob: BlobId([8; 32]), ..ticket.clone() }, BLOB.size), "blob");
+        assert!(ticket.is_expired(1_800_000_001) && !ticket.is_expired(1_800_000_000));
+    }
+
+    #[test]
+    fn refuses_other_forms() {
+        let id = "07".repeat(32);
+        let signature = "0".repeat(32);
+        for bad in [
+            "/".to_owned(),
+            "/b/".to_owned(),
+            format!("/b/1-{signature}/{id}"),
+            format!("/b/1-{signature}/{id}/"),
+            format!("/b/1-{signature}/{id}/a/b"),
+            format!("/b/1-+{}/{id}/a", &signature[1..]),
+            format!("/b/+1-{signature}/{id}/a"),
+            format!("/b/99999999999999999999-{signature}/{id}/a"),
+            format!("/b/1-{signature}/{}/a", &id[2..]),
+        ] {
+            assert_eq!(Ticket::parse(&bad), None, "{bad}");
+        }
+    }
+}
