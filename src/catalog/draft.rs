@@ -1,0 +1,336 @@
+//! How raw metadata becomes a generation: a draft says which members it needs, reads them, is finished.
+//!
+//! Pure: the caller fetches and verifies bytes against the [`Expected`] that the draft gives, and hands them
+//! back. A draft that cannot be completed is dropped; nothing of it shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufReader;
+
+use bytes::Bytes;
+
+use super::table::PathTableBuilder;
+use super::unit::{Member, Unit, UnitKey, UnitKind};
+use crate::formats::compress::{self, Compression};
+use crate::formats::release::Release;
+use crate::formats::repomd::Repomd;
+use crate::formats::{self, Entry, FormatError, Skipped, checksums, clearsign};
+use crate::model::{Expected, RepoPath};
+
+/// A root file as fetched.
+#[derive(Clone, Debug)]
+pub struct RootFile {
+    pub path: RepoPath,
+    pub bytes: Bytes,
+}
+
+/// Why metadata is refused. The unit's last good generation stays.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error("{path}: {source}")]
+    Format { path: String, source: FormatError },
+    #[error("{dir}: neither InRelease nor Release is there")]
+    NoRelease { dir: String },
+    #[error("{dir}: InRelease and Release are of different generations")]
+    Mixed { dir: String },
+    #[error("{dir}: repomd.xml is missing or lists no primary")]
+    NoPrimary { dir: String },
+    #[error("{dir}: no checksum file is there")]
+    NoChecksums { dir: String },
+}
+
+/// Which package lists of a suite to read.
+#[derive(Clone, Debug, Default)]
+pub struct Warm {
+    /// Empty means all.
+    pub components: Vec<String>,
+    /// Empty means all; `all` is always meant.
+    pub architectures: Vec<String>,
+    pub sources: bool,
+    /// Families that clients asked for: member paths without compression suffix, relative to the unit.
+    pub learned: BTreeSet<String>,
+}
+
+/// What a draft still needs: one member of a family, any of which will do, best first.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub stem: String,
+    pub choices: Vec<(RepoPath, Expected)>,
+}
+
+/// A generation in the making.
+#[derive(Debug)]
+pub struct Draft {
+    key: UnitKey,
+    roots: BTreeMap<RepoPath, Bytes>,
+    members: BTreeMap<RepoPath, Member>,
+    packages: PathTableBuilder,
+    stems: BTreeSet<String>,
+    /// Uncompressed sizes where the metadata says, to bound decompression.
+    open_sizes: BTreeMap<RepoPath, u64>,
+    skipped: Skipped,
+    date: Option<u64>,
+    valid_until: Option<u64>,
+}
+
+impl Draft {
+    /// Reads the root files of a unit.
+    pub fn new(key: UnitKey, roots: Vec<RootFile>) -> Result<Self, IngestError> {
+        let mut draft = Self {
+            key,
+            roots: BTreeMap::new(),
+            members: BTreeMap::new(),
+            packages: PathTableBuilder::default(),
+            stems: BTreeSet::new(),
+            open_sizes: BTreeMap::new(),
+            skipped: Skipped::default(),
+            date: None,
+            valid_until: None,
+        };
+        match draft.key.kind {
+            UnitKind::Suite | UnitKind::Flat => draft.read_release(&roots)?,
+            UnitKind::RpmMd => draft.read_repomd(&roots)?,
+            UnitKind::Checksums => draft.read_checksums(&roots)?,
+        }
+        draft.roots = roots.into_iter().map(|root| (root.path, root.bytes)).collect();
+        Ok(draft)
+    }
+
+    fn read_release(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
+        let find = |name: &str| roots.iter().find(|root| root.path.file_name() == name);
+        let parse = |root: &RootFile| {
+            let text = clearsign::cleartext(&root.bytes).map_err(|e| format_error(&root.path, e))?;
+            Release::parse(&text).map_err(|e| format_error(&root.path, e))
+        };
+        let dir = || self.key.to_string();
+        let release = match (find("InRelease"), find("Release")) {
+            (Some(signed), Some(plain)) => {
+                let (signed, plain) = (parse(signed)?, parse(plain)?);
+                if signed.members != plain.members {
+                    return Err(IngestError::Mixed { dir: dir() });
+                }
+                signed
+            }
+            (Some(only), None) | (None, Some(only)) => parse(only)?,
+            (None, None) => return Err(IngestError::NoRelease { dir: dir() }),
+        };
+        (self.date, self.valid_until) = (release.date, release.valid_until);
+        for (path, listed) in release.members {
+            let path = path.under(self.key.member_base());
+            self.members.insert(path, Member { expected: listed.expected(), digests: listed.digests });
+        }
+        Ok(())
+    }
+
+    fn read_repomd(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
+        let no_primary = || IngestError::NoPrimary { dir: self.key.to_string() };
+        let root = roots.iter().find(|root| root.path.file_name() == "repomd.xml").ok_or_else(no_primary)?;
+        let repomd = Repomd::parse(&root.bytes).map_err(|e| format_error(&root.path, e))?;
+        for record in repomd.records.iter().filter(|record| record.base.is_none()) {
+            let Ok(path) = RepoPath::new(&record.location) else {
+                self.skipped.note(|| format!("location {:?}", record.location));
+                continue;
+            };
+            let path = path.under(self.key.member_base());
+            if record.kind == "primary" {
+                self.stems.insert(path.to_string());
+            }
+            if let Some(size) = record.open.and_then(|open| open.size) {
+                self.open_sizes.insert(path.clone(), size);
+            }
+            let digests = vec![record.expected.digest];
+            self.members.insert(path, Member { expected: record.expected, digests });
+        }
+        if self.stems.is_empty() { Err(no_primary()) } else { Ok(()) }
+    }
+
+    fn read_checksums(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
+        if roots.is_empty() {
+            return Err(IngestError::NoChecksums { dir: self.key.to_string() });
+        }
+        // Strongest name last in the alphabet of SHA256SUMS < SHA512SUMS, but SHA-256 identifies, so the
+        // order of names is right: the first entry of a path is kept.
+        let mut sorted: Vec<&RootFile> = roots.iter().collect();
+        sorted.sort_by(|a, b| a.path.cmp(&b.path));
+        for root in sorted {
+            let base = root.path.parent().unwrap_or("");
+            let mut sink = Sink::new(base, false, &mut self.packages);
+            let read = checksums::checksum_file(root.path.file_name(), &root.bytes, &mut |e| sink.take(&e));
+            let bad = sink.skipped;
+            merge(&mut self.skipped, read.map_err(|e| format_error(&root.path, e))?);
+            merge(&mut self.skipped, bad);
+        }
+        Ok(())
+    }
+
+    /// The package lists to read before the draft may be finished.
+    pub fn wanted(&self, warm: &Warm) -> Vec<Step> {
+        if self.key.kind == UnitKind::RpmMd {
+            let choice = |path: &String| {
+                let (path, member) = self.members.get_key_value(path.as_str())?;
+                Some(Step { stem: path.to_string(), choices: vec![(path.clone(), member.expected)] })
+            };
+            return self.stems.iter().filter_map(choice).collect();
+        }
+        let mut families: BTreeMap<&str, Vec<(RepoPath, Expected)>> = BTreeMap::new();
+        for (path, member) in &self.members {
+            let (stem, _) = Compression::strip(path.as_str());
+            if is_index(stem) && self.is_wanted(stem, warm) {
+                families.entry(stem).or_default().push((path.clone(), member.expected));
+            }
+        }
+        let mut steps = Vec::with_capacity(families.len());
+        for (stem, mut choices) in families {
+            choices.sort_by_key(|(path, _)| preference(Compression::of(path.as_str())));
+            steps.push(Step { stem: stem.to_owned(), choices });
+        }
+        steps
+    }
+
+    fn is_wanted(&self, stem: &str, warm: &Warm) -> bool {
+        if self.key.kind == UnitKind::Flat || warm.learned.contains(stem) {
+            return true;
+        }
+        let relative = stem.strip_prefix(self.key.dir.as_str()).unwrap_or(stem).trim_start_matches('/');
+        let mut segments: Vec<&str> = relative.split('/').collect();
+        let name = segments.pop();
+        let folder = segments.pop().unwrap_or("");
+        if segments.last() == Some(&"debian-installer") {
+            segments.pop();
+        }
+        let has = |list: &[String], item: &str| list.is_empty() || list.iter().any(|own| own == item);
+        let component = has(&warm.components, &segments.join("/"));
+        match (name, folder.strip_prefix("binary-")) {
+            (Some("Packages"), Some(arch)) => component && (arch == "all" || has(&warm.architectures, arch)),
+            (Some("Sources"), None) => component && warm.sources,
+            _ => false,
+        }
+    }
+
+    /// Takes the verified bytes of a wanted member.
+    pub fn read(&mut self, stem: &str, path: &RepoPath, bytes: &[u8]) -> Result<(), IngestError> {
+        let compression = Compression::of(path.as_str());
+        let limit = self.open_limit(stem, path, bytes.len() as u64);
+        let base = self.package_base(stem);
+        let mut sink = Sink::new(&base, self.key.kind == UnitKind::Flat, &mut self.packages);
+        let read = if self.key.kind == UnitKind::RpmMd {
+            let open = std::io::Read::take(compress::reader(compression, Box::new(bytes)), limit);
+            formats::primary::primary(BufReader::with_capacity(1 << 16, open), &mut |e| sink.take(&e))
+        } else {
+            let open = compress::decompress(compression, bytes, limit).map_err(|e| format_error(path, e))?;
+            if stem.ends_with("Sources") {
+                formats::sources::sources(&open, &mut |e| sink.take(&e))
+            } else {
+                formats::packages::packages(&open, &mut |e| sink.take(&e))
+            }
+        };
+        let bad = sink.skipped;
+        merge(&mut self.skipped, read.map_err(|e| format_error(path, e))?);
+        merge(&mut self.skipped, bad);
+        self.stems.insert(stem.to_owned());
+        Ok(())
+    }
+
+    /// Bytes that a member may decompress to: what the metadata declares, else a generous ratio.
+    fn open_limit(&self, stem: &str, path: &RepoPath, compressed: u64) -> u64 {
+        /// Package lists compress to about a fifth; 64 leaves room for repetitive ones.
+        const RATIO: u64 = 64;
+        const FLOOR: u64 = 16 << 20;
+        let plain = self.members.get(stem).and_then(|member| member.expected.size);
+        let declared = self.open_sizes.get(path).copied().or(plain);
+        declared.unwrap_or_else(|| (compressed.saturating_mul(RATIO)).max(FLOOR))
+    }
+
+    /// A flat repository's paths are relative to the URL in the client's sources list, which may be the
+    /// unit's directory or one above it; the paths themselves tell which.
+    fn package_base(&self, stem: &str) -> String {
+        match self.key.kind {
+            UnitKind::Checksums | UnitKind::Flat => RepoPath::new(stem).ok().and_then(|p| p.parent().map(str::to_owned)).unwrap_or_default(),
+            UnitKind::Suite | UnitKind::RpmMd => self.key.package_base().to_owned(),
+        }
+    }
+
+    pub fn finish(self, generation: u64) -> Unit {
+        let mut by_digest = BTreeMap::new();
+        for (path, member) in &self.members {
+            for digest in &member.digests {
+                by_digest.entry(*digest).or_insert_with(|| path.clone());
+            }
+        }
+        Unit {
+            key: self.key,
+            generation,
+            roots: self.roots,
+            members: self.members,
+            by_digest,
+            skipped: self.skipped.count + self.packages.overflow(),
+            first_skipped: self.skipped.first,
+            packages: self.packages.build(),
+            stems: self.stems,
+            date: self.date,
+            valid_until: self.valid_until,
+        }
+    }
+}
+
+/// Validates the paths of entries and puts them into the table.
+struct Sink<'a> {
+    base: &'a str,
+    is_flat: bool,
+    table: &'a mut PathTableBuilder,
+    skipped: Skipped,
+}
+
+impl<'a> Sink<'a> {
+    fn new(base: &'a str, is_flat: bool, table: &'a mut PathTableBuilder) -> Self {
+        Self { base, is_flat, table, skipped: Skipped::default() }
+    }
+
+    fn take(&mut self, entry: &Entry<'_>) {
+        match RepoPath::new(entry.path) {
+            Ok(path) if self.is_flat => self.table.push(place(self.base, &path).as_str(), entry.expected),
+            Ok(path) => self.table.push(path.under(self.base).as_str(), entry.expected),
+            Err(e) => self.skipped.note(|| format!("{:?}: {e}", entry.path)),
+        }
+    }
+}
+
+/// `base/path`, where the end of `base` and the start of `path` are not repeated: in a flat repository at
+/// `a/flat`, `flat/x.deb` and `x.deb` are the same file.
+fn place(base: &str, path: &RepoPath) -> RepoPath {
+    let mut tail = base;
+    while !tail.is_empty() {
+        if path.as_str().strip_prefix(tail).is_some_and(|rest| rest.starts_with('/')) {
+            let head = base[..base.len() - tail.len()].trim_end_matches('/');
+            return path.under(head);
+        }
+        tail = tail.split_once('/').map_or("", |(_, rest)| rest);
+    }
+    path.under(base)
+}
+
+fn is_index(stem: &str) -> bool {
+    matches!(stem.rsplit('/').next(), Some("Packages" | "Sources"))
+}
+
+/// Smallest transfer first.
+fn preference(compression: Compression) -> u8 {
+    match compression {
+        Compression::Xz => 0,
+        Compression::Zstd => 1,
+        Compression::Lzma => 2,
+        Compression::Bzip2 => 3,
+        Compression::Gzip => 4,
+        Compression::None => 5,
+    }
+}
+
+fn format_error(path: &RepoPath, source: FormatError) -> IngestError {
+    IngestError::Format { path: path.to_string(), source }
+}
+
+fn merge(into: &mut Skipped, from: Skipped) {
+    into.count += from.count;
+    if into.first.is_none() {
+        into.first = from.first;
+    }
+}

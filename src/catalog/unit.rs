@@ -1,0 +1,261 @@
+//! One unit of a repository: which it is, and one immutable generation of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::table::PathTable;
+use crate::config::{Layout, Profile};
+use crate::model::{Algorithm, Digest, Expected, RepoPath};
+
+/// What kind of metadata a unit has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnitKind {
+    /// `dists/SUITE/Release`; package paths are relative to what holds `dists/`.
+    Suite,
+    /// `DIR/Release` outside `dists/`.
+    Flat,
+    /// `DIR/repodata/repomd.xml`.
+    RpmMd,
+    /// `DIR/SHA256SUMS` and the like.
+    Checksums,
+}
+
+/// Which unit of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UnitKey {
+    pub kind: UnitKind,
+    /// The directory, without a final slash; empty at the top.
+    pub dir: String,
+}
+
+impl UnitKey {
+    /// The unit whose generation a file starts: `InRelease`, `repomd.xml`, `SHA256SUMS`.
+    pub fn of_root(path: &RepoPath, profile: &Profile) -> Option<Self> {
+        let dir = path.parent().unwrap_or("");
+        match (path.file_name(), profile.layout) {
+            ("InRelease" | "Release" | "Release.gpg", Layout::Deb) => Some(Self::of_release(dir)),
+            ("repomd.xml" | "repomd.xml.asc" | "repomd.xml.key", Layout::RpmMd) => {
+                let dir = if dir == "repodata" { "" } else { dir.strip_suffix("/repodata")? };
+                Some(Self { kind: UnitKind::RpmMd, dir: dir.to_owned() })
+            }
+            (name, _) if profile.is_checksum_file(name) && !is_below_dists(dir) => {
+                Some(Self { kind: UnitKind::Checksums, dir: dir.to_owned() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The unit that a suite of the configuration means.
+    pub fn of_suite(suite: &str, layout: Layout) -> Self {
+        let dir = suite.trim_matches('/');
+        let dir = if dir == "." { "" } else { dir };
+        match layout {
+            Layout::Deb if suite.ends_with('/') || dir.is_empty() => Self { kind: UnitKind::Flat, dir: dir.to_owned() },
+            Layout::Deb if is_below_dists(dir) => Self { kind: UnitKind::Suite, dir: dir.to_owned() },
+            Layout::Deb => Self { kind: UnitKind::Suite, dir: format!("dists/{dir}") },
+            Layout::RpmMd => Self { kind: UnitKind::RpmMd, dir: dir.to_owned() },
+            Layout::Files => Self { kind: UnitKind::Checksums, dir: dir.to_owned() },
+        }
+    }
+
+    /// Units that might name `path` as a member, nearest first: what to load when nothing known does.
+    pub fn candidates(path: &RepoPath, layout: Layout) -> Vec<Self> {
+        let parents = || std::iter::successors(path.parent(), |dir| dir.rsplit_once('/').map(|(up, _)| up));
+        match layout {
+            // A suite's name may itself have slashes, so every directory below `dists/` is a candidate.
+            Layout::Deb => parents().filter(|dir| is_below_dists(dir)).map(Self::of_release).rev_collect(),
+            Layout::RpmMd => parents()
+                .filter(|dir| *dir == "repodata" || dir.ends_with("/repodata"))
+                .map(|dir| Self { kind: UnitKind::RpmMd, dir: dir.trim_end_matches("repodata").trim_end_matches('/').to_owned() })
+                .collect(),
+            Layout::Files => Vec::new(),
+        }
+    }
+
+    fn of_release(dir: &str) -> Self {
+        let kind = if is_below_dists(dir) { UnitKind::Suite } else { UnitKind::Flat };
+        Self { kind, dir: dir.to_owned() }
+    }
+
+    /// What the unit's package paths are relative to.
+    pub fn package_base(&self) -> &str {
+        match self.kind {
+            UnitKind::Suite => match self.dir.find("dists/") {
+                Some(at) => self.dir[..at].trim_end_matches('/'),
+                None => "",
+            },
+            UnitKind::Flat | UnitKind::RpmMd | UnitKind::Checksums => &self.dir,
+        }
+    }
+
+    /// What the member paths in the unit's root file are relative to: the unit's directory for all kinds.
+    pub fn member_base(&self) -> &str {
+        &self.dir
+    }
+
+    /// The files that start a generation, in the order to fetch them: (path, whether it must exist).
+    /// For checksum files the names come from a listing instead.
+    pub fn roots(&self) -> Vec<(String, bool)> {
+        let at = |name: &str| if self.dir.is_empty() { name.to_owned() } else { format!("{}/{name}", self.dir) };
+        match self.kind {
+            UnitKind::Suite | UnitKind::Flat => {
+                vec![(at("InRelease"), false), (at("Release"), false), (at("Release.gpg"), false)]
+            }
+            UnitKind::RpmMd => vec![
+                (at("repodata/repomd.xml"), true),
+                (at("repodata/repomd.xml.asc"), false),
+                (at("repodata/repomd.xml.key"), false),
+            ],
+            UnitKind::Checksums => Vec::new(),
+        }
+    }
+}
+
+impl std::fmt::Display for UnitKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.dir.is_empty() { "./" } else { &self.dir })
+    }
+}
+
+trait RevCollect: Iterator + Sized {
+    /// Outermost first.
+    fn rev_collect(self) -> Vec<Self::Item> {
+        let mut all: Vec<_> = self.collect();
+        all.reverse();
+        all
+    }
+}
+
+impl<I: Iterator> RevCollect for I {}
+
+fn is_below_dists(dir: &str) -> bool {
+    dir.strip_prefix("dists/").is_some() || dir.contains("/dists/")
+}
+
+/// A file that the root file names, with everything known about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub expected: Expected,
+    /// Every digest listed, for `by-hash` look-ups.
+    pub digests: Vec<Digest>,
+}
+
+/// One immutable generation.
+#[derive(Debug)]
+pub struct Unit {
+    pub key: UnitKey,
+    /// Counts adoptions since the server first knew the unit.
+    pub generation: u64,
+    /// The files that start it, byte for byte as upstream has them.
+    pub roots: BTreeMap<RepoPath, Bytes>,
+    pub members: BTreeMap<RepoPath, Member>,
+    pub(super) by_digest: BTreeMap<Digest, RepoPath>,
+    pub packages: PathTable,
+    /// Index families read into `packages`: member paths without their compression suffix.
+    pub stems: BTreeSet<String>,
+    /// Entries of the metadata that were unusable, and why the first of them was.
+    pub skipped: u64,
+    pub first_skipped: Option<String>,
+    /// Seconds since 1970, where the metadata says.
+    pub date: Option<u64>,
+    pub valid_until: Option<u64>,
+}
+
+impl Unit {
+    /// The member a path means: by its own name, or by `by-hash/ALGORITHM/HEX` in its directory.
+    pub fn member(&self, path: &RepoPath) -> Option<(&RepoPath, Expected)> {
+        if let Some((path, member)) = self.members.get_key_value(path) {
+            return Some((path, member.expected));
+        }
+        let digest = by_hash_digest(path)?;
+        let path = self.by_digest.get(&digest)?;
+        Some((path, self.members.get(path)?.expected))
+    }
+
+    /// Whether the path belongs to the metadata of this unit, known member or not.
+    pub fn covers(&self, path: &RepoPath) -> bool {
+        let inside = |dir: &str| path.as_str().strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+        match self.key.kind {
+            UnitKind::Suite => inside(&self.key.dir),
+            UnitKind::RpmMd if self.key.dir.is_empty() => inside("repodata"),
+            UnitKind::RpmMd => inside(&format!("{}/repodata", self.key.dir)),
+            UnitKind::Flat | UnitKind::Checksums => {
+                self.roots.contains_key(path) || self.members.contains_key(path)
+            }
+        }
+    }
+}
+
+/// The digest in `.../by-hash/SHA256/<hex>`.
+pub(super) fn by_hash_digest(path: &RepoPath) -> Option<Digest> {
+    let mut segments = path.as_str().rsplit('/');
+    let (hex, algorithm, marker) = (segments.next()?, segments.next()?, segments.next()?);
+    if marker != "by-hash" {
+        return None;
+    }
+    Digest::from_hex(Algorithm::from_name(algorithm)?, hex).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Profiles;
+
+    fn of_root(path: &str, profile: &str) -> Option<(UnitKind, String)> {
+        let profiles = Profiles::built_in().expect("built in");
+        let path = RepoPath::new(path).expect("valid");
+        UnitKey::of_root(&path, profiles.get(profile).expect("known")).map(|key| (key.kind, key.dir))
+    }
+
+    #[test]
+    fn roots_name_their_unit() {
+        let table = [
+            ("dists/stable/InRelease", "generic-deb", Some((UnitKind::Suite, "dists/stable"))),
+            ("x/dists/a/b/Release.gpg", "generic-deb", Some((UnitKind::Suite, "x/dists/a/b"))),
+            ("InRelease", "generic-deb", Some((UnitKind::Flat, ""))),
+            ("flat/Release", "generic-deb", Some((UnitKind::Flat, "flat"))),
+            ("os/repodata/repomd.xml", "generic-rpm", Some((UnitKind::RpmMd, "os"))),
+            ("repodata/repomd.xml.asc", "generic-rpm", Some((UnitKind::RpmMd, ""))),
+            ("notrepodata/repomd.xml", "generic-rpm", None),
+            ("iso/SHA256SUMS", "generic-deb", Some((UnitKind::Checksums, "iso"))),
+            ("dists/stable/main/installer-amd64/current/images/SHA256SUMS", "generic-deb", None),
+            ("dists/stable/Release", "generic-rpm", None),
+            ("pool/a.deb", "generic-deb", None),
+        ];
+        for (path, profile, want) in table {
+            assert_eq!(of_root(path, profile), want.map(|(kind, dir)| (kind, dir.to_owned())), "{path}");
+        }
+    }
+
+    #[test]
+    fn suites_of_the_configuration() {
+        for (suite, layout, kind, dir, base) in [
+            ("bookworm", Layout::Deb, UnitKind::Suite, "dists/bookworm", ""),
+            ("dists/bookworm/updates", Layout::Deb, UnitKind::Suite, "dists/bookworm/updates", ""),
+            ("ubuntu/dists/noble", Layout::Deb, UnitKind::Suite, "ubuntu/dists/noble", "ubuntu"),
+            ("./", Layout::Deb, UnitKind::Flat, "", ""),
+            ("flat/", Layout::Deb, UnitKind::Flat, "flat", "flat"),
+            ("9/BaseOS/x86_64/os", Layout::RpmMd, UnitKind::RpmMd, "9/BaseOS/x86_64/os", "9/BaseOS/x86_64/os"),
+        ] {
+            let key = UnitKey::of_suite(suite, layout);
+            assert_eq!((key.kind, key.dir.as_str(), key.package_base()), (kind, dir, base), "{suite}");
+        }
+    }
+
+    #[test]
+    fn candidates_for_members() {
+        let dirs = |path: &str, layout| -> Vec<String> {
+            let path = RepoPath::new(path).expect("valid");
+            UnitKey::candidates(&path, layout).into_iter().map(|key| key.dir).collect()
+        };
+        assert_eq!(
+            dirs("dists/a/main/Packages.xz", Layout::Deb),
+            ["dists/a", "dists/a/main"]
+        );
+        assert_eq!(dirs("os/repodata/x-primary.xml.gz", Layout::RpmMd), ["os"]);
+        assert!(dirs("pool/a.deb", Layout::Deb).is_empty());
+    }
+}
