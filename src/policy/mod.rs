@@ -1,0 +1,70 @@
+//! L2: who serves what, and who should hold what. State and decisions, nothing else.
+//!
+//! Inputs are a log of [`Event`]s; outputs are decisions with their reasons. `now` and the random generator
+//! are arguments everywhere, so the same log gives the same decisions in production and in a simulation.
+//! Formulas and their sources: reference policy section E; parameters: [`Params`].
+
+mod balancer;
+mod demand;
+mod ledger;
+mod params;
+mod placement;
+mod tracker;
+
+pub use balancer::{Candidate, Decision, Explanation, OriginReason, Request};
+pub use params::Params;
+pub use placement::Order;
+pub use tracker::{Event, Joined, Load, Node, NodeNo, NodeState, Tracker};
+
+use demand::Demand;
+use rand::Rng;
+
+use crate::model::{Blob, Time};
+
+/// Everything the server decides with.
+#[derive(Debug)]
+pub struct Policy {
+    params: Params,
+    tracker: Tracker,
+    demand: Demand,
+}
+
+impl Policy {
+    pub fn new(params: Params) -> Self {
+        let (tracker, demand) = (Tracker::new(params.clone()), Demand::new(params.demand_half_life));
+        Self { params, tracker, demand }
+    }
+
+    pub fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    pub fn join(&mut self, join: Joined, now: Time) -> (NodeNo, u32) {
+        self.tracker.join(join, now)
+    }
+
+    pub fn handle(&mut self, event: Event<'_>, now: Time) {
+        self.tracker.handle(event, now);
+    }
+
+    /// Decides who answers a package request, and books it.
+    pub fn choose(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
+        self.demand.record(request.blob.id, now);
+        let decision = balancer::choose(&mut self.tracker, &self.params, request, now, rng);
+        if let Decision::Volunteer { node, .. } = decision {
+            self.tracker.redirected(node, request.blob, request.len, now);
+        }
+        decision
+    }
+
+    /// Why [`Self::choose`] would decide what it decides; books nothing.
+    pub fn explain(&mut self, request: &Request, now: Time) -> Explanation {
+        balancer::explain(&mut self.tracker, &self.params, request, now)
+    }
+
+    /// Which volunteers should fetch the blob now, given what is asked for.
+    pub fn place(&mut self, blob: Blob, now: Time) -> Vec<Order> {
+        let demand = self.demand.of(blob.id, now);
+        placement::place(&mut self.tracker, &self.params, blob, demand, now)
+    }
+}

@@ -1,0 +1,339 @@
+//! What the server knows of its volunteers: who is up, who holds what, how busy each is.
+//!
+//! Fed by [`Event`]s alone. A volunteer's *epoch* counts its sessions; holdings of an old session are
+//! ignored at once when a new one begins or the old one ends, and swept out later, a slice at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::ledger::Ledger;
+use super::params::Params;
+use crate::formats::control::HoldingsChange;
+use crate::model::{Blob, BlobId, Rate, Size, Time, VolunteerId};
+
+/// Volunteers known at a time, gone ones included.
+const MAX_NODES: usize = 10_000;
+/// Holdings that one volunteer may announce: twice the mission's repository of 2.2 million files.
+const MAX_HOLDINGS: u64 = 4_400_000;
+/// Holder lists looked at per sweep.
+const SWEEP: usize = 4096;
+
+/// Index of a volunteer in the tracker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeNo(u32);
+
+/// A volunteer that introduces itself.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    pub id: VolunteerId,
+    /// Base URL that clients are sent to.
+    pub base_url: Arc<str>,
+    pub donate: Rate,
+    pub max_size: Size,
+}
+
+/// What happened. Events of an old session (another epoch) are ignored.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// The control connection ended, or the volunteer said that it leaves.
+    Left { node: NodeNo, epoch: u32 },
+    Holdings { node: NodeNo, epoch: u32, change: HoldingsChange, blobs: &'a [BlobId] },
+    Reported { node: NodeNo, epoch: u32, load: &'a Load },
+    OrderEnded { node: NodeNo, epoch: u32, blob: BlobId, failed: bool },
+}
+
+/// A heartbeat's figures.
+#[derive(Clone, Debug, Default)]
+pub struct Load {
+    pub uploads: u32,
+    pub remaining: Vec<Blob>,
+    pub served_bytes: u64,
+    pub served_requests: u64,
+    pub busy_bytes: u64,
+    pub busy_millis: u64,
+    pub store_bytes: u64,
+}
+
+/// Whether a volunteer is given clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeState {
+    Up,
+    /// Heartbeats are missing.
+    Suspect,
+    Down,
+}
+
+impl NodeState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One volunteer.
+#[derive(Debug)]
+pub struct Node {
+    pub id: VolunteerId,
+    pub epoch: u32,
+    pub base_url: Arc<str>,
+    pub donate: Rate,
+    pub max_size: Size,
+    pub holdings: u64,
+    pub redirected_bytes: u64,
+    pub redirects: u64,
+    pub load: Load,
+    pub last_seen: Time,
+    pub(super) ledger: Ledger,
+    pub(super) orders: BTreeMap<BlobId, OrderState>,
+    is_connected: bool,
+    /// Estimated upload rate in bytes/s: the donated one until busy seconds teach less.
+    rate: f64,
+}
+
+/// An order given to a volunteer and not yet forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OrderState {
+    pub since: Time,
+    pub has_failed: bool,
+}
+
+impl Node {
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// Downloads that the ledger counts as running.
+    pub fn in_flight(&self) -> usize {
+        self.ledger.flows()
+    }
+
+    pub fn open_orders(&self) -> usize {
+        self.orders.values().filter(|order| !order.has_failed).count()
+    }
+
+    pub fn state(&self, params: &Params, now: Time) -> NodeState {
+        let silence = now.since(self.last_seen);
+        match () {
+            () if !self.is_connected || silence > params.dead_after => NodeState::Down,
+            () if silence > params.stale_after => NodeState::Suspect,
+            () => NodeState::Up,
+        }
+    }
+
+    fn learn_rate(&mut self, load: &Load, params: &Params) {
+        /// Shorter busy times say more about one client's line than about the volunteer's.
+        const ENOUGH_MILLIS: u64 = 1000;
+        let cap = self.donate.0 as f64;
+        // With a free slot the client was the bottleneck: the sample proves nothing about the volunteer.
+        if load.busy_millis < ENOUGH_MILLIS || load.uploads < 2 {
+            self.rate = self.rate.min(cap);
+            return;
+        }
+        let busy = load.busy_millis as f64 / 1000.0;
+        let sample = load.busy_bytes as f64 / busy;
+        let weight = 1.0 - (-busy / params.rate_tau.as_secs_f64()).exp();
+        self.rate = (self.rate + weight * (sample - self.rate)).clamp(1.0, cap);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    node: NodeNo,
+    epoch: u32,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Tracker {
+    params: Params,
+    nodes: Vec<Node>,
+    by_id: BTreeMap<VolunteerId, NodeNo>,
+    holders: BTreeMap<BlobId, Vec<Holder>>,
+    swept: BlobId,
+}
+
+impl Tracker {
+    pub fn new(params: Params) -> Self {
+        Self {
+            params,
+            nodes: Vec::new(),
+            by_id: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            swept: BlobId([0; 32]),
+        }
+    }
+
+    pub fn node(&self, no: NodeNo) -> &Node {
+        &self.nodes[no.0 as usize]
+    }
+
+    pub(super) fn node_mut(&mut self, no: NodeNo) -> &mut Node {
+        &mut self.nodes[no.0 as usize]
+    }
+
+    /// All volunteers ever seen, in the order of their first joining.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeNo, &Node)> {
+        (0..).map(NodeNo).zip(&self.nodes)
+    }
+
+    pub fn count_up(&self, now: Time) -> usize {
+        self.nodes.iter().filter(|node| node.state(&self.params, now) == NodeState::Up).count()
+    }
+
+    /// Starts a session; the epoch marks its events.
+    pub fn join(&mut self, join: Joined, now: Time) -> (NodeNo, u32) {
+        let no = match self.by_id.get(&join.id) {
+            Some(no) => *no,
+            None => self.new_slot(&join.id, now),
+        };
+        let (epoch, redirected) = self.nodes.get(no.0 as usize).map_or((0, (0, 0)), |old| {
+            (old.epoch + 1, (old.redirected_bytes, old.redirects))
+        });
+        let node = Node {
+            id: join.id,
+            epoch,
+            base_url: join.base_url,
+            donate: join.donate,
+            max_size: join.max_size,
+            holdings: 0,
+            redirected_bytes: redirected.0,
+            redirects: redirected.1,
+            load: Load::default(),
+            last_seen: now,
+            ledger: Ledger::default(),
+            orders: BTreeMap::new(),
+            is_connected: true,
+            rate: join.donate.0 as f64,
+        };
+        match self.nodes.get_mut(no.0 as usize) {
+            Some(slot) => *slot = node,
+            None => self.nodes.push(node),
+        }
+        (no, epoch)
+    }
+
+    /// A free index: the next one, or that of a volunteer that is down when the table is full.
+    fn new_slot(&mut self, id: &VolunteerId, now: Time) -> NodeNo {
+        let longest_gone = || {
+            let gone = |node: &&(usize, &Node)| node.1.state(&self.params, now) == NodeState::Down;
+            self.nodes.iter().enumerate().filter(|(_, n)| gone(&&(0, n))).min_by_key(|(_, n)| n.last_seen)
+        };
+        let index = match longest_gone() {
+            Some((index, _)) if self.nodes.len() >= MAX_NODES => index,
+            _ => self.nodes.len(),
+        };
+        if let Some(old) = self.nodes.get(index) {
+            self.by_id.remove(&old.id);
+        }
+        let no = NodeNo(u32::try_from(index).unwrap_or(u32::MAX));
+        self.by_id.insert(id.clone(), no);
+        no
+    }
+
+    pub fn handle(&mut self, event: Event<'_>, now: Time) {
+        let (node, epoch) = match &event {
+            Event::Left { node, epoch }
+            | Event::Holdings { node, epoch, .. }
+            | Event::Reported { node, epoch, .. }
+            | Event::OrderEnded { node, epoch, .. } => (*node, *epoch),
+        };
+        if self.node(node).epoch != epoch {
+            return;
+        }
+        match event {
+            Event::Left { .. } => {
+                let node = self.node_mut(node);
+                node.is_connected = false;
+                node.orders.clear();
+            }
+            Event::Holdings { change, blobs, .. } => self.change_holdings(node, change, blobs),
+            Event::Reported { load, .. } => self.reported(node, load, now),
+            Event::OrderEnded { blob, failed, .. } => {
+                let orders = &mut self.node_mut(node).orders;
+                match orders.get_mut(&blob) {
+                    Some(order) if failed => *order = OrderState { since: now, has_failed: true },
+                    _ => drop(orders.remove(&blob)),
+                }
+            }
+        }
+    }
+
+    fn change_holdings(&mut self, no: NodeNo, change: HoldingsChange, blobs: &[BlobId]) {
+        let node = &mut self.nodes[no.0 as usize];
+        let epoch = node.epoch;
+        for blob in blobs {
+            match change {
+                HoldingsChange::Add if node.holdings < MAX_HOLDINGS => {
+                    let holders = self.holders.entry(*blob).or_default();
+                    match holders.iter_mut().find(|holder| holder.node == no) {
+                        Some(holder) if holder.epoch == epoch => continue,
+                        Some(holder) => holder.epoch = epoch,
+                        None => holders.push(Holder { node: no, epoch }),
+                    }
+                    node.holdings += 1;
+                }
+                HoldingsChange::Add => {}
+                HoldingsChange::Remove => {
+                    let Some(holders) = self.holders.get_mut(blob) else { continue };
+                    let before = holders.len();
+                    holders.retain(|holder| holder.node != no || holder.epoch != epoch);
+                    node.holdings -= (before - holders.len()) as u64;
+                    if holders.is_empty() {
+                        self.holders.remove(blob);
+                    }
+                }
+            }
+        }
+    }
+
+    fn reported(&mut self, no: NodeNo, load: &Load, now: Time) {
+        let lag = self.params.report_lag;
+        let node = &mut self.nodes[no.0 as usize];
+        node.last_seen = now;
+        node.learn_rate(load, &self.params);
+        node.ledger.advance(node.rate, now);
+        let unlisted = load.uploads.saturating_sub(u32::try_from(load.remaining.len()).unwrap_or(u32::MAX));
+        node.ledger.reconcile(&load.remaining, unlisted, lag, now);
+        node.load = load.clone();
+        let timeout = self.params.order_timeout;
+        node.orders.retain(|_, order| now.since(order.since) < timeout);
+        self.sweep();
+    }
+
+    /// Books a redirect.
+    pub(super) fn redirected(&mut self, no: NodeNo, blob: Blob, len: u64, now: Time) {
+        let node = self.node_mut(no);
+        node.ledger.add(blob.id, len, now);
+        node.redirected_bytes += len;
+        node.redirects += 1;
+    }
+
+    /// Volunteers of the current epoch that hold the blob and are not down.
+    pub fn live_holders(&self, blob: BlobId, now: Time) -> impl Iterator<Item = NodeNo> + '_ {
+        let holders = self.holders.get(&blob).map_or(&[][..], Vec::as_slice);
+        holders.iter().filter(move |holder| {
+            let node = self.node(holder.node);
+            node.epoch == holder.epoch && node.state(&self.params, now) != NodeState::Down
+        }).map(|holder| holder.node)
+    }
+
+    /// Removes holdings of ended sessions from the next slice of the table.
+    fn sweep(&mut self) {
+        let slice: Vec<BlobId> = self.holders.range(self.swept..).take(SWEEP).map(|(id, _)| *id).collect();
+        self.swept = if slice.len() < SWEEP { BlobId([0; 32]) } else { slice[SWEEP - 1] };
+        for blob in slice {
+            let Some(holders) = self.holders.get_mut(&blob) else { continue };
+            let nodes = &self.nodes;
+            holders.retain(|holder| {
+                let node = &nodes[holder.node.0 as usize];
+                node.epoch == holder.epoch && node.is_connected
+            });
+            if holders.is_empty() {
+                self.holders.remove(&blob);
+            }
+        }
+    }
+}
