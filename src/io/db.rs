@@ -1,0 +1,159 @@
+//! What cannot be recomputed cheaply: digests of blobs, aliases, adopted files, units' last generations,
+//! volunteers' keys. One redb file; every write is one durable transaction.
+
+use std::path::Path;
+
+use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+
+use crate::model::{Algorithm, BlobId, Digest, Digests};
+
+/// SHA-256 -> the five digests.
+const DIGESTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("digests-1");
+/// Another algorithm's digest (algorithm byte, digest) -> SHA-256. Written only after real bytes were hashed.
+const ALIASES: TableDefinition<&[u8], &[u8; 32]> = TableDefinition::new("aliases-1");
+/// Small JSON records by kind and key.
+const RECORDS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("records-1");
+
+/// A failure of the database file.
+#[derive(Debug, thiserror::Error)]
+#[error("database: {0}")]
+pub struct DbError(#[from] redb::Error);
+
+macro_rules! from_redb {
+    ($($source:ty),*) => {
+        $(impl From<$source> for DbError {
+            fn from(error: $source) -> Self {
+                Self(error.into())
+            }
+        })*
+    };
+}
+
+from_redb!(
+    redb::CommitError,
+    redb::DatabaseError,
+    redb::SetDurabilityError,
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError
+);
+
+/// See the module's documentation. Methods block.
+#[derive(Debug)]
+pub struct Db(Database);
+
+impl Db {
+    /// Opens or creates the file. Only one process can have it open.
+    pub fn open(path: &Path) -> Result<Self, DbError> {
+        let db = Database::builder().set_cache_size(16 << 20).create(path)?;
+        let setup = db.begin_write()?;
+        setup.open_table(DIGESTS)?;
+        setup.open_table(ALIASES)?;
+        setup.open_table(RECORDS)?;
+        setup.commit()?;
+        Ok(Self(db))
+    }
+
+    pub fn digests(&self, id: BlobId) -> Result<Option<Digests>, DbError> {
+        let table = self.0.begin_read()?.open_table(DIGESTS)?;
+        Ok(table.get(&id.0)?.and_then(|value| Digests::decode(value.value())))
+    }
+
+    /// Remembers the digests of bytes that were hashed, and makes each an alias that metadata may use.
+    /// Not synced: after a crash it is computed again.
+    pub fn put_digests(&self, digests: &Digests) -> Result<(), DbError> {
+        let mut write = self.0.begin_write()?;
+        write.set_durability(Durability::None)?;
+        {
+            write.open_table(DIGESTS)?.insert(&digests.sha256, digests.encode().as_slice())?;
+            let mut aliases = write.open_table(ALIASES)?;
+            for algorithm in [Algorithm::Sha1, Algorithm::Sha512] {
+                aliases.insert(alias_key(&digests.get(algorithm)).as_slice(), &digests.sha256)?;
+            }
+        }
+        Ok(write.commit()?)
+    }
+
+    /// The blob that a digest of another algorithm means, if its bytes were ever hashed here.
+    pub fn alias(&self, digest: &Digest) -> Result<Option<BlobId>, DbError> {
+        let table = self.0.begin_read()?.open_table(ALIASES)?;
+        Ok(table.get(alias_key(digest).as_slice())?.map(|value| BlobId(*value.value())))
+    }
+
+    pub fn record(&self, kind: &str, key: &str) -> Result<Option<Vec<u8>>, DbError> {
+        let table = self.0.begin_read()?.open_table(RECORDS)?;
+        Ok(table.get((kind, key))?.map(|value| value.value().to_vec()))
+    }
+
+    /// All records of a kind, by key.
+    pub fn records(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, DbError> {
+        let table = self.0.begin_read()?.open_table(RECORDS)?;
+        let mut found = Vec::new();
+        for item in table.range((kind, "")..)? {
+            let (key, value) = item?;
+            let (its_kind, key) = key.value();
+            if its_kind != kind {
+                break;
+            }
+            found.push((key.to_owned(), value.value().to_vec()));
+        }
+        Ok(found)
+    }
+
+    /// Writes records of one kind in one durable step; `None` deletes.
+    pub fn put_records<'a>(
+        &self,
+        kind: &str,
+        records: impl IntoIterator<Item = (&'a str, Option<Vec<u8>>)>,
+    ) -> Result<(), DbError> {
+        let write = self.0.begin_write()?;
+        {
+            let mut table = write.open_table(RECORDS)?;
+            for (key, value) in records {
+                match value {
+                    Some(value) => drop(table.insert((kind, key), value.as_slice())?),
+                    None => drop(table.remove((kind, key))?),
+                }
+            }
+        }
+        Ok(write.commit()?)
+    }
+}
+
+fn alias_key(digest: &Digest) -> Vec<u8> {
+    let tag = match digest.algorithm() {
+        Algorithm::Md4 => 4,
+        Algorithm::Md5 => 5,
+        Algorithm::Sha1 => 1,
+        Algorithm::Sha256 => 2,
+        Algorithm::Sha512 => 3,
+    };
+    let mut key = vec![tag];
+    key.extend_from_slice(digest.as_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_what_it_was_given() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("db");
+        let digests = Digests { md4: [1; 16], md5: [2; 16], sha1: [3; 20], sha256: [4; 32], sha512: [5; 64] };
+        let db = Db::open(&path).expect("open");
+        db.put_digests(&digests).expect("write");
+        db.put_records("unit", [("b", Some(b"2".to_vec())), ("a", Some(b"1".to_vec()))]).expect("write");
+        db.put_records("unitx", [("c", Some(b"3".to_vec()))]).expect("write");
+        drop(db);
+        let db = Db::open(&path).expect("reopen");
+        assert_eq!(db.digests(BlobId([4; 32])).expect("read"), Some(digests));
+        assert_eq!(db.alias(&digests.get(Algorithm::Sha512)).expect("read"), Some(BlobId([4; 32])));
+        assert_eq!(db.alias(&digests.get(Algorithm::Md5)).expect("read"), None);
+        let all = db.records("unit").expect("read");
+        assert_eq!(all, [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
+        db.put_records("unit", [("a", None)]).expect("write");
+        assert_eq!(db.record("unit", "a").expect("read"), None);
+    }
+}

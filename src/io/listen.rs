@@ -1,0 +1,144 @@
+//! Listening sockets and the HTTP/1.1 connection loop.
+//!
+//! Bounded: connections, header size and time, time without progress in sending. A transient accept error
+//! (out of descriptors) pauses accepting, it never ends the daemon.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::body::Body;
+use super::shutdown::{DRAIN, Shutdown};
+
+/// Connections that the kernel holds for us while we are busy.
+const BACKLOG: i32 = 4096;
+/// A client that has not sent its headers in this time is cut off; idle kept-alive connections too.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest request head: apt's and dnf's are below 1 KiB.
+const MAX_HEAD: usize = 16 << 10;
+/// A client that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT, tcp(7)).
+const SEND_TIMEOUT: Duration = Duration::from_secs(120);
+/// Pause after an accept error that is not the connection's own.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds every address, IPv6 ones for IPv6 only, so that both families can use one port.
+pub fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+    let one = |address: &SocketAddr| {
+        let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&(*address).into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    addresses
+        .iter()
+        .map(|address| one(address).map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"))))
+        .collect()
+}
+
+/// The addresses really bound, for people and tests.
+pub fn local_addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
+    listeners.iter().map(TcpListener::local_addr).collect()
+}
+
+/// Serves until the shutdown begins, then lets running responses end within [`DRAIN`].
+pub async fn serve<S, F>(listeners: Vec<TcpListener>, max_connections: usize, service: S, shutdown: Shutdown)
+where
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(max_connections));
+    let mut loops = tokio::task::JoinSet::new();
+    for listener in listeners {
+        loops.spawn(accept_loop(listener, permits.clone(), service.clone(), shutdown.clone()));
+    }
+    while loops.join_next().await.is_some() {}
+    // Every connection holds a permit: all of them back means that the drain is complete.
+    let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(DRAIN, permits.acquire_many(all)).await;
+}
+
+async fn accept_loop<S, F>(listener: TcpListener, permits: Arc<Semaphore>, service: S, mut shutdown: Shutdown)
+where
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.begun() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(e) if is_of_connection(&e) => continue,
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot accept connections; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        prepare(&stream);
+        let (service, shutdown) = (service.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            connection(stream, peer, service, shutdown).await;
+            drop(permit);
+        });
+    }
+}
+
+/// One client's connection; after the shutdown begins it ends with the running response.
+async fn connection<S, F>(stream: TcpStream, peer: SocketAddr, service: S, mut shutdown: Shutdown)
+where
+    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let answer = service_fn(move |request| {
+        let response = service(request, peer);
+        async move { Ok::<_, std::convert::Infallible>(response.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.begun() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = ended {
+        tracing::trace!(%peer, error = %e, "connection ended");
+    }
+}
+
+fn prepare(stream: &TcpStream) {
+    // Failing to set an option costs speed, not correctness.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

@@ -1,0 +1,17 @@
+//! L3: everything that touches the world. Files, sockets, clock, database. No policy.
+//!
+//! [`store`] is the only place where blobs come to exist, and [`fetch`] the only one that pulls from
+//! upstreams into it. [`respond`] answers GET, HEAD, ranges and conditions alike for server and volunteers.
+
+pub mod body;
+pub mod clock;
+pub mod db;
+pub mod fetch;
+pub mod hasher;
+pub mod listen;
+pub mod respond;
+pub mod shaper;
+pub mod shutdown;
+pub mod store;
+pub mod tokens;
+pub mod upstream;

@@ -1,0 +1,225 @@
+//! One answer to GET and HEAD for a file of known identity: conditions, ranges, validators.
+//!
+//! Server and volunteers answer with this, so that a download may continue anywhere: equal ETag,
+//! Last-Modified, size and range behaviour (RFC 9110 sections 8.8, 13, 14).
+
+use std::ops::Range;
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+
+use super::body::Body;
+use crate::formats::range::{self, Answer};
+use crate::model::{Algorithm, Blob, BlobId, Digests};
+
+/// RFC 3230; aria2 reads only this one.
+const DIGEST: HeaderName = HeaderName::from_static("digest");
+/// RFC 9530.
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// What is served, whole.
+#[derive(Clone, Debug)]
+pub struct Representation<'a> {
+    pub blob: Blob,
+    pub file_name: &'a str,
+    /// All digests, where they are known; the SHA-256 always is.
+    pub digests: Option<Digests>,
+    /// Whether caches must ask again each time: true for what is replaced in place.
+    pub must_revalidate: bool,
+}
+
+/// Answers a GET or HEAD. `open` is called for the bytes that are really sent.
+pub fn respond(
+    method: &Method,
+    request: &HeaderMap,
+    what: &Representation<'_>,
+    open: impl FnOnce(Range<u64>) -> Body,
+) -> Response<Body> {
+    let Blob { id, size } = what.blob;
+    let (etag, date) = (id.etag(), http_date(id.last_modified_secs()));
+    let mut response = Response::new(Body::Empty);
+    let headers = response.headers_mut();
+    set(headers, header::ETAG, &etag);
+    set(headers, header::LAST_MODIFIED, &date);
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if what.must_revalidate {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    if is_unmodified(request, &etag, &date) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return response;
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(what.file_name)));
+    digest_headers(headers, id, what.digests.as_ref());
+    let range_header = text(request, header::RANGE).filter(|_| range_applies(request, &etag, &date));
+    let (status, part) = match range::answer(range_header, size) {
+        Answer::Whole => (StatusCode::OK, 0..size),
+        Answer::Part(part) => {
+            set(headers, header::CONTENT_RANGE, &format!("bytes {}-{}/{size}", part.start, part.end - 1));
+            (StatusCode::PARTIAL_CONTENT, part)
+        }
+        Answer::Unsatisfiable => {
+            set(headers, header::CONTENT_RANGE, &format!("bytes */{size}"));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            return response;
+        }
+    };
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+    *response.status_mut() = status;
+    if method != Method::HEAD && !part.is_empty() {
+        *response.body_mut() = open(part);
+    }
+    response
+}
+
+/// `Digest` and `Repr-Digest` of the whole file.
+pub fn digest_headers(headers: &mut HeaderMap, id: BlobId, all: Option<&Digests>) {
+    let base64 = |bytes: &[u8]| BASE64.encode(bytes);
+    let sha256 = base64(&id.0);
+    let (mut legacy, mut current) = (format!("SHA-256={sha256}"), format!("sha-256=:{sha256}:"));
+    if let Some(digests) = all {
+        use std::fmt::Write;
+        let sha512 = base64(&digests.sha512);
+        let (md5, sha1) = (base64(&digests.md5), base64(&digests.sha1));
+        let _ = write!(legacy, ",SHA-512={sha512},SHA={sha1},MD5={md5}");
+        let _ = write!(current, ", sha-512=:{sha512}:");
+    }
+    set(headers, DIGEST, &legacy);
+    set(headers, REPR_DIGEST, &current);
+}
+
+/// The text of a manifest, as the `sha256sum` family writes and checks it.
+pub fn manifest(digests: &Digests, algorithm: Algorithm, file_name: &str) -> String {
+    format!("{}  {file_name}\n", digests.get(algorithm).to_hex())
+}
+
+/// A short text for people, with its status.
+pub fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut text = text.into();
+    text.push('\n');
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    *response.body_mut() = Body::full(text);
+    response
+}
+
+/// 302 with everything that clients need to follow it and caches to forget it.
+pub fn redirect(location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::FOUND;
+    let headers = response.headers_mut();
+    set(headers, header::LOCATION, location);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// By the suffixes that archives use.
+pub fn content_type(file_name: &str) -> &'static str {
+    const TYPES: [(&str, &str); 11] = [
+        (".deb", "application/vnd.debian.binary-package"),
+        (".udeb", "application/vnd.debian.binary-package"),
+        (".rpm", "application/x-rpm"),
+        (".gz", "application/gzip"),
+        (".xz", "application/x-xz"),
+        (".zst", "application/zstd"),
+        (".bz2", "application/x-bzip2"),
+        (".xml", "application/xml"),
+        (".iso", "application/x-iso9660-image"),
+        (".asc", "text/plain; charset=utf-8"),
+        ("Release", "text/plain; charset=utf-8"),
+    ];
+    let known = TYPES.iter().find(|(suffix, _)| file_name.ends_with(suffix));
+    known.map_or("application/octet-stream", |(_, kind)| kind)
+}
+
+/// IMF-fixdate (RFC 9110 section 5.6.7).
+fn http_date(secs: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(secs))
+}
+
+/// Dates stand for contents here and have no order, so `If-Modified-Since` compares for equality.
+fn is_unmodified(request: &HeaderMap, etag: &str, date: &str) -> bool {
+    match text(request, header::IF_NONE_MATCH) {
+        Some(tags) => tags.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim().trim_start_matches("W/") == etag),
+        None => text(request, header::IF_MODIFIED_SINCE).is_some_and(|since| since.trim() == date),
+    }
+}
+
+fn range_applies(request: &HeaderMap, etag: &str, date: &str) -> bool {
+    text(request, header::IF_RANGE).is_none_or(|value| value.trim() == etag || value.trim() == date)
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // All values here are ASCII that we made; a file name that is not was percent-encoded before.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHAT: Representation<'_> = Representation {
+        blob: Blob { id: BlobId([9; 32]), size: 1000 },
+        file_name: "a.deb",
+        digests: None,
+        must_revalidate: false,
+    };
+
+    fn ask(headers: &[(HeaderName, &str)]) -> (u16, Option<String>, Option<Range<u64>>) {
+        let mut request = HeaderMap::new();
+        for (name, value) in headers {
+            set(&mut request, name.clone(), value);
+        }
+        let mut sent = None;
+        let response = respond(&Method::GET, &request, &WHAT, |part| {
+            sent = Some(part);
+            Body::Empty
+        });
+        let range = text(response.headers(), header::CONTENT_RANGE).map(str::to_owned);
+        (response.status().as_u16(), range, sent)
+    }
+
+    #[test]
+    fn conditions_and_ranges() {
+        let etag = WHAT.blob.id.etag();
+        let date = http_date(WHAT.blob.id.last_modified_secs());
+        let part = (206, Some("bytes 500-999/1000".to_owned()), Some(500..1000));
+        let whole = (200, None, Some(0..1000));
+        assert_eq!(ask(&[]), whole);
+        assert_eq!(ask(&[(header::RANGE, "bytes=500-")]), part);
+        assert_eq!(ask(&[(header::RANGE, "bytes=500-"), (header::IF_RANGE, &date)]), part);
+        assert_eq!(ask(&[(header::RANGE, "bytes=500-"), (header::IF_RANGE, &etag)]), part);
+        assert_eq!(ask(&[(header::RANGE, "bytes=500-"), (header::IF_RANGE, "\"other\"")]), whole);
+        let other = "Sat, 01 Jan 2000 00:00:00 GMT";
+        assert_eq!(ask(&[(header::RANGE, "bytes=500-"), (header::IF_RANGE, other)]), whole);
+        assert_eq!(ask(&[(header::RANGE, "bytes=1000-")]), (416, Some("bytes */1000".to_owned()), None));
+        assert_eq!(ask(&[(header::IF_MODIFIED_SINCE, &date)]), (304, None, None));
+        assert_eq!(ask(&[(header::IF_MODIFIED_SINCE, other)]), whole);
+        assert_eq!(ask(&[(header::IF_NONE_MATCH, &format!("\"x\", {etag}"))]), (304, None, None));
+        assert_eq!(ask(&[(header::IF_NONE_MATCH, "\"x\""), (header::IF_MODIFIED_SINCE, &date)]), whole);
+    }
+
+    #[test]
+    fn head_has_the_headers_and_no_body() {
+        let response = respond(&Method::HEAD, &HeaderMap::new(), &WHAT, |_| unreachable!("no body is opened"));
+        assert_eq!(text(response.headers(), header::CONTENT_LENGTH), Some("1000"));
+        assert_eq!(text(response.headers(), header::CONTENT_TYPE), Some("application/vnd.debian.binary-package"));
+        let digest = text(response.headers(), DIGEST).expect("digest");
+        assert_eq!(digest, format!("SHA-256={}", BASE64.encode([9; 32])));
+    }
+}

@@ -1,0 +1,188 @@
+//! The HTTP(S) client towards upstreams and, from a volunteer, towards the server.
+//!
+//! Tolerates what real mirrors do: no Last-Modified, no ETag, redirects. Bounded: connect and answer times,
+//! silence within a body, redirects, sizes.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// From request to response head.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest silence within a body.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_REDIRECTS: usize = 5;
+const USER_AGENT: &str = concat!("manyhands/", env!("CARGO_PKG_VERSION"));
+
+/// Why an upstream gave nothing usable.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error("{url}: not found")]
+    NotFound { url: String },
+    #[error("{url}: answered {status}")]
+    Status { url: String, status: StatusCode },
+    #[error("{url}: {problem}")]
+    Broken { url: String, problem: String },
+    #[error("{url}: longer than {limit} bytes")]
+    TooLong { url: String, limit: u64 },
+}
+
+impl UpstreamError {
+    fn broken(url: &str, problem: impl std::fmt::Display) -> Self {
+        Self::Broken { url: url.to_owned(), problem: problem.to_string() }
+    }
+
+    /// Whether the upstream said that the file does not exist, rather than failing.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+}
+
+/// A response whose body is still to come.
+#[derive(Debug)]
+pub struct Reply {
+    pub url: String,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: Incoming,
+}
+
+impl Reply {
+    /// The next bytes; `None` at the end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        loop {
+            let frame = tokio::time::timeout(SILENCE_TIMEOUT, self.body.frame());
+            match frame.await {
+                Err(_) => return Err(UpstreamError::broken(&self.url, "went silent in mid-file")),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(e))) => return Err(UpstreamError::broken(&self.url, chain(&e))),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn content_length(&self) -> Option<u64> {
+        self.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+}
+
+/// See the module's documentation. Cheap to clone; connections are kept and shared.
+#[derive(Clone, Debug)]
+pub struct Upstream(Client<HttpsConnector<HttpConnector>, Empty<Bytes>>);
+
+impl Upstream {
+    /// A client that trusts the system's certificate authorities.
+    pub fn new() -> std::io::Result<Self> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let https = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(https);
+        Ok(Self(client))
+    }
+
+    /// GET, following redirects; any other status than 200, 206 and 304 is an error.
+    pub async fn get(&self, url: &str, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
+        self.send(&Method::GET, url, headers).await
+    }
+
+    /// The same without a body.
+    pub async fn head(&self, url: &str) -> Result<Reply, UpstreamError> {
+        self.send(&Method::HEAD, url, &HeaderMap::new()).await
+    }
+
+    async fn send(&self, method: &Method, url: &str, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
+        let mut at: Uri = url.parse().map_err(|e| UpstreamError::broken(url, e))?;
+        for _ in 0..=MAX_REDIRECTS {
+            let reply = self.once(method, url, &at, headers).await?;
+            match reply.status {
+                StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => return Ok(reply),
+                StatusCode::NOT_FOUND | StatusCode::GONE => return Err(UpstreamError::NotFound { url: url.into() }),
+                status if status.is_redirection() => at = target(url, &at, &reply.headers)?,
+                status => return Err(UpstreamError::Status { url: url.into(), status }),
+            }
+        }
+        Err(UpstreamError::broken(url, format!("more than {MAX_REDIRECTS} redirects")))
+    }
+
+    async fn once(&self, method: &Method, url: &str, at: &Uri, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = at.clone();
+        *request.headers_mut() = headers.clone();
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.0.request(request)).await;
+        let response = answer
+            .map_err(|_| UpstreamError::broken(url, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?
+            .map_err(|e| UpstreamError::broken(url, chain(&e)))?;
+        let (parts, body) = response.into_parts();
+        Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
+    }
+
+    /// A whole small file in memory.
+    pub async fn get_bytes(&self, url: &str, headers: &HeaderMap, limit: u64) -> Result<Bytes, UpstreamError> {
+        let mut reply = self.get(url, headers).await?;
+        let declared = reply.content_length();
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = reply.chunk().await? {
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(UpstreamError::TooLong { url: url.to_owned(), limit });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        match declared {
+            Some(length) if length != bytes.len() as u64 => Err(UpstreamError::broken(url, "ended early")),
+            _ => Ok(bytes.freeze()),
+        }
+    }
+}
+
+/// Where a redirect points to; only http and https are followed.
+fn target(url: &str, at: &Uri, headers: &HeaderMap) -> Result<Uri, UpstreamError> {
+    let broken = |problem: &str| UpstreamError::broken(url, problem);
+    let location = headers.get(header::LOCATION).and_then(|l| l.to_str().ok());
+    let location = location.ok_or_else(|| broken("redirects to nowhere"))?;
+    let text = match (at.scheme_str(), at.authority()) {
+        (Some(scheme), Some(authority)) if location.starts_with('/') && !location.starts_with("//") => {
+            format!("{scheme}://{authority}{location}")
+        }
+        _ => location.to_owned(),
+    };
+    let uri: Uri = text.parse().map_err(|_| broken("redirects to something that is no URL"))?;
+    match uri.scheme_str() {
+        Some("http" | "https") => Ok(uri),
+        _ => Err(broken("redirects to something else than http or https")),
+    }
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = inner.source();
+    }
+    text
+}
