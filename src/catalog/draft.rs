@@ -9,7 +9,7 @@ use std::io::BufReader;
 use bytes::Bytes;
 
 use super::table::PathTableBuilder;
-use super::unit::{Member, Unit, UnitKey, UnitKind};
+use super::unit::{Member, Root, Unit, UnitKey, UnitKind};
 use crate::formats::compress::{self, Compression};
 use crate::formats::release::Release;
 use crate::formats::repomd::Repomd;
@@ -20,7 +20,13 @@ use crate::model::{Expected, RepoPath};
 #[derive(Clone, Debug)]
 pub struct RootFile {
     pub path: RepoPath,
-    pub bytes: Bytes,
+    pub root: Root,
+}
+
+impl RootFile {
+    pub fn new(path: RepoPath, bytes: Bytes) -> Self {
+        Self { path, root: Root::new(bytes) }
+    }
 }
 
 /// Why metadata is refused. The unit's last good generation stays.
@@ -61,12 +67,13 @@ pub struct Step {
 #[derive(Debug)]
 pub struct Draft {
     key: UnitKey,
-    roots: BTreeMap<RepoPath, Bytes>,
+    roots: BTreeMap<RepoPath, Root>,
     members: BTreeMap<RepoPath, Member>,
     packages: PathTableBuilder,
     stems: BTreeSet<String>,
     /// Uncompressed sizes where the metadata says, to bound decompression.
     open_sizes: BTreeMap<RepoPath, u64>,
+    has_by_hash: bool,
     skipped: Skipped,
     date: Option<u64>,
     valid_until: Option<u64>,
@@ -82,6 +89,7 @@ impl Draft {
             packages: PathTableBuilder::default(),
             stems: BTreeSet::new(),
             open_sizes: BTreeMap::new(),
+            has_by_hash: false,
             skipped: Skipped::default(),
             date: None,
             valid_until: None,
@@ -91,14 +99,14 @@ impl Draft {
             UnitKind::RpmMd => draft.read_repomd(&roots)?,
             UnitKind::Checksums => draft.read_checksums(&roots)?,
         }
-        draft.roots = roots.into_iter().map(|root| (root.path, root.bytes)).collect();
+        draft.roots = roots.into_iter().map(|root| (root.path, root.root)).collect();
         Ok(draft)
     }
 
     fn read_release(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
         let find = |name: &str| roots.iter().find(|root| root.path.file_name() == name);
         let parse = |root: &RootFile| {
-            let text = clearsign::cleartext(&root.bytes).map_err(|e| format_error(&root.path, e))?;
+            let text = clearsign::cleartext(&root.root.bytes).map_err(|e| format_error(&root.path, e))?;
             Release::parse(&text).map_err(|e| format_error(&root.path, e))
         };
         let dir = || self.key.to_string();
@@ -114,6 +122,7 @@ impl Draft {
             (None, None) => return Err(IngestError::NoRelease { dir: dir() }),
         };
         (self.date, self.valid_until) = (release.date, release.valid_until);
+        self.has_by_hash = release.acquire_by_hash;
         for (path, listed) in release.members {
             let path = path.under(self.key.member_base());
             self.members.insert(path, Member { expected: listed.expected(), digests: listed.digests });
@@ -124,7 +133,7 @@ impl Draft {
     fn read_repomd(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
         let no_primary = || IngestError::NoPrimary { dir: self.key.to_string() };
         let root = roots.iter().find(|root| root.path.file_name() == "repomd.xml").ok_or_else(no_primary)?;
-        let repomd = Repomd::parse(&root.bytes).map_err(|e| format_error(&root.path, e))?;
+        let repomd = Repomd::parse(&root.root.bytes).map_err(|e| format_error(&root.path, e))?;
         for record in repomd.records.iter().filter(|record| record.base.is_none()) {
             let Ok(path) = RepoPath::new(&record.location) else {
                 self.skipped.note(|| format!("location {:?}", record.location));
@@ -154,7 +163,7 @@ impl Draft {
         for root in sorted {
             let base = root.path.parent().unwrap_or("");
             let mut sink = Sink::new(base, false, &mut self.packages);
-            let read = checksums::checksum_file(root.path.file_name(), &root.bytes, &mut |e| sink.take(&e));
+            let read = checksums::checksum_file(root.path.file_name(), &root.root.bytes, &mut |e| sink.take(&e));
             let bad = sink.skipped;
             merge(&mut self.skipped, read.map_err(|e| format_error(&root.path, e))?);
             merge(&mut self.skipped, bad);
@@ -204,6 +213,10 @@ impl Draft {
             (Some("Sources"), None) => component && warm.sources,
             _ => false,
         }
+    }
+
+    pub fn has_by_hash(&self) -> bool {
+        self.has_by_hash
     }
 
     /// Takes the verified bytes of a wanted member.
@@ -262,6 +275,7 @@ impl Draft {
             roots: self.roots,
             members: self.members,
             by_digest,
+            has_by_hash: self.has_by_hash,
             skipped: self.skipped.count + self.packages.overflow(),
             first_skipped: self.skipped.first,
             packages: self.packages.build(),

@@ -13,4 +13,4 @@ mod unit;
 pub use draft::{Draft, IngestError, RootFile, Step, Warm};
 pub use snapshot::{CatalogStats, Named, Snapshot};
 pub use table::{PathTable, PathTableBuilder};
-pub use unit::{Member, Unit, UnitKey, UnitKind};
+pub use unit::{Member, Root, Unit, UnitKey, UnitKind, by_hash_path};

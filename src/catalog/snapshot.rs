@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::unit::{Unit, UnitKey};
+use super::unit::{Root, Unit, UnitKey};
 use crate::model::{Digest, Expected, RepoPath};
 
 /// Generations kept per unit, the current one included: clients whose lists are old still find the members
@@ -22,7 +22,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub enum Named<'a> {
     /// Starts a generation: served from memory, byte for byte.
-    Root { unit: &'a Arc<Unit>, bytes: &'a bytes::Bytes },
+    Root { root: &'a Root },
     /// A member of a generation: served from the metadata store.
     Member { unit: &'a Arc<Unit>, path: &'a RepoPath, expected: Expected },
     /// Belongs to a unit's metadata, but its generation does not list it.
@@ -69,8 +69,8 @@ impl Snapshot {
             return Named::Package { expected };
         }
         for unit in self.units().filter(|unit| unit.covers(path)) {
-            if let Some(bytes) = unit.roots.get(path) {
-                return Named::Root { unit, bytes };
+            if let Some(root) = unit.roots.get(path) {
+                return Named::Root { root };
             }
             if let Some((path, expected)) = unit.member(path) {
                 return Named::Member { unit, path, expected };

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::table::PathTable;
 use crate::config::{Layout, Profile};
-use crate::model::{Algorithm, Digest, Expected, RepoPath};
+use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath};
 
 /// What kind of metadata a unit has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -135,6 +136,27 @@ fn is_below_dists(dir: &str) -> bool {
     dir.strip_prefix("dists/").is_some() || dir.contains("/dists/")
 }
 
+/// A root file's bytes, exactly as upstream has them, and their identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    pub bytes: Bytes,
+    pub blob: Blob,
+}
+
+impl Root {
+    pub fn new(bytes: Bytes) -> Self {
+        let id = BlobId(Sha256::digest(&bytes).into());
+        Self { blob: Blob { id, size: bytes.len() as u64 }, bytes }
+    }
+}
+
+/// `DIR/by-hash/SHA256/<hex>` for a member, where its SHA-256 is known.
+pub fn by_hash_path(member: &RepoPath, expected: &Expected) -> Option<RepoPath> {
+    let id = expected.blob_id()?;
+    let name = RepoPath::new(&format!("by-hash/SHA256/{id}")).ok()?;
+    Some(name.under(member.parent().unwrap_or("")))
+}
+
 /// A file that the root file names, with everything known about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -150,9 +172,11 @@ pub struct Unit {
     /// Counts adoptions since the server first knew the unit.
     pub generation: u64,
     /// The files that start it, byte for byte as upstream has them.
-    pub roots: BTreeMap<RepoPath, Bytes>,
+    pub roots: BTreeMap<RepoPath, Root>,
     pub members: BTreeMap<RepoPath, Member>,
     pub(super) by_digest: BTreeMap<Digest, RepoPath>,
+    /// The archive offers members under `by-hash/`.
+    pub has_by_hash: bool,
     pub packages: PathTable,
     /// Index families read into `packages`: member paths without their compression suffix.
     pub stems: BTreeSet<String>,

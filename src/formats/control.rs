@@ -16,6 +16,9 @@ pub const SESSION_PATH: &str = "/_mh/v1/session";
 pub const MATCH_PATH: &str = "/_mh/v1/match";
 /// Where `manyhands verify` asks what the server knows of a file.
 pub const LOOKUP_PATH: &str = "/_mh/v1/lookup";
+/// Header with which a volunteer shows that it fetches on order: its id and a ticket path of its own,
+/// signed for size 0.
+pub const SYNC_HEADER: &str = "x-manyhands-sync";
 /// Largest control message: bounds what either side buffers for the other.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// Digests in one holdings message, so that it stays below [`MAX_MESSAGE`].

@@ -126,6 +126,21 @@ pub enum Content {
     Arriving(Flight),
 }
 
+/// Told of every commit, with what it evicted, before anyone who waits for the blob. Must not block long.
+pub struct OnCommit(pub Box<dyn Fn(&Committed) + Send + Sync>);
+
+impl std::fmt::Debug for OnCommit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnCommit")
+    }
+}
+
+impl OnCommit {
+    pub fn ignore() -> Self {
+        Self(Box::new(|_| ()))
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Fetcher {
@@ -136,17 +151,11 @@ pub struct Fetcher {
     permits: Arc<Semaphore>,
     fetches: AtomicU64,
     bytes: AtomicU64,
-    /// Told of every commit, with what it evicted.
-    on_commit: Option<mpsc::Sender<Committed>>,
+    on_commit: OnCommit,
 }
 
 impl Fetcher {
-    pub fn new(
-        store: Arc<BlobStore>,
-        db: Arc<Db>,
-        upstream: Upstream,
-        on_commit: Option<mpsc::Sender<Committed>>,
-    ) -> Arc<Self> {
+    pub fn new(store: Arc<BlobStore>, db: Arc<Db>, upstream: Upstream, on_commit: OnCommit) -> Arc<Self> {
         Arc::new(Self {
             store,
             db,
@@ -239,12 +248,8 @@ impl Fetcher {
             VerifyError::Io(e) => FetchError::Store(e.to_string()),
             wrong => FetchError::Wrong { url, problem: wrong.to_string() },
         })?;
-        let blob = committed.blob;
-        if let Some(listener) = &self.on_commit {
-            // The listener ends only with the process.
-            let _ = listener.send(committed).await;
-        }
-        Ok(blob)
+        (self.on_commit.0)(&committed);
+        Ok(committed.blob)
     }
 
     /// The first upstream that has the file, with the right length if it says one.

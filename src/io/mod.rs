@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod clock;
+pub mod config_file;
 pub mod db;
 pub mod fetch;
 pub mod hasher;

@@ -21,6 +21,16 @@ impl Shutdown {
         Ok(Self(receiver))
     }
 
+    /// One that begins when `condition` completes: a later stage of stopping.
+    pub fn when(condition: impl Future<Output = ()> + Send + 'static) -> Self {
+        let (sender, receiver) = watch::channel(false);
+        tokio::spawn(async move {
+            condition.await;
+            let _ = sender.send(true);
+        });
+        Self(receiver)
+    }
+
     /// Completes when the drain begins.
     pub async fn begun(&mut self) {
         // The sender lives in the watching task, which never drops it before sending.

@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From request to response head.
@@ -80,7 +82,7 @@ impl Reply {
 
 /// See the module's documentation. Cheap to clone; connections are kept and shared.
 #[derive(Clone, Debug)]
-pub struct Upstream(Client<HttpsConnector<HttpConnector>, Empty<Bytes>>);
+pub struct Upstream(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Upstream {
     /// A client that trusts the system's certificate authorities.
@@ -121,13 +123,37 @@ impl Upstream {
         Err(UpstreamError::broken(url, format!("more than {MAX_REDIRECTS} redirects")))
     }
 
+    /// POST of a JSON value; the answer as JSON, whatever its length up to `limit`.
+    pub async fn post_json<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        url: &str,
+        mut headers: HeaderMap,
+        question: &Q,
+        limit: u64,
+    ) -> Result<A, UpstreamError> {
+        let json = serde_json::to_vec(question).map_err(|e| UpstreamError::broken(url, e))?;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut request = Request::post(url).body(Full::from(json)).map_err(|e| UpstreamError::broken(url, e))?;
+        *request.headers_mut() = headers;
+        let reply = self.exchange(url, request).await?;
+        if reply.status != StatusCode::OK {
+            return Err(UpstreamError::Status { url: url.to_owned(), status: reply.status });
+        }
+        let bytes = whole(reply, limit).await?;
+        serde_json::from_slice(&bytes).map_err(|e| UpstreamError::broken(url, e))
+    }
+
     async fn once(&self, method: &Method, url: &str, at: &Uri, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(Full::new(Bytes::new()));
         *request.method_mut() = method.clone();
         *request.uri_mut() = at.clone();
         *request.headers_mut() = headers.clone();
-        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        self.exchange(url, request).await
+    }
+
+    async fn exchange(&self, url: &str, mut request: Request<Full<Bytes>>) -> Result<Reply, UpstreamError> {
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.0.request(request)).await;
         let response = answer
             .map_err(|_| UpstreamError::broken(url, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?
@@ -138,19 +164,22 @@ impl Upstream {
 
     /// A whole small file in memory.
     pub async fn get_bytes(&self, url: &str, headers: &HeaderMap, limit: u64) -> Result<Bytes, UpstreamError> {
-        let mut reply = self.get(url, headers).await?;
-        let declared = reply.content_length();
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = reply.chunk().await? {
-            if (bytes.len() + chunk.len()) as u64 > limit {
-                return Err(UpstreamError::TooLong { url: url.to_owned(), limit });
-            }
-            bytes.extend_from_slice(&chunk);
+        whole(self.get(url, headers).await?, limit).await
+    }
+}
+
+async fn whole(mut reply: Reply, limit: u64) -> Result<Bytes, UpstreamError> {
+    let declared = reply.content_length();
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = reply.chunk().await? {
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(UpstreamError::TooLong { url: reply.url, limit });
         }
-        match declared {
-            Some(length) if length != bytes.len() as u64 => Err(UpstreamError::broken(url, "ended early")),
-            _ => Ok(bytes.freeze()),
-        }
+        bytes.extend_from_slice(&chunk);
+    }
+    match declared {
+        Some(length) if length != bytes.len() as u64 => Err(UpstreamError::broken(&reply.url, "ended early")),
+        _ => Ok(bytes.freeze()),
     }
 }
 

@@ -21,6 +21,9 @@ use rand::Rng;
 
 use crate::model::{Blob, Time};
 
+/// A blob with its basic copies is looked at again once per so many requests.
+const PLACE_EVERY: u64 = 16;
+
 /// Everything the server decides with.
 #[derive(Debug)]
 pub struct Policy {
@@ -49,12 +52,31 @@ impl Policy {
 
     /// Decides who answers a package request, and books it.
     pub fn choose(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
-        self.demand.record(request.blob.id, now);
         let decision = balancer::choose(&mut self.tracker, &self.params, request, now, rng);
-        if let Decision::Volunteer { node, .. } = decision {
-            self.tracker.redirected(node, request.blob, request.len, now);
+        if request.len > 0 {
+            self.demand.record(request.blob.id, now);
+            if let Decision::Volunteer { node, .. } = decision {
+                self.tracker.redirected(node, request.blob, request.len, now);
+            }
         }
         decision
+    }
+
+    /// [`Self::choose`], and the copies that the demand now asks for.
+    pub fn decide(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> (Decision, Vec<Order>) {
+        let decision = self.choose(request, now, rng);
+        let has_enough = match decision {
+            Decision::Origin(OriginReason::SmallFile) => true,
+            Decision::Origin(_) => false,
+            // Counting copies asks every volunteer: not for each request of what is spread already.
+            Decision::Volunteer { candidates, .. } => {
+                let requests = self.demand.of(request.blob.id, now).requests;
+                let is_cold = requests < self.params.hot_requests;
+                is_cold || (candidates >= self.params.hot_copies && requests as u64 % PLACE_EVERY != 0)
+            }
+        };
+        let orders = if has_enough || request.len == 0 { Vec::new() } else { self.place(request.blob, now) };
+        (decision, orders)
     }
 
     /// Why [`Self::choose`] would decide what it decides; books nothing.

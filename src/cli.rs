@@ -1,0 +1,234 @@
+//! L5: the command line. Arguments to options; nothing else knows clap.
+
+use std::future::Future;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::VolunteerOptions;
+use crate::model::{Rate, Size, VolunteerId};
+use crate::roles;
+
+/// Package-mirror proxy for apt and yum/dnf whose downloads are carried by volunteer servers.
+///
+/// The central server reads the metadata of deb and rpm repositories, serves it itself, and answers package
+/// requests with a redirect to the least-loaded volunteer that holds the package.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub log: LogOptions,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How the program reports what it does.
+#[derive(Debug, Args)]
+pub struct LogOptions {
+    /// What to log: error, warn, info, debug, trace, or directives such as `info,manyhands::policy=debug`
+    #[arg(long = "log", value_name = "LEVEL", env = "MANYHANDS_LOG", default_value = "info", global = true)]
+    level: String,
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Human, global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+impl LogOptions {
+    /// Sends the log to standard error from now on.
+    pub fn start(&self) {
+        let filter = tracing_subscriber::EnvFilter::try_new(&self.level).unwrap_or_else(|e| {
+            eprintln!("manyhands: --log {:?}: {e}; using info", self.level);
+            tracing_subscriber::EnvFilter::new("info")
+        });
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Json => log.json().init(),
+            // systemd and terminals that are no terminals want no colours.
+            LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        }
+    }
+}
+
+/// One per role.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the central server
+    Serve {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
+        config: PathBuf,
+    },
+    /// Donate this machine's bandwidth and disk to a server
+    Volunteer(Box<VolunteerArgs>),
+    /// Check local files against what the server publishes
+    Verify {
+        /// Base URL of the server
+        #[arg(long, value_name = "URL")]
+        server: String,
+        /// Print one JSON object per file
+        #[arg(long)]
+        json: bool,
+        /// Files, or folders whose files are checked
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Make, list or revoke the tokens with which volunteers join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show what a running server does
+    Status {
+        /// URL of the server's admin listener
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+        admin: String,
+        /// Print the whole report as JSON
+        #[arg(long)]
+        json: bool,
+        /// Show it again every two seconds
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Validate a server's configuration and say what would be served
+    Check {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
+        config: PathBuf,
+    },
+    /// Run a server and three volunteers on loopback over test repositories
+    Demo {
+        /// Folder with the test repositories
+        #[arg(long, value_name = "DIR", default_value = "test-repos")]
+        repos: PathBuf,
+        /// Address of the server
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        listen: std::net::SocketAddr,
+    },
+    /// Write the man pages to a folder
+    #[command(hide = true)]
+    Man { dir: PathBuf },
+    /// Print a shell's completion script
+    #[command(hide = true)]
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Print a new token, and nothing else, on standard output
+    Issue {
+        /// Configuration file of the server
+        #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
+        config: PathBuf,
+        /// Whom it is for
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// List tokens, without their secrets
+    List {
+        /// Configuration file of the server
+        #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
+        config: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a token; its volunteers are out within seconds
+    Revoke {
+        /// Configuration file of the server
+        #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
+        config: PathBuf,
+        /// The token's id, as `list` shows it
+        id: String,
+    },
+}
+
+/// Flags win over the file.
+#[derive(Debug, Args)]
+pub struct VolunteerArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Base URL of the server
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Folder of the blob store
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Address for clients [default: 0.0.0.0:8090]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Upload rate across all downloads, such as 50MiB/s or 400Mbit/s [default: 50MiB/s]
+    #[arg(long, value_name = "RATE")]
+    donate: Option<Rate>,
+    /// Most bytes kept in the store [default: 100GiB]
+    #[arg(long, value_name = "SIZE")]
+    max_size: Option<Size>,
+    /// An existing mirror tree to serve in place; may be repeated
+    #[arg(long, value_name = "TREE")]
+    adopt: Vec<PathBuf>,
+    /// File that holds the token [default: token in the store folder]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Name shown to operators [default: the host name and a random suffix]
+    #[arg(long, value_name = "NAME")]
+    id: Option<VolunteerId>,
+    /// Base URL that clients can reach, where it differs from what the server sees
+    #[arg(long, value_name = "URL")]
+    advertise: Option<String>,
+}
+
+impl VolunteerArgs {
+    fn split(self) -> (Option<PathBuf>, VolunteerOptions) {
+        let options = VolunteerOptions {
+            server: self.server,
+            listen: self.listen,
+            store: self.store,
+            max_size: self.max_size,
+            donate: self.donate,
+            adopt: self.adopt,
+            token: None,
+            token_file: self.token_file,
+            id: self.id,
+            advertise: self.advertise,
+            max_connections: None,
+        };
+        (self.config, options)
+    }
+}
+
+impl Command {
+    /// Runs the role to its end.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Serve { config } => block_on(roles::serve::run(&config))?,
+            Self::Volunteer(args) => {
+                let (file, flags) = args.split();
+                block_on(roles::volunteer::run(roles::volunteer::read_config(file.as_deref(), flags)?))?;
+            }
+            Self::Verify { server, json, paths } => return block_on(roles::verify::run(&server, &paths, json)),
+            Self::Token(TokenCommand::Issue { config, note }) => roles::token::issue(&config, &note)?,
+            Self::Token(TokenCommand::List { config, json }) => roles::token::list(&config, json)?,
+            Self::Token(TokenCommand::Revoke { config, id }) => roles::token::revoke(&config, &id)?,
+            Self::Status { admin, json, watch } => block_on(roles::status::run(&admin, json, watch))?,
+            Self::Check { config } => roles::check::run(&config)?,
+            Self::Demo { repos, listen } => block_on(roles::demo::run(&repos, listen))?,
+            Self::Man { dir } => clap_mangen::generate_to(Cli::command(), dir)?,
+            Self::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "manyhands", &mut script);
+                std::io::stdout().write_all(&script)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn block_on<T>(role: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(role)
+}

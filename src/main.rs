@@ -1,0 +1,25 @@
+//! The program: parse, set up logging, run one role, print one error, exit.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use manyhands::cli::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.log.start();
+    match cli.command.run() {
+        Ok(code) => code,
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("manyhands: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    error.chain().any(|cause| kind(cause) == Some(std::io::ErrorKind::BrokenPipe))
+}

@@ -1,0 +1,117 @@
+//! The admin listener: the status API. Apart from the public one, so that it can stay private.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+
+use super::repo::Repo;
+use super::server::Server;
+use super::traffic::Traffic;
+use crate::catalog::UnitKind;
+use crate::formats::status::{
+    CacheStatus, CatalogStatus, OffloadStatus, SnapshotStatus, Status, VolunteerStatus,
+};
+use crate::io::clock;
+use crate::policy::{Node, Params};
+
+/// Where the status is.
+const STATUS_PATH: &str = "/api/v1/status";
+
+pub fn router(server: Arc<Server>) -> Router {
+    Router::new()
+        .route("/", get(|| async { "manyhands: GET /api/v1/status, or run `manyhands status`\n" }))
+        .route(STATUS_PATH, get(|State(server): State<Arc<Server>>| async move { Json(status(&server)) }))
+        .with_state(server)
+}
+
+fn status(server: &Server) -> Status {
+    let now = clock::now();
+    let params = Params::default();
+    let (fetches, fetched) = server.packages.totals();
+    let (blobs, bytes) = server.packages.store.totals();
+    let stats = *server.stats.lock().unwrap_or_else(PoisonError::into_inner);
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_secs: now.since(server.started).as_secs(),
+        snapshots: server.repos.iter().flat_map(snapshots).collect(),
+        catalog: CatalogStatus {
+            paths: stats.paths,
+            blobs: stats.blobs,
+            bytes: stats.bytes,
+            blob_bytes: stats.blob_bytes,
+            saved_bytes: stats.bytes - stats.blob_bytes,
+        },
+        cache: CacheStatus {
+            blobs,
+            bytes,
+            max_bytes: server.packages.store.max_bytes(),
+            upstream_fetches: fetches,
+            upstream_bytes: fetched,
+        },
+        volunteers: server.policy(|policy| {
+            policy.tracker().nodes().map(|(_, node)| volunteer(node, node.state(&params, now).name())).collect()
+        }),
+        offload: offload(&server.traffic),
+    }
+}
+
+fn snapshots(repo: &Repo) -> Vec<SnapshotStatus> {
+    let snapshot = repo.snapshot();
+    let one = |unit: &Arc<crate::catalog::Unit>| {
+        let state = repo.unit_state(&unit.key);
+        let kind = match unit.key.kind {
+            UnitKind::Suite => "suite",
+            UnitKind::Flat => "flat",
+            UnitKind::RpmMd => "rpm-md",
+            UnitKind::Checksums => "checksums",
+        };
+        SnapshotStatus {
+            repo: repo.config.name.clone(),
+            unit: unit.key.to_string(),
+            kind: kind.to_owned(),
+            generation: unit.generation,
+            date: unit.date,
+            valid_until: unit.valid_until,
+            adopted: state.adopted.map(crate::model::Time::as_secs),
+            paths: unit.packages.len() as u64,
+            skipped: unit.skipped,
+            problem: state.problem,
+        }
+    };
+    snapshot.units().map(one).collect()
+}
+
+fn volunteer(node: &Node, state: &str) -> VolunteerStatus {
+    VolunteerStatus {
+        id: node.id.clone(),
+        address: node.base_url.to_string(),
+        state: state.to_owned(),
+        holdings: node.holdings,
+        orders: node.open_orders() as u64,
+        uploads: node.load.uploads,
+        in_flight: node.in_flight() as u64,
+        rate: node.rate() as u64,
+        donate: node.donate.0,
+        served_bytes: node.load.served_bytes,
+        served_requests: node.load.served_requests,
+        redirected_bytes: node.redirected_bytes,
+        last_report_secs: node.last_seen.as_secs(),
+    }
+}
+
+fn offload(traffic: &Traffic) -> OffloadStatus {
+    let (redirected, served) = (traffic.redirected_bytes.load(Relaxed), traffic.served_bytes.load(Relaxed));
+    OffloadStatus {
+        redirected_bytes: redirected,
+        served_bytes: served,
+        ratio: Traffic::offload_ratio(redirected, served),
+        redirects: traffic.redirects.load(Relaxed),
+        served_requests: traffic.served_requests.load(Relaxed),
+        metadata_bytes: traffic.metadata_bytes.load(Relaxed),
+        sync_bytes: traffic.sync_bytes.load(Relaxed),
+        passed_bytes: traffic.passed_bytes.load(Relaxed),
+    }
+}

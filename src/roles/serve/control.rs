@@ -1,0 +1,149 @@
+//! The control API: volunteers' sessions, and questions about files in bulk.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+
+use super::package::is_same;
+use super::server::Server;
+use super::session;
+use crate::formats::control::{
+    LOOKUP_PATH, LocalFile, LookupReply, LookupRequest, MATCH_PATH, MAX_BATCH, MAX_MESSAGE, MatchReply, MatchRequest,
+    SESSION_PATH, TreeFile, Verdict,
+};
+use crate::io::tokens::Token;
+use crate::model::{BlobId, RepoPath};
+
+/// A refusal in words, with its status.
+type Refusal = (StatusCode, &'static str);
+
+/// All routes below `/_mh/`.
+pub fn router(server: Arc<Server>) -> Router {
+    Router::new()
+        .route(SESSION_PATH, get(open_session))
+        .route(MATCH_PATH, post(match_files))
+        .route(LOOKUP_PATH, post(lookup))
+        .layer(DefaultBodyLimit::max(MAX_MESSAGE))
+        .with_state(server)
+}
+
+async fn open_session(
+    State(server): State<Arc<Server>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let token = match token(&server, &headers).await {
+        Ok(token) => token,
+        Err(refusal) => {
+            tracing::warn!(%peer, reason = refusal.1, "refused a volunteer");
+            return refusal.into_response();
+        }
+    };
+    upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .on_upgrade(move |socket| session::run(server, socket, peer, token))
+}
+
+/// The valid token of a request.
+async fn token(server: &Arc<Server>, headers: &HeaderMap) -> Result<Token, Refusal> {
+    let text = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
+    let Some(text) = text.map(str::to_owned) else {
+        return Err((StatusCode::UNAUTHORIZED, "a token is needed: `manyhands token issue` on the server makes one"));
+    };
+    let tokens = server.tokens.clone();
+    let checked = tokio::task::spawn_blocking(move || tokens.check(&text)).await;
+    match checked {
+        Ok(Ok(Some(token))) => Ok(token),
+        Ok(Ok(None)) => Err((StatusCode::FORBIDDEN, "the token is unknown or revoked: get a new one from the server's administrator")),
+        Ok(Err(e)) => {
+            tracing::error!(error = %e, "cannot read the token file");
+            Err((StatusCode::SERVICE_UNAVAILABLE, "the server cannot check tokens now"))
+        }
+        Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the server cannot check tokens now")),
+    }
+}
+
+/// Which files of a volunteer's tree the catalog knows, by path and size.
+async fn match_files(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    Json(request): Json<MatchRequest>,
+) -> Result<Json<MatchReply>, Refusal> {
+    token(&server, &headers).await?;
+    check_batch(request.files.len())?;
+    let blobs = move || request.files.iter().map(|file| match_file(&server, file)).collect();
+    let blobs = tokio::task::spawn_blocking(blobs).await.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "failed"))?;
+    Ok(Json(MatchReply { blobs }))
+}
+
+fn check_batch(files: usize) -> Result<(), Refusal> {
+    if files > MAX_BATCH { Err((StatusCode::PAYLOAD_TOO_LARGE, "too many files in one request")) } else { Ok(()) }
+}
+
+/// A tree may be one repository or hold several, each under its name.
+fn match_file(server: &Server, file: &TreeFile) -> Option<BlobId> {
+    let path = RepoPath::new(&file.path).ok()?;
+    let (first, rest) = path.as_str().split_once('/').unwrap_or((path.as_str(), ""));
+    server.repos.iter().find_map(|repo| {
+        let snapshot = repo.snapshot();
+        let named = (repo.config.name == first).then(|| snapshot.package(rest)).flatten();
+        let expected = snapshot.package(path.as_str()).or(named)?;
+        (expected.size == Some(file.size)).then(|| server.packages.resolve(&expected))?
+    })
+}
+
+/// What is known of local files: for `manyhands verify`.
+async fn lookup(State(server): State<Arc<Server>>, Json(request): Json<LookupRequest>) -> Result<Json<LookupReply>, Refusal> {
+    check_batch(request.files.len())?;
+    // One scan of the catalog at a time: anyone may ask.
+    let Ok(_only) = server.lookups.clone().acquire_owned().await else {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
+    };
+    let scan = move || look_up(&server, &request.files);
+    let files = tokio::task::spawn_blocking(scan).await.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "failed"))?;
+    Ok(Json(LookupReply { files }))
+}
+
+fn look_up(server: &Server, files: &[LocalFile]) -> Vec<Verdict> {
+    let mut verdicts = vec![Verdict::Unknown; files.len()];
+    for repo in &server.repos {
+        let snapshot = repo.snapshot().clone();
+        for (path, expected) in snapshot.retained().flat_map(|unit| unit.packages.iter()) {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            for (file, verdict) in files.iter().zip(&mut verdicts) {
+                let has_size = expected.size.is_none_or(|size| size == file.size);
+                let full = || format!("{}/{path}", repo.config.name);
+                if has_size && is_same(&expected.digest, &file.sha1, &file.sha256, &file.sha512) {
+                    if !matches!(verdict, Verdict::Good { .. }) {
+                        *verdict = Verdict::Good { path: full() };
+                    }
+                } else if *verdict == Verdict::Unknown && is_name(&file.name, name) {
+                    *verdict = Verdict::Differs { path: full(), expected: expected.digest.to_string(), size: expected.size };
+                }
+            }
+        }
+    }
+    verdicts
+}
+
+/// apt keeps `hello_1%3a2.0-1_amd64.deb` of what the archive calls `hello_2.0-1_amd64.deb`.
+fn is_name(local: &str, published: &str) -> bool {
+    if local == published {
+        return true;
+    }
+    let without_epoch = || {
+        let (package, rest) = local.split_once('_')?;
+        let (_, rest) = rest.split_once("%3a")?;
+        let (published_package, published_rest) = published.split_once('_')?;
+        Some(package == published_package && rest == published_rest)
+    };
+    without_epoch() == Some(true)
+}

@@ -1,0 +1,189 @@
+//! The public listener: from a request to the part that answers it.
+//!
+//! `/<repo>/...` packages and metadata; `/direct/<repo>/...` the same, never redirected; `_blob` in the place
+//! of a repo names a blob by its hash; `/_mh/v1/...` the control API. Everything else is 404.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tower::ServiceExt;
+
+use super::repo::Repo;
+use super::server::Server;
+use super::traffic::Kind;
+use super::{metadata, package, unnamed};
+use crate::catalog::Named;
+use crate::formats::access_log::Line;
+use crate::io::body::Body;
+use crate::io::clock;
+use crate::io::respond::plain;
+use crate::model::{BlobId, RepoPath};
+
+/// What of a request the answering parts need.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub method: Method,
+    pub headers: HeaderMap,
+    /// Under `/direct/`: never redirect.
+    pub direct: bool,
+    /// Who pays for the bytes: a client, or a volunteer that fetches what it was ordered to.
+    pub kind: Kind,
+}
+
+impl Asked {
+    pub fn header(&self, name: header::HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Answers one request and logs it.
+pub async fn handle(server: Arc<Server>, control: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    server.traffic.requests.fetch_add(1, Relaxed);
+    let logged = server.access.as_ref().map(|_| Logged::of(&request, peer));
+    let response = route(&server, control, request, peer).await;
+    if let (Some(log), Some(logged)) = (&server.access, logged) {
+        log.write(logged.line(&response));
+    }
+    response
+}
+
+async fn route(server: &Arc<Server>, control: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let path = request.uri().path();
+    if path.starts_with("/_mh/") {
+        return control_api(control, request, peer).await;
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
+        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    if request.uri().authority().is_some() {
+        return plain(StatusCode::FORBIDDEN, "this server is no general proxy; use its base URLs");
+    }
+    let (parts, _) = request.into_parts();
+    let path = parts.uri.path();
+    let direct_path = path.strip_prefix("/direct/");
+    let rest = direct_path.unwrap_or_else(|| path.trim_start_matches('/'));
+    let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut asked =
+        Asked { method: parts.method.clone(), headers: parts.headers.clone(), direct: direct_path.is_some(), kind: Kind::Package };
+    if name == "_blob" {
+        asked.kind = package::kind_of(server, &asked.headers);
+        return by_hash(server, rest, &asked).await;
+    }
+    match server.repo(name) {
+        Some(repo) if !rest.is_empty() => in_repo(server, repo, rest, &asked).await,
+        Some(repo) => plain(StatusCode::OK, repo.config.client_hint(&server.config.shown_url())),
+        None if name.is_empty() && rest.is_empty() => index(server),
+        None => plain(StatusCode::NOT_FOUND, "no such repository"),
+    }
+}
+
+async fn in_repo(server: &Arc<Server>, repo: &Repo, encoded: &str, asked: &Asked) -> Response<Body> {
+    let path = match RepoPath::from_url(encoded) {
+        Ok(path) => path,
+        Err(e) => return plain(StatusCode::NOT_FOUND, e.to_string()),
+    };
+    // The hot path: a package of the current snapshot.
+    if let Some(expected) = repo.snapshot().package(path.as_str()) {
+        return package::answer(server, repo, &path, expected, asked).await;
+    }
+    if let Some(response) = metadata::answer(server, repo, &path, asked).await {
+        return response;
+    }
+    if let Some(response) = package::manifest(server, repo, &path, asked).await {
+        return response;
+    }
+    unnamed::answer(server, repo, &path, encoded, asked).await
+}
+
+/// `_blob/<sha256>/<name>`: by whatever path the catalog has for it.
+async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Body> {
+    let id = rest.split('/').next().and_then(|hex| hex.parse::<BlobId>().ok());
+    let Some(id) = id else {
+        return plain(StatusCode::NOT_FOUND, "no such blob");
+    };
+    let all = server.db.digests(id).ok().flatten();
+    let mut digests = vec![id.digest()];
+    digests.extend(all.iter().flat_map(|all| crate::model::Algorithm::ALL.map(|algorithm| all.get(algorithm))));
+    for repo in &server.repos {
+        let found = {
+            let snapshot = repo.snapshot();
+            let found = digests.iter().find_map(|digest| snapshot.path_of(digest));
+            found.and_then(|(path, expected)| Some((RepoPath::new(path).ok()?, expected)))
+        };
+        if let Some((path, expected)) = found {
+            return package::answer(server, repo, &path, expected, asked).await;
+        }
+    }
+    plain(StatusCode::NOT_FOUND, "no repository names this blob")
+}
+
+fn index(server: &Server) -> Response<Body> {
+    let url = server.config.shown_url();
+    let mut text = String::from("manyhands package mirror\n");
+    for repo in &server.repos {
+        text.push_str(&format!("\n/{}/  {}", repo.config.name, repo.config.client_hint(&url)));
+    }
+    plain(StatusCode::OK, text)
+}
+
+async fn control_api(control: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let mut request = request.map(axum::body::Body::new);
+    request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+    let Ok(response) = control.oneshot(request).await;
+    response.map(from_axum)
+}
+
+/// An API response's body as one of ours.
+pub fn from_axum(body: axum::body::Body) -> Body {
+    use futures_util::TryStreamExt;
+    Body::stream(body.into_data_stream().map_err(std::io::Error::other))
+}
+
+/// What the access log keeps of a request while it is answered.
+struct Logged {
+    client: std::net::IpAddr,
+    method: Method,
+    target: String,
+    referer: Option<String>,
+    user_agent: Option<String>,
+}
+
+impl Logged {
+    fn of(request: &Request<Incoming>, peer: SocketAddr) -> Self {
+        let text = |name| request.headers().get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        Self {
+            client: peer.ip().to_canonical(),
+            method: request.method().clone(),
+            target: request.uri().to_string(),
+            referer: text(header::REFERER),
+            user_agent: text(header::USER_AGENT),
+        }
+    }
+
+    fn line(&self, response: &Response<Body>) -> String {
+        let length = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let mut line = String::with_capacity(200);
+        Line {
+            client: self.client,
+            unix_secs: clock::now().as_secs(),
+            method: self.method.as_str(),
+            target: &self.target,
+            status: response.status().as_u16(),
+            bytes: length.unwrap_or(0),
+            referer: self.referer.as_deref(),
+            user_agent: self.user_agent.as_deref(),
+        }
+        .write(&mut line);
+        line
+    }
+}
+
+/// Whether a path is named by the snapshot, without borrowing it.
+pub fn is_named(repo: &Repo, path: &RepoPath) -> bool {
+    !matches!(repo.snapshot().resolve(path), Named::Unknown | Named::Unlisted { .. })
+}

@@ -1,0 +1,188 @@
+//! `manyhands serve`: the central server.
+//!
+//! [`http`] takes a request apart; [`metadata`], [`package`] and [`unnamed`] answer it; [`refresh`] brings
+//! new generations in from an [`origin`]; [`control`] and [`session`] talk with volunteers; [`server`] is
+//! what they share. Decisions are the policy's, in the layer below.
+
+mod access;
+mod admin;
+mod control;
+mod http;
+mod metadata;
+mod origin;
+mod package;
+mod refresh;
+mod repo;
+mod server;
+mod session;
+mod traffic;
+mod unnamed;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+
+use self::access::AccessLog;
+use self::server::{Parts, Server};
+use crate::config::{Origin, ServeConfig};
+use crate::io::config_file::read_serve_config;
+use crate::io::db::Db;
+use crate::io::fetch::{Fetcher, OnCommit};
+use crate::io::shutdown::Shutdown;
+use crate::io::store::{BlobStore, Committed};
+use crate::io::upstream::Upstream;
+use crate::io::{clock, listen};
+use crate::model::{Blob, Digest};
+
+/// Bytes of metadata kept: some generations of every suite of several distributions.
+const METADATA_MAX: u64 = 32 << 30;
+/// Connections on the admin listener.
+const ADMIN_CONNECTIONS: usize = 64;
+/// Commits waiting to be placed.
+const COMMITS: usize = 1024;
+
+/// Runs the server until it is told to stop.
+pub async fn run(config: &Path) -> anyhow::Result<()> {
+    let config = read_serve_config(config)?;
+    let mut shutdown = Shutdown::on_signals()?;
+    let (commits, committed) = mpsc::channel(COMMITS);
+    let server = Arc::new(open(config, commits)?);
+    let public = listen::bind(&server.config.listen)?;
+    let admin = listen::bind(&[server.config.admin])?;
+    let public_addresses = addresses(&public)?;
+    let admin_address = addresses(&admin)?;
+
+    refresh::restore(&server).await;
+    spawn_work(&server, committed).await;
+    announce(&server, &public_addresses, &admin_address);
+
+    let control = control::router(server.clone());
+    let (max, shared) = (server.config.max_connections, server.clone());
+    let answer = move |request, peer| http::handle(shared.clone(), control.clone(), request, peer);
+    let public = listen::serve(public, max, answer, shutdown.clone());
+    let admin_router = admin::router(server.clone());
+    let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {
+        let router = admin_router.clone();
+        async move {
+            let Ok(response) = tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new)).await;
+            response.map(http::from_axum)
+        }
+    };
+    let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone());
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::join!(public, admin, async {
+        shutdown.begun().await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    });
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open(config: ServeConfig, commits: mpsc::Sender<Blob>) -> anyhow::Result<Server> {
+    let dir = config.state_dir.clone();
+    let named = |what: &str| format!("cannot open {} in state_dir {}", what, dir.display());
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create state_dir {}", dir.display()))?;
+    let db = Db::open(&dir.join("manyhands.redb")).with_context(|| {
+        format!("{}; is another server using it?", named("the database"))
+    })?;
+    let db = Arc::new(db);
+    let cache = BlobStore::open(&dir.join("cache"), config.cache_max_size.0).with_context(|| named("the cache"))?;
+    let metadata = BlobStore::open(&dir.join("metadata"), METADATA_MAX).with_context(|| named("the metadata"))?;
+    let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
+    let access = match &config.access_log {
+        Some(path) => Some(AccessLog::open(path).with_context(|| format!("cannot open access_log {}", path.display()))?),
+        None => None,
+    };
+    for repo in &config.repos {
+        if let Origin::Tree(tree) = &repo.origin
+            && !tree.is_dir()
+        {
+            anyhow::bail!("repo {:?}: tree {} is not a folder", repo.name, tree.display());
+        }
+    }
+    // A full queue loses a placement, not a blob: the next request asks again.
+    let tell = Box::new(move |committed: &Committed| {
+        let _ = commits.try_send(committed.blob);
+    });
+    let parts = Parts {
+        packages: Fetcher::new(Arc::new(cache), db.clone(), upstream.clone(), OnCommit(tell)),
+        metadata: Fetcher::new(Arc::new(metadata), db.clone(), upstream.clone(), OnCommit::ignore()),
+        config,
+        upstream,
+        db,
+        access,
+    };
+    Ok(Server::new(parts)?)
+}
+
+/// Starts everything that runs beside requests; local trees are read before this returns.
+async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
+    let placer = server.clone();
+    tokio::spawn(async move {
+        while let Some(blob) = committed.recv().await {
+            place(&placer, blob);
+        }
+    });
+    let counting = server.clone();
+    let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
+    tokio::spawn(traffic::report(server.traffic.clone(), up));
+    for (index, repo) in server.repos.iter().enumerate() {
+        if repo.tree().is_some() {
+            refresh::warm_up(server, repo).await;
+        } else {
+            let server = server.clone();
+            tokio::spawn(async move { refresh::warm_up(&server, &server.repos[index]).await });
+        }
+        tokio::spawn(refresh::poll(server.clone(), index));
+    }
+}
+
+/// A blob has just arrived because somebody asked: let volunteers have it before the next one asks.
+fn place(server: &Server, blob: Blob) {
+    let digests: Vec<Digest> = match server.db.digests(blob.id) {
+        Ok(Some(all)) => crate::model::Algorithm::ALL.map(|algorithm| all.get(algorithm)).to_vec(),
+        _ => vec![blob.id.digest()],
+    };
+    let name = server.repos.iter().find_map(|repo| {
+        let snapshot = repo.snapshot();
+        digests.iter().find_map(|digest| snapshot.path_of(digest).map(|(path, _)| path.to_owned()))
+    });
+    if let Some(path) = name {
+        server.place(blob, &path);
+    }
+}
+
+fn addresses(listeners: &[tokio::net::TcpListener]) -> anyhow::Result<String> {
+    let all = listen::local_addresses(listeners)?;
+    Ok(all.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+}
+
+/// Says what is served and how to use it.
+fn announce(server: &Server, addresses: &str, admin: &str) {
+    let url = match &server.config.public_url {
+        Some(url) => url.clone(),
+        None => shown(addresses).unwrap_or_else(|| server.config.shown_url()),
+    };
+    for repo in &server.repos {
+        let origin = match &repo.config.origin {
+            Origin::Tree(tree) => tree.display().to_string(),
+            Origin::Upstream(urls) => urls.join(", "),
+        };
+        let hint = repo.config.client_hint(&url);
+        tracing::info!(repo = repo.config.name, distro = repo.config.distro, origin, "serving; {hint}");
+    }
+    let has_token = server.tokens.list().is_ok_and(|tokens| tokens.iter().any(|t| t.revoked_secs.is_none()));
+    if !has_token {
+        tracing::info!("no volunteer can join yet: `manyhands token issue --config FILE` makes a token");
+    }
+    tracing::info!(listen = addresses, admin, version = env!("CARGO_PKG_VERSION"), "ready");
+}
+
+/// The first bound address as a URL, if it is one that clients can use.
+fn shown(addresses: &str) -> Option<String> {
+    let first: std::net::SocketAddr = addresses.split(',').next()?.parse().ok()?;
+    (!first.ip().is_unspecified()).then(|| format!("http://{first}"))
+}

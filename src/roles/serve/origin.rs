@@ -1,0 +1,130 @@
+//! Where a repository's files come from: a local tree or upstreams, behind one set of questions.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::config::{Origin, Profile};
+use crate::io::fetch::Source;
+use crate::io::upstream::{Upstream, UpstreamError};
+use crate::model::RepoPath;
+
+/// Largest root file taken (InRelease, repomd.xml, checksum files): Debian's are 200 KB.
+const MAX_ROOT: u64 = 32 << 20;
+/// Directories visited when a tree is searched for units.
+const MAX_DIRS: usize = 200_000;
+
+/// A file of a local tree.
+#[derive(Debug)]
+pub struct TreeFile {
+    pub path: PathBuf,
+    pub file: File,
+    pub size: u64,
+    pub modified_nanos: u128,
+}
+
+/// Why a root file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error("{path}: {source}")]
+    Tree { path: PathBuf, source: std::io::Error },
+}
+
+/// Opens a file of a tree. Symbolic links are followed as long as they stay inside. Blocks.
+pub fn open_in_tree(tree: &Path, path: &RepoPath) -> Option<TreeFile> {
+    let real = tree.join(path.as_str()).canonicalize().ok()?;
+    if !real.starts_with(tree.canonicalize().ok()?) {
+        return None;
+    }
+    let file = File::open(&real).ok()?;
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() {
+        return None;
+    }
+    let since_epoch = meta.modified().ok().and_then(|m| m.duration_since(std::time::UNIX_EPOCH).ok());
+    let modified_nanos = since_epoch.map_or(0, |d| d.as_nanos());
+    Some(TreeFile { path: real, file, size: meta.len(), modified_nanos })
+}
+
+/// Where to fetch a path from: by hash first where the archive offers it, at each upstream in turn.
+pub fn source(upstreams: &[String], path: &RepoPath, by_hash: Option<&RepoPath>) -> Source {
+    let paths = || by_hash.into_iter().chain([path]);
+    let urls = upstreams.iter().flat_map(|base| paths().map(move |p| format!("{base}/{}", p.to_url()))).collect();
+    Source { urls, headers: HeaderMap::new() }
+}
+
+/// A root file; `None` if the origin does not have it.
+pub async fn read_root(origin: &Origin, upstream: &Upstream, base: usize, path: &RepoPath) -> Result<Option<Bytes>, OriginError> {
+    match origin {
+        Origin::Tree(tree) => {
+            let (tree, path) = (tree.clone(), path.clone());
+            let read = move || read_in_tree(&tree, &path);
+            tokio::task::spawn_blocking(read).await.unwrap_or(Ok(None))
+        }
+        Origin::Upstream(bases) => {
+            let url = format!("{}/{}", bases[base.min(bases.len() - 1)], path.to_url());
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("max-age=0"));
+            match upstream.get_bytes(&url, &headers, MAX_ROOT).await {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(e) if e.is_not_found() => Ok(None),
+                Err(e) => Err(e.into()),
+            }
+        }
+    }
+}
+
+fn read_in_tree(tree: &Path, path: &RepoPath) -> Result<Option<Bytes>, OriginError> {
+    use std::io::Read;
+    let Some(found) = open_in_tree(tree, path) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    found
+        .file
+        .take(MAX_ROOT)
+        .read_to_end(&mut bytes)
+        .map_err(|source| OriginError::Tree { path: found.path, source })?;
+    Ok(Some(bytes.into()))
+}
+
+/// Every root file below a tree, found by walking its directories. Blocks.
+pub fn find_roots(tree: &Path, is_root: impl Fn(&RepoPath) -> bool) -> Vec<RepoPath> {
+    let mut found = Vec::new();
+    let mut open = vec![PathBuf::new()];
+    let mut visited = 0;
+    while let Some(dir) = open.pop() {
+        visited += 1;
+        if visited > MAX_DIRS {
+            tracing::warn!(tree = %tree.display(), MAX_DIRS, "the tree has more directories than are searched");
+            break;
+        }
+        let Ok(entries) = std::fs::read_dir(tree.join(&dir)) else { continue };
+        for entry in entries.flatten() {
+            let path = dir.join(entry.file_name());
+            // Of links only those to files count: a link to a directory could lead in a circle.
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && entry.file_name() != "by-hash" => open.push(path),
+                Ok(kind) if kind.is_dir() => {}
+                _ => found.extend(path.to_str().and_then(|p| RepoPath::new(p).ok()).filter(|p| is_root(p))),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Names in one directory of a tree that are checksum files.
+pub fn checksum_files_in(tree: &Path, dir: &str, profile: &Profile) -> Vec<RepoPath> {
+    let Ok(entries) = std::fs::read_dir(tree.join(dir)) else { return Vec::new() };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<RepoPath> = names
+        .filter(|name| profile.is_checksum_file(name))
+        .filter_map(|name| RepoPath::new(&name).ok())
+        .map(|name| name.under(dir))
+        .collect();
+    found.sort();
+    found
+}

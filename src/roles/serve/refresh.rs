@@ -1,0 +1,368 @@
+//! Looking at the origin: is there a new generation of a unit, and if so is it whole?
+//!
+//! Root files first, then every wanted member, each verified against the root files; only then is the
+//! generation adopted, in one step. Anything that does not fit together leaves the last good one in place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::origin::{self, OriginError};
+use super::repo::Repo;
+use super::server::Server;
+use crate::catalog::{CatalogStats, Draft, IngestError, RootFile, Step, Unit, UnitKey, UnitKind, by_hash_path};
+use crate::config::Origin;
+use crate::io::clock;
+use crate::io::fetch::{Content, FetchError};
+use crate::model::{Blob, BlobId, Digest, Expected, RepoPath};
+
+/// Attempts to catch an upstream between two of its own updates.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(500);
+/// Kind of the database's records of units.
+const RECORD: &str = "unit";
+
+/// Why a unit has no new generation.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    #[error("{0} is not at the origin")]
+    NotFound(String),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error("{path}: {source}")]
+    Member { path: RepoPath, source: FetchError },
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+/// What the database keeps of a unit, so that a restart needs no upstream.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    repo: String,
+    key: UnitKey,
+    generation: u64,
+    roots: Vec<(String, BlobId, u64)>,
+    learned: Vec<String>,
+}
+
+/// Looks at the origin unless that was done within `max_age`. Concurrent calls for one unit share a look.
+pub async fn refresh(server: &Arc<Server>, repo: &Repo, key: &UnitKey, max_age: Duration) -> Result<(), RefreshError> {
+    let lock = repo.with_unit(key, |state| state.refreshing.clone());
+    let _held = lock.lock().await;
+    let state = repo.unit_state(key);
+    let current = repo.snapshot().unit(key).cloned();
+    if state.looked.is_some_and(|looked| clock::now().since(looked) < max_age) {
+        return match (current, state.problem) {
+            (None, Some(problem)) => Err(RefreshError::NotFound(problem)),
+            _ => Ok(()),
+        };
+    }
+    let outcome = look(server, repo, key, current.as_ref()).await;
+    repo.with_unit(key, |state| {
+        state.looked = Some(clock::now());
+        state.problem = outcome.as_ref().err().map(ToString::to_string);
+    });
+    match &outcome {
+        Err(e) if current.is_some() => {
+            tracing::warn!(repo = repo.config.name, unit = %key, error = %e, "keeping the last good generation");
+        }
+        Err(e) => tracing::debug!(repo = repo.config.name, unit = %key, error = %e, "no such unit"),
+        Ok(()) => {}
+    }
+    outcome
+}
+
+/// Reads a family that a client asked for, by making the current generation again with it.
+pub async fn learn(server: &Arc<Server>, repo: &Repo, unit: &Arc<Unit>, stem: &str) {
+    let is_new = repo.with_unit(&unit.key, |state| state.learned.insert(stem.to_owned()));
+    if is_new && let Err(e) = refresh(server, repo, &unit.key, Duration::ZERO).await {
+        repo.with_unit(&unit.key, |state| state.learned.remove(stem));
+        tracing::warn!(repo = repo.config.name, unit = %unit.key, stem, error = %e, "cannot read a package list");
+    }
+}
+
+async fn look(server: &Arc<Server>, repo: &Repo, key: &UnitKey, current: Option<&Arc<Unit>>) -> Result<(), RefreshError> {
+    let mut attempt = 0;
+    loop {
+        let base = attempt as usize % repo.upstreams().len().max(1);
+        let tried = look_once(server, repo, key, current, base).await;
+        attempt += 1;
+        match tried {
+            Err(RefreshError::NotFound(what)) if attempt as usize >= repo.upstreams().len() => {
+                return Err(RefreshError::NotFound(what));
+            }
+            Err(_) if attempt < ATTEMPTS => tokio::time::sleep(PAUSE).await,
+            done => return done,
+        }
+    }
+}
+
+async fn look_once(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    current: Option<&Arc<Unit>>,
+    base: usize,
+) -> Result<(), RefreshError> {
+    let roots = fetch_roots(server, repo, key, base).await?;
+    if roots.is_empty() {
+        return Err(RefreshError::NotFound(key.to_string()));
+    }
+    let draft = Draft::new(key.clone(), roots.clone())?;
+    let wanted = draft.wanted(&repo.warm(key));
+    let is_same = current.is_some_and(|unit| {
+        unit.roots.len() == roots.len()
+            && roots.iter().all(|root| unit.roots.get(&root.path) == Some(&root.root))
+            && wanted.iter().all(|step| unit.stems.contains(&step.stem))
+    });
+    if is_same {
+        return Ok(());
+    }
+    let generation = current.map_or(1, |unit| unit.generation + 1);
+    let unit = complete(server, repo, draft, wanted, generation).await?;
+    remember(server, repo, &unit)?;
+    adopt(server, repo, unit);
+    Ok(())
+}
+
+async fn fetch_roots(server: &Server, repo: &Repo, key: &UnitKey, base: usize) -> Result<Vec<RootFile>, RefreshError> {
+    let mut roots = Vec::new();
+    for (path, must_exist) in root_paths(repo, key) {
+        let read = origin::read_root(&repo.config.origin, &server.upstream, base, &path).await?;
+        match read {
+            Some(bytes) => roots.push(RootFile::new(path, bytes)),
+            None if must_exist => return Err(RefreshError::NotFound(path.to_string())),
+            None => {}
+        }
+    }
+    Ok(roots)
+}
+
+fn root_paths(repo: &Repo, key: &UnitKey) -> Vec<(RepoPath, bool)> {
+    if key.kind != UnitKind::Checksums {
+        let valid = |(path, must): (String, bool)| RepoPath::new(&path).ok().map(|path| (path, must));
+        return key.roots().into_iter().filter_map(valid).collect();
+    }
+    let names: Vec<RepoPath> = match repo.tree() {
+        Some(tree) => origin::checksum_files_in(tree, &key.dir, &repo.config.profile),
+        None => {
+            // Names with a wildcard become known when a client asks for one.
+            let learned = repo.unit_state(key).learned;
+            let plain = repo.config.profile.checksum_files.iter().filter(|name| !name.contains('*'));
+            let names = plain.chain(&learned).filter_map(|name| RepoPath::new(name).ok());
+            names.map(|name| name.under(&key.dir)).collect()
+        }
+    };
+    names.into_iter().map(|path| (path, false)).collect()
+}
+
+/// Fetches and reads what the draft wants; parsing runs on a thread that may block.
+async fn complete(
+    server: &Arc<Server>,
+    repo: &Repo,
+    mut draft: Draft,
+    wanted: Vec<Step>,
+    generation: u64,
+) -> Result<Unit, RefreshError> {
+    for step in wanted {
+        let (path, blob) = fetch_step(server, repo, &step, draft.has_by_hash()).await?;
+        let store = server.metadata.store.clone();
+        let read = move || {
+            let bytes = read_blob(&store, blob).ok_or_else(|| RefreshError::Internal(format!("{path} is gone")))?;
+            draft.read(&step.stem, &path, &bytes)?;
+            Ok::<_, RefreshError>(draft)
+        };
+        draft = tokio::task::spawn_blocking(read).await.map_err(|e| RefreshError::Internal(e.to_string()))??;
+    }
+    let finish = move || draft.finish(generation);
+    tokio::task::spawn_blocking(finish).await.map_err(|e| RefreshError::Internal(e.to_string()))
+}
+
+fn read_blob(store: &crate::io::store::BlobStore, blob: Blob) -> Option<Vec<u8>> {
+    use std::io::Read;
+    let (mut file, size) = store.open_blob(blob.id)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).ok()?);
+    file.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The first of a family's members that can be had.
+async fn fetch_step(server: &Arc<Server>, repo: &Repo, step: &Step, by_hash: bool) -> Result<(RepoPath, Blob), RefreshError> {
+    let mut last = None;
+    // What is held already comes first: a client has just asked for it, or a restart finds it.
+    let (held, others): (Vec<_>, Vec<_>) =
+        step.choices.iter().partition(|(_, expected)| server.metadata.held(expected).is_some());
+    for (path, expected) in held.into_iter().chain(others) {
+        match fetch_member(server, repo, path, *expected, by_hash).await {
+            Ok(blob) => return Ok((path.clone(), blob)),
+            // The best choice's error says most, unless it was only that the file does not exist.
+            Err(e) if last.is_none() || matches!(last, Some((_, FetchError::NotFound))) => last = Some((path, e)),
+            Err(_) => {}
+        }
+    }
+    let Some((path, source)) = last else {
+        return Err(RefreshError::Internal(format!("{} has no members", step.stem)));
+    };
+    Err(RefreshError::Member { path: path.clone(), source })
+}
+
+/// A member of a generation, into the metadata store.
+pub async fn fetch_member(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    expected: Expected,
+    by_hash: bool,
+) -> Result<Blob, FetchError> {
+    match &repo.config.origin {
+        Origin::Upstream(bases) => {
+            let by_hash = by_hash_path(path, &expected).filter(|_| by_hash);
+            server.metadata.get_whole(expected, origin::source(bases, path, by_hash.as_ref())).await
+        }
+        Origin::Tree(tree) => {
+            if let Some(Content::Held { blob, .. }) = server.metadata.held(&expected) {
+                return Ok(blob);
+            }
+            let (tree, path, fetcher) = (tree.clone(), path.clone(), server.metadata.clone());
+            let ingest = move || {
+                let found = origin::open_in_tree(&tree, &path).ok_or(FetchError::NotFound)?;
+                let wrong = |e: crate::io::store::VerifyError| FetchError::Wrong {
+                    url: found.path.display().to_string(),
+                    problem: e.to_string(),
+                };
+                fetcher.ingest_file(expected, &found.path).map(|committed| committed.blob).map_err(wrong)
+            };
+            tokio::task::spawn_blocking(ingest).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
+        }
+    }
+}
+
+fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) {
+    let (name, key, paths) = (repo.config.name.as_str(), &unit.key, unit.packages.len());
+    tracing::info!(repo = name, unit = %key, generation = unit.generation, paths, "adopted");
+    if unit.skipped > 0 {
+        let first = unit.first_skipped.as_deref().unwrap_or("");
+        tracing::warn!(repo = name, unit = %key, skipped = unit.skipped, first, "unusable entries in the metadata");
+    }
+    repo.adopt(Arc::new(unit), clock::now());
+    let server = server.clone();
+    tokio::task::spawn_blocking(move || count(&server));
+}
+
+/// Counts names and blobs again, for the status.
+fn count(server: &Server) {
+    let snapshots: Vec<_> = server.repos.iter().map(|repo| repo.snapshot().clone()).collect();
+    let canonical = |digest: &Digest| {
+        let expected = Expected { digest: *digest, size: None };
+        server.packages.resolve(&expected).map_or(*digest, |id| id.digest())
+    };
+    let stats = CatalogStats::of(snapshots.iter().map(AsRef::as_ref), canonical);
+    *server.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stats;
+}
+
+/// Writes down what a restart needs: the root files as blobs, and their names.
+fn remember(server: &Server, repo: &Repo, unit: &Unit) -> Result<(), RefreshError> {
+    let internal = |e: &dyn std::fmt::Display| RefreshError::Internal(e.to_string());
+    let store = &server.metadata.store;
+    for root in unit.roots.values() {
+        if store.size_of(root.blob.id).is_none() {
+            let mut incoming = store.incoming(root.blob.into()).map_err(|e| internal(&e))?;
+            incoming.write(&root.bytes).map_err(|e| internal(&e))?;
+            let verified = incoming.verify().map_err(|e| internal(&e))?;
+            store.commit(verified).map_err(|e| internal(&e))?;
+        }
+    }
+    let record = Record {
+        repo: repo.config.name.clone(),
+        key: unit.key.clone(),
+        generation: unit.generation,
+        roots: unit.roots.iter().map(|(path, root)| (path.to_string(), root.blob.id, root.blob.size)).collect(),
+        learned: repo.unit_state(&unit.key).learned.into_iter().collect(),
+    };
+    let name = format!("{} {:?} {}", record.repo, record.key.kind, record.key.dir);
+    let json = serde_json::to_vec(&record).map_err(|e| internal(&e))?;
+    server.db.put_records(RECORD, [(name.as_str(), Some(json))]).map_err(|e| internal(&e))
+}
+
+/// Brings back the generations that were current before a restart, from the metadata store alone.
+pub async fn restore(server: &Arc<Server>) {
+    let records = server.db.records(RECORD).unwrap_or_default();
+    for (name, json) in records {
+        let Ok(record) = serde_json::from_slice::<Record>(&json) else { continue };
+        let Some(repo) = server.repo(&record.repo) else { continue };
+        let (unit, generation) = (record.key.clone(), record.generation);
+        match restore_one(server, repo, record).await {
+            Ok(()) => tracing::debug!(repo = repo.config.name, %unit, generation, "restored"),
+            Err(e) => tracing::warn!(record = name, error = %e, "not restored; it will be read from the origin"),
+        }
+    }
+}
+
+async fn restore_one(server: &Arc<Server>, repo: &Repo, record: Record) -> Result<(), RefreshError> {
+    repo.with_unit(&record.key, |state| state.learned.extend(record.learned));
+    let mut roots = Vec::new();
+    for (path, id, size) in record.roots {
+        let bytes = read_blob(&server.metadata.store, Blob { id, size });
+        let (Ok(path), Some(bytes)) = (RepoPath::new(&path), bytes) else {
+            return Err(RefreshError::Internal(format!("{path} is not in the store")));
+        };
+        roots.push(RootFile::new(path, Bytes::from(bytes)));
+    }
+    let draft = Draft::new(record.key.clone(), roots)?;
+    let wanted = draft.wanted(&repo.warm(&record.key));
+    let held = |step: &Step| step.choices.iter().any(|(_, e)| server.metadata.held(e).is_some());
+    if !wanted.iter().all(held) {
+        return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
+    }
+    let unit = complete(server, repo, draft, wanted, record.generation).await?;
+    adopt(server, repo, unit);
+    Ok(())
+}
+
+/// Reads what the configuration names and, in a tree, everything that is there. Returns when done.
+pub async fn warm_up(server: &Arc<Server>, repo: &Repo) {
+    let config = &repo.config;
+    let mut keys: Vec<UnitKey> = Vec::new();
+    if let Origin::Tree(tree) = &config.origin {
+        let (tree, profile) = (tree.clone(), config.profile.clone());
+        let find = move || {
+            let roots = origin::find_roots(&tree, |path| UnitKey::of_root(path, &profile).is_some());
+            let mut keys: Vec<UnitKey> = roots.iter().filter_map(|path| UnitKey::of_root(path, &profile)).collect();
+            keys.dedup();
+            keys
+        };
+        keys = tokio::task::spawn_blocking(find).await.unwrap_or_default();
+    } else {
+        keys.extend(config.profile.suites.iter().map(|suite| UnitKey::of_suite(suite, config.profile.layout)));
+        keys.extend(repo.snapshot().units().map(|unit| unit.key.clone()));
+    }
+    keys.sort();
+    keys.dedup();
+    if keys.is_empty() && repo.tree().is_some() {
+        tracing::warn!(repo = config.name, "the tree holds no metadata; is the path right?");
+    }
+    for key in keys {
+        if let Err(e) = refresh(server, repo, &key, Duration::from_secs(1)).await {
+            tracing::warn!(repo = config.name, unit = %key, error = %e, "cannot be read now; clients may still ask for it");
+        }
+    }
+}
+
+/// Looks at every known unit from time to time; ends with the process.
+pub async fn poll(server: Arc<Server>, index: usize) {
+    let repo = &server.repos[index];
+    loop {
+        // Up to a tenth later, so that many servers do not ask one upstream in step.
+        let jitter = clock::now().as_nanos() % 100;
+        tokio::time::sleep(repo.config.poll.mul_f64(1.0 + jitter as f64 / 1000.0)).await;
+        let keys: Vec<UnitKey> = repo.snapshot().units().map(|unit| unit.key.clone()).collect();
+        for key in keys {
+            // The outcome is in the log and in the status.
+            let _ = refresh(&server, repo, &key, repo.fresh_for()).await;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! One mounted repository at run time: its snapshot and what is known about its units' freshness.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::catalog::{Snapshot, Unit, UnitKey, Warm};
+use crate::config::{Origin, RepoConfig};
+use crate::model::Time;
+
+/// A client's request for a root file makes the server look at the origin again if its last look is older.
+/// Upstreams are asked rarely: a crowd refreshing must not become our upstream's crowd.
+const FRESH_UPSTREAM: Duration = Duration::from_secs(20);
+/// A local tree costs one read.
+const FRESH_TREE: Duration = Duration::from_secs(2);
+/// Units remembered per repository, missing ones included: a client that asks for random suites must not
+/// fill our memory.
+const MAX_UNITS: usize = 4096;
+
+/// What is known of one unit besides its metadata.
+#[derive(Clone, Debug, Default)]
+pub struct UnitState {
+    /// When the origin was last looked at, and what went wrong.
+    pub looked: Option<Time>,
+    pub problem: Option<String>,
+    pub adopted: Option<Time>,
+    /// Index families that clients asked for.
+    pub learned: BTreeSet<String>,
+    /// Held while the unit is being refreshed.
+    pub refreshing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Repo {
+    pub config: RepoConfig,
+    snapshot: ArcSwap<Snapshot>,
+    units: Mutex<BTreeMap<UnitKey, UnitState>>,
+}
+
+impl Repo {
+    pub fn new(config: RepoConfig) -> Self {
+        Self { config, snapshot: ArcSwap::default(), units: Mutex::default() }
+    }
+
+    /// The snapshot that clients see now.
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    pub fn tree(&self) -> Option<&Path> {
+        match &self.config.origin {
+            Origin::Tree(tree) => Some(tree),
+            Origin::Upstream(_) => None,
+        }
+    }
+
+    pub fn upstreams(&self) -> &[String] {
+        match &self.config.origin {
+            Origin::Tree(_) => &[],
+            Origin::Upstream(urls) => urls,
+        }
+    }
+
+    /// How old the last look at the origin may be when a client asks.
+    pub fn fresh_for(&self) -> Duration {
+        if self.tree().is_some() { FRESH_TREE } else { FRESH_UPSTREAM }
+    }
+
+    /// Makes a generation the current one, in one step.
+    pub fn adopt(&self, unit: Arc<Unit>, now: Time) {
+        let key = unit.key.clone();
+        self.snapshot.rcu(|snapshot| snapshot.adopt(unit.clone()));
+        self.with_unit(&key, |state| state.adopted = Some(now));
+    }
+
+    /// What is known of a unit; a default for one never seen.
+    pub fn unit_state(&self, key: &UnitKey) -> UnitState {
+        self.lock().get(key).cloned().unwrap_or_default()
+    }
+
+    pub fn with_unit<T>(&self, key: &UnitKey, change: impl FnOnce(&mut UnitState) -> T) -> T {
+        let mut units = self.lock();
+        if units.len() >= MAX_UNITS && !units.contains_key(key) {
+            units.retain(|_, state| state.adopted.is_some());
+        }
+        change(units.entry(key.clone()).or_default())
+    }
+
+    /// Which package lists of a unit are read.
+    pub fn warm(&self, key: &UnitKey) -> Warm {
+        let profile = &self.config.profile;
+        let learned = self.unit_state(key).learned;
+        match self.config.origin {
+            // A local tree costs no transfer: read everything.
+            Origin::Tree(_) => Warm { sources: true, learned, ..Warm::default() },
+            Origin::Upstream(_) => Warm {
+                components: profile.components.clone(),
+                architectures: profile.architectures.clone(),
+                sources: false,
+                learned,
+            },
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<UnitKey, UnitState>> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,208 @@
+//! What every part of the server shares.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
+use tokio::sync::mpsc;
+
+use super::access::AccessLog;
+use super::repo::Repo;
+use super::traffic::Traffic;
+use crate::catalog::CatalogStats;
+use crate::config::ServeConfig;
+use crate::formats::control::ToVolunteer;
+use crate::formats::ticket::Key;
+use crate::io::clock;
+use crate::io::db::Db;
+use crate::io::fetch::Fetcher;
+use crate::io::tokens::TokenFile;
+use crate::io::upstream::Upstream;
+use crate::model::{Blob, BlobId, Size, Time};
+use crate::policy::{Decision, NodeNo, Order, Params, Policy, Request};
+
+/// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
+pub const OUTBOX: usize = 1024;
+/// Small answers that are expensive to find out again.
+const REMEMBERED: u64 = 100_000;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Server {
+    pub config: ServeConfig,
+    pub repos: Vec<Repo>,
+    /// Packages from upstreams, bounded by `cache.max_size`.
+    pub packages: Arc<Fetcher>,
+    /// Members of snapshots.
+    pub metadata: Arc<Fetcher>,
+    pub upstream: Upstream,
+    pub db: Arc<Db>,
+    pub tokens: TokenFile,
+    pub traffic: Arc<Traffic>,
+    pub access: Option<AccessLog>,
+    pub started: Time,
+    pub stats: Mutex<CatalogStats>,
+    /// Whether an upstream has a file of its own where a client asked for a manifest.
+    pub has_own_file: Cache<String, bool>,
+    /// Tree files being hashed or found to be wrong, so that each is read once.
+    pub hashing: Cache<BlobId, ()>,
+    /// Scans of the whole catalog under way: one.
+    pub lookups: Arc<tokio::sync::Semaphore>,
+    chooser: Mutex<Chooser>,
+    volunteers: Mutex<BTreeMap<NodeNo, Outbox>>,
+}
+
+/// The policy and what it needs to act: randomness and keys.
+#[derive(Debug)]
+struct Chooser {
+    policy: Policy,
+    rng: Pcg64Mcg,
+    keys: BTreeMap<NodeNo, Key>,
+}
+
+#[derive(Debug)]
+struct Outbox {
+    epoch: u32,
+    sender: mpsc::Sender<ToVolunteer>,
+}
+
+/// A decision with what is needed to carry it out.
+#[derive(Debug)]
+pub enum Choice {
+    /// Redirect to this base URL, signing with this key.
+    Volunteer { base_url: Arc<str>, key: Key },
+    Origin,
+}
+
+/// What [`Server::new`] takes; the rest it makes.
+#[derive(Debug)]
+pub struct Parts {
+    pub config: ServeConfig,
+    pub packages: Arc<Fetcher>,
+    pub metadata: Arc<Fetcher>,
+    pub upstream: Upstream,
+    pub db: Arc<Db>,
+    pub access: Option<AccessLog>,
+}
+
+impl Server {
+    pub fn new(parts: Parts) -> std::io::Result<Self> {
+        let mut seed = [0; 16];
+        getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+        let chooser = Chooser {
+            policy: Policy::new(Params::default()),
+            rng: Pcg64Mcg::from_seed(seed),
+            keys: BTreeMap::new(),
+        };
+        let Parts { config, packages, metadata, upstream, db, access } = parts;
+        let ten_minutes = Duration::from_secs(600);
+        Ok(Self {
+            repos: config.repos.iter().cloned().map(Repo::new).collect(),
+            tokens: TokenFile::in_state_dir(&config.state_dir),
+            config,
+            packages,
+            metadata,
+            upstream,
+            db,
+            access,
+            traffic: Arc::default(),
+            started: clock::now(),
+            stats: Mutex::default(),
+            has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            lookups: Arc::new(tokio::sync::Semaphore::new(1)),
+            chooser: Mutex::new(chooser),
+            volunteers: Mutex::default(),
+        })
+    }
+
+    pub fn repo(&self, name: &str) -> Option<&Repo> {
+        self.repos.iter().find(|repo| repo.config.name == name)
+    }
+
+    /// Runs a question or an event through the policy.
+    pub fn policy<T>(&self, with: impl FnOnce(&mut Policy) -> T) -> T {
+        with(&mut self.chooser().policy)
+    }
+
+    /// Gives a volunteer's key to the signer.
+    pub fn set_key(&self, node: NodeNo, key: Key) {
+        self.chooser().keys.insert(node, key);
+    }
+
+    pub fn key(&self, node: NodeNo) -> Option<Key> {
+        self.chooser().keys.get(&node).cloned()
+    }
+
+    /// Decides who answers, and has missing copies made. `path` is for the log.
+    pub fn choose(&self, blob: Blob, len: u64, path: &str) -> Choice {
+        let now = clock::now();
+        let request = Request { blob, len, origin_load: self.traffic.load(self.config.uplink) };
+        let mut chooser = self.chooser();
+        let Chooser { policy, rng, keys } = &mut *chooser;
+        let (decision, orders) = policy.decide(&request, now, rng);
+        let choice = match decision {
+            Decision::Volunteer { node, candidates, cost_micros } => {
+                let chosen = policy.tracker().node(node);
+                tracing::debug!(
+                    path, volunteer = %chosen.id, candidates, cost_ms = cost_micros / 1000,
+                    in_flight = chosen.in_flight(), "redirect"
+                );
+                let base_url = chosen.base_url.clone();
+                keys.get(&node).map_or(Choice::Origin, |key| Choice::Volunteer { base_url, key: key.clone() })
+            }
+            Decision::Origin(reason) => {
+                tracing::debug!(path, reason = reason.name(), "served here");
+                Choice::Origin
+            }
+        };
+        drop(chooser);
+        self.send_orders(&orders, path);
+        choice
+    }
+
+    /// Has copies made of a blob whose bytes have just become known.
+    pub fn place(&self, blob: Blob, path: &str) {
+        let orders = self.policy(|policy| policy.place(blob, clock::now()));
+        self.send_orders(&orders, path);
+    }
+
+    fn send_orders(&self, orders: &[Order], path: &str) {
+        if orders.is_empty() {
+            return;
+        }
+        let volunteers = self.volunteers();
+        for order in orders {
+            let file_name = path.rsplit('/').next().unwrap_or(path).to_owned();
+            let message = ToVolunteer::Fetch { blob: order.blob, file_name };
+            let outbox = volunteers.get(&order.node).filter(|outbox| outbox.epoch == order.epoch);
+            // A full or closed outbox loses the order; the policy forgets it by its timeout.
+            let sent = outbox.is_some_and(|outbox| outbox.sender.try_send(message).is_ok());
+            tracing::debug!(path, size = %Size(order.blob.size), sent, "ordered a copy");
+        }
+    }
+
+    /// Connects a session's outbox; an older session of the same volunteer loses its own and ends.
+    pub fn attach(&self, node: NodeNo, epoch: u32, sender: mpsc::Sender<ToVolunteer>) {
+        self.volunteers().insert(node, Outbox { epoch, sender });
+    }
+
+    pub fn detach(&self, node: NodeNo, epoch: u32) {
+        let mut volunteers = self.volunteers();
+        if volunteers.get(&node).is_some_and(|outbox| outbox.epoch == epoch) {
+            volunteers.remove(&node);
+        }
+    }
+
+    fn chooser(&self) -> MutexGuard<'_, Chooser> {
+        // Policy calls do not panic half-way through a change that matters: worst case is a wrong estimate.
+        self.chooser.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn volunteers(&self) -> MutexGuard<'_, BTreeMap<NodeNo, Outbox>> {
+        self.volunteers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

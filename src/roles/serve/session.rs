@@ -1,0 +1,240 @@
+//! One volunteer's control connection, from hello to end. While it lives, the volunteer is up.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::server::{OUTBOX, Server};
+use crate::formats::control::{Hello, PROTOCOL, Report, ToServer, ToVolunteer, Welcome, decode_holdings};
+use crate::formats::ticket::Key;
+use crate::io::clock;
+use crate::io::tokens::Token;
+use crate::model::BlobId;
+use crate::policy::{Event, Joined, Load, NodeNo, Params};
+
+/// A volunteer that connects says hello at once.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a session looks whether its token was revoked.
+const RECHECK: Duration = Duration::from_secs(10);
+/// Kind of the database's records of volunteers.
+const RECORD: &str = "volunteer";
+
+/// What the database keeps of a volunteer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Enrolment {
+    token: String,
+    key: String,
+}
+
+/// Who the session is with.
+#[derive(Debug)]
+struct Session {
+    node: NodeNo,
+    epoch: u32,
+    token: Token,
+}
+
+/// Runs the connection to its end.
+pub async fn run(server: Arc<Server>, mut socket: WebSocket, peer: SocketAddr, token: Token) {
+    let hello = match hello(&mut socket).await {
+        Ok(hello) => hello,
+        Err(reason) => return refuse(socket, peer, reason).await,
+    };
+    let id = hello.id.clone();
+    let (session, welcome, orders) = match join(&server, hello, peer, token).await {
+        Ok(joined) => joined,
+        Err(reason) => return refuse(socket, peer, reason).await,
+    };
+    let address = server.policy(|policy| policy.tracker().node(session.node).base_url.clone());
+    tracing::info!(volunteer = %id, %address, "volunteer joined");
+    let reason = match send(&mut socket, &ToVolunteer::Welcome(welcome)).await {
+        Ok(()) => serve(&server, &session, &mut socket, orders).await,
+        Err(reason) => reason,
+    };
+    let Session { node, epoch, .. } = session;
+    server.policy(|policy| policy.handle(Event::Left { node, epoch }, clock::now()));
+    server.detach(node, epoch);
+    tracing::info!(volunteer = %id, reason, "volunteer left");
+}
+
+async fn refuse(mut socket: WebSocket, peer: SocketAddr, reason: String) {
+    tracing::warn!(%peer, reason, "refused a volunteer");
+    // The connection ends either way.
+    let _ = send(&mut socket, &ToVolunteer::Refused { reason }).await;
+}
+
+async fn send(socket: &mut WebSocket, message: &ToVolunteer) -> Result<(), String> {
+    let json = serde_json::to_string(message).map_err(|e| e.to_string())?;
+    socket.send(Message::text(json)).await.map_err(|_| "connection lost".to_owned())
+}
+
+async fn hello(socket: &mut WebSocket) -> Result<Hello, String> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, socket.recv()).await;
+    let Ok(Some(Ok(Message::Text(text)))) = first else {
+        return Err("no hello".to_owned());
+    };
+    match serde_json::from_str(&text) {
+        Ok(ToServer::Hello(hello)) if hello.protocol == PROTOCOL => Ok(hello),
+        Ok(ToServer::Hello(hello)) => {
+            Err(format!("protocol {} is spoken here, not {}: install the same version on both sides", PROTOCOL, hello.protocol))
+        }
+        Ok(_) => Err("the first message must be a hello".to_owned()),
+        Err(e) => Err(format!("not a hello: {e}")),
+    }
+}
+
+async fn join(
+    server: &Arc<Server>,
+    hello: Hello,
+    peer: SocketAddr,
+    token: Token,
+) -> Result<(Session, Welcome, mpsc::Receiver<ToVolunteer>), String> {
+    let base_url = base_url(&hello, peer)?;
+    let key = {
+        let (server, id, token) = (server.clone(), hello.id.to_string(), token.clone());
+        let enrol = move || enrol(&server, &id, &token);
+        tokio::task::spawn_blocking(enrol).await.map_err(|e| e.to_string())??
+    };
+    let joined = Joined { id: hello.id, base_url: base_url.into(), donate: hello.donate, max_size: hello.max_size };
+    let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
+    server.set_key(node, Key::new(&key.0));
+    let (sender, orders) = mpsc::channel(OUTBOX);
+    server.attach(node, epoch, sender);
+    let welcome = Welcome {
+        key: key.to_string(),
+        now_secs: clock::now().as_secs(),
+        heartbeat_secs: Params::default().heartbeat.as_secs(),
+    };
+    Ok((Session { node, epoch, token }, welcome, orders))
+}
+
+/// Where clients are sent: what the volunteer says, else where it connected from.
+fn base_url(hello: &Hello, peer: SocketAddr) -> Result<String, String> {
+    let Some(advertised) = &hello.advertise else {
+        return Ok(format!("http://{}", SocketAddr::new(peer.ip().to_canonical(), hello.port)));
+    };
+    let is_plain = advertised.len() <= 255 && advertised.bytes().all(|c| c.is_ascii_graphic());
+    match advertised.parse::<http::Uri>() {
+        Ok(uri) if is_plain && matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() => {
+            Ok(advertised.trim_end_matches('/').to_owned())
+        }
+        _ => Err(format!("advertise {advertised:?} is no http or https URL")),
+    }
+}
+
+/// The key of a volunteer, made at its first joining. A name belongs to the token that first used it, until
+/// that token is revoked. (A key has the form of a digest, so it is stored as one.)
+fn enrol(server: &Server, id: &str, token: &Token) -> Result<BlobId, String> {
+    let broken = |e: &dyn std::fmt::Display| format!("the server cannot enrol volunteers now ({e})");
+    let record = server.db.record(RECORD, id).map_err(|e| broken(&e))?;
+    if let Some(known) = record.and_then(|json| serde_json::from_slice::<Enrolment>(&json).ok()) {
+        let tokens = server.tokens.list().map_err(|e| broken(&e))?;
+        let is_taken = known.token != token.id && tokens.iter().any(|t| t.id == known.token && t.revoked_secs.is_none());
+        if is_taken {
+            return Err(format!("the name {id} belongs to a volunteer with another token: choose another id"));
+        }
+        if known.token == token.id
+            && let Ok(key) = known.key.parse()
+        {
+            return Ok(key);
+        }
+    }
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|e| broken(&e))?;
+    let enrolment = Enrolment { token: token.id.clone(), key: BlobId(key).to_string() };
+    let json = serde_json::to_vec(&enrolment).map_err(|e| broken(&e))?;
+    server.db.put_records(RECORD, [(id, Some(json))]).map_err(|e| broken(&e))?;
+    Ok(BlobId(key))
+}
+
+/// Moves messages until one side ends; says why.
+async fn serve(server: &Arc<Server>, session: &Session, socket: &mut WebSocket, mut orders: mpsc::Receiver<ToVolunteer>) -> String {
+    let silence = Params::default().dead_after;
+    let mut recheck = tokio::time::interval(RECHECK);
+    loop {
+        tokio::select! {
+            received = tokio::time::timeout(silence, socket.recv()) => {
+                let message = match received {
+                    Err(_) => return format!("silent for {} s", silence.as_secs()),
+                    Ok(None | Some(Err(_) | Ok(Message::Close(_)))) => return "connection lost".to_owned(),
+                    Ok(Some(Ok(message))) => message,
+                };
+                if let Err(reason) = received_one(server, session, &message) {
+                    return reason;
+                }
+            }
+            order = orders.recv() => {
+                let Some(order) = order else { return "replaced by a newer session".to_owned() };
+                if let Err(reason) = send(socket, &order).await {
+                    return reason;
+                }
+            }
+            _ = recheck.tick() => {
+                if is_revoked(server, &session.token).await {
+                    let reason = "its token was revoked".to_owned();
+                    // It is out whether it hears this or not.
+                    let _ = send(socket, &ToVolunteer::Refused { reason: reason.clone() }).await;
+                    return reason;
+                }
+            }
+        }
+    }
+}
+
+fn received_one(server: &Server, session: &Session, message: &Message) -> Result<(), String> {
+    let Session { node, epoch, .. } = *session;
+    let now = clock::now();
+    match message {
+        Message::Binary(bytes) => {
+            let (change, blobs) = decode_holdings(bytes).ok_or("sent holdings that cannot be read")?;
+            let blobs: Vec<BlobId> = blobs.collect();
+            server.policy(|policy| policy.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, now));
+            Ok(())
+        }
+        Message::Text(text) => match serde_json::from_str(text).map_err(|e| format!("sent what cannot be read: {e}"))? {
+            ToServer::Report(report) => {
+                let load = load(report);
+                server.policy(|policy| policy.handle(Event::Reported { node, epoch, load: &load }, now));
+                Ok(())
+            }
+            ToServer::Done { blob, error } => {
+                if let Some(error) = &error {
+                    tracing::warn!(%blob, error, "a volunteer could not fetch");
+                }
+                let failed = error.is_some();
+                server.policy(|policy| policy.handle(Event::OrderEnded { node, epoch, blob, failed }, now));
+                Ok(())
+            }
+            ToServer::Leaving => {
+                server.policy(|policy| policy.handle(Event::Left { node, epoch }, now));
+                Ok(())
+            }
+            ToServer::Hello(_) => Err("said hello twice".to_owned()),
+        },
+        Message::Close(_) | Message::Ping(_) | Message::Pong(_) => Ok(()),
+    }
+}
+
+fn load(report: Report) -> Load {
+    let mut remaining = report.remaining;
+    remaining.truncate(crate::formats::control::MAX_UPLOADS);
+    Load {
+        uploads: report.uploads,
+        remaining,
+        served_bytes: report.served_bytes,
+        served_requests: report.served_requests,
+        busy_bytes: report.busy_bytes,
+        busy_millis: report.busy_millis,
+        store_bytes: report.store_bytes,
+    }
+}
+
+async fn is_revoked(server: &Arc<Server>, token: &Token) -> bool {
+    let (tokens, id) = (server.tokens.clone(), token.id.clone());
+    let check = move || tokens.list().is_ok_and(|all| all.iter().any(|t| t.id == id && t.revoked_secs.is_some()));
+    tokio::task::spawn_blocking(check).await.unwrap_or(false)
+}

@@ -1,0 +1,126 @@
+//! Files that no metadata names: passed through from the origin, never kept, never redirected.
+
+use std::sync::Arc;
+
+use futures_util::stream;
+use http::{HeaderMap, Method, Response, StatusCode, header};
+
+use super::http::Asked;
+use super::origin::{self, TreeFile};
+use super::repo::Repo;
+use super::server::Server;
+use super::traffic::Kind;
+use crate::io::body::Body;
+use crate::io::respond::{Representation, content_type, plain, respond};
+use crate::io::upstream::Reply;
+use crate::model::{Blob, BlobId, RepoPath};
+
+/// Most bytes of one such file: larger ones belong behind metadata that names them.
+const MAX_PASSED: u64 = 16 << 30;
+
+/// Answers with the origin's file, if it has one.
+pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, encoded: &str, asked: &Asked) -> Response<Body> {
+    if encoded.ends_with('/') {
+        return plain(StatusCode::NOT_FOUND, "directories are not listed");
+    }
+    if repo.tree().is_none() {
+        return pass_through(server, repo, path, asked, Kind::Passed).await;
+    }
+    let Some(found) = open_tree_file(repo, path).await else {
+        return plain(StatusCode::NOT_FOUND, "no such file");
+    };
+    let blob = Blob { id: fingerprint(&found), size: found.size };
+    let what = Representation { blob, file_name: path.file_name(), digests: None, must_revalidate: true };
+    let (file, traffic) = (Arc::new(found.file), server.traffic.clone());
+    let mut response = respond(&asked.method, &asked.headers, &what, move |part| {
+        traffic.count(Kind::Passed, Body::file(file, part, None))
+    });
+    // The fingerprint is not a digest of the bytes.
+    response.headers_mut().remove("digest");
+    response.headers_mut().remove("repr-digest");
+    response
+}
+
+/// A stand-in for the digest of a file that nobody hashed: changes when the file does.
+fn fingerprint(file: &TreeFile) -> BlobId {
+    let text = format!("{} {} {}", file.path.display(), file.size, file.modified_nanos);
+    crate::catalog::Root::new(text.into()).blob.id
+}
+
+/// Opens a file of the repository's tree without blocking the reactor.
+pub async fn open_tree_file(repo: &Repo, path: &RepoPath) -> Option<TreeFile> {
+    let (tree, path) = (repo.tree()?.to_owned(), path.clone());
+    tokio::task::spawn_blocking(move || origin::open_in_tree(&tree, &path)).await.ok().flatten()
+}
+
+/// Streams from the first upstream that has the file.
+pub async fn pass_through(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &Asked, kind: Kind) -> Response<Body> {
+    let mut headers = HeaderMap::new();
+    for name in [header::RANGE, header::IF_RANGE, header::IF_MODIFIED_SINCE, header::IF_NONE_MATCH] {
+        if let Some(value) = asked.headers.get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    let mut outage = false;
+    for base in repo.upstreams() {
+        match server.upstream.get(&format!("{base}/{}", path.to_url()), &headers).await {
+            Ok(reply) => return stream_reply(server, path, asked, kind, reply),
+            Err(e) if e.is_not_found() => {}
+            Err(e) => {
+                tracing::warn!(path = path.as_str(), error = %e, "cannot pass through");
+                outage = true;
+            }
+        }
+    }
+    if outage {
+        plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again")
+    } else {
+        plain(StatusCode::NOT_FOUND, "no such file")
+    }
+}
+
+fn stream_reply(server: &Arc<Server>, path: &RepoPath, asked: &Asked, kind: Kind, reply: Reply) -> Response<Body> {
+    let length = reply.content_length();
+    if length.is_some_and(|length| length > MAX_PASSED) {
+        return plain(StatusCode::BAD_GATEWAY, "the upstream's file is too large to pass through");
+    }
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = reply.status;
+    for name in [
+        header::CONTENT_LENGTH, header::CONTENT_RANGE, header::CONTENT_TYPE, header::LAST_MODIFIED, header::ETAG,
+        header::ACCEPT_RANGES,
+    ] {
+        if let Some(value) = reply.headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    let kind_of_content = header::HeaderValue::from_static(content_type(path.file_name()));
+    response.headers_mut().entry(header::CONTENT_TYPE).or_insert(kind_of_content);
+    if asked.method == Method::GET && reply.status != StatusCode::NOT_MODIFIED {
+        let body = Body::stream(stream::try_unfold((reply, MAX_PASSED), |(mut reply, left)| async move {
+            let Some(chunk) = reply.chunk().await.map_err(std::io::Error::other)? else { return Ok(None) };
+            let left = left.checked_sub(chunk.len() as u64);
+            let left = left.ok_or_else(|| std::io::Error::other("longer than what is passed through"))?;
+            Ok(Some((chunk, (reply, left))))
+        }));
+        *response.body_mut() = server.traffic.count(kind, body);
+    }
+    response
+}
+
+/// Whether the origin itself has a file of this name, remembered for some minutes.
+pub async fn origin_has(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> bool {
+    if repo.tree().is_some() {
+        return open_tree_file(repo, path).await.is_some();
+    }
+    let name = format!("{}/{path}", repo.config.name);
+    if let Some(known) = server.has_own_file.get(&name) {
+        return known;
+    }
+    let mut found = false;
+    for base in repo.upstreams() {
+        found = found || server.upstream.head(&format!("{base}/{}", path.to_url())).await.is_ok();
+    }
+    server.has_own_file.insert(name, found);
+    found
+}

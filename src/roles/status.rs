@@ -1,0 +1,114 @@
+//! `manyhands status`: asks a server's admin API and shows the answer to people, or as JSON to programs.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use anyhow::Context;
+use http::HeaderMap;
+
+use crate::formats::status::{SnapshotStatus, Status, VolunteerStatus};
+use crate::io::clock;
+use crate::io::upstream::Upstream;
+use crate::model::{Rate, Size};
+
+/// Largest report taken: ten thousand volunteers are 4 MB.
+const MAX_REPORT: u64 = 64 << 20;
+const WATCH_PERIOD: Duration = Duration::from_secs(2);
+
+/// Prints the status once, or again and again.
+pub async fn run(admin: &str, json: bool, watch: bool) -> anyhow::Result<()> {
+    let client = Upstream::new()?;
+    let url = format!("{}/api/v1/status", admin.trim_end_matches('/'));
+    loop {
+        let bytes = client.get_bytes(&url, &HeaderMap::new(), MAX_REPORT).await;
+        let bytes = bytes.with_context(|| format!("no status from {admin}: does the server run, and is this its admin address?"))?;
+        let status: Status = serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;
+        let text = if json { format!("{}\n", serde_json::to_string_pretty(&status)?) } else { show(&status) };
+        let mut out = std::io::stdout().lock();
+        if watch && !json && out.is_terminal() {
+            // Clear the screen and go home (ECMA-48).
+            out.write_all(b"\x1b[2J\x1b[H")?;
+        }
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        drop(out);
+        if !watch {
+            return Ok(());
+        }
+        tokio::time::sleep(WATCH_PERIOD).await;
+    }
+}
+
+fn show(status: &Status) -> String {
+    let Status { catalog, cache, offload, .. } = status;
+    let mut text = format!("manyhands {}, up {}\n", status.version, duration(status.uptime_secs));
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "catalog   {} paths, {} blobs; {} published as {} (one blob for several names saves {})",
+        catalog.paths, catalog.blobs, Size(catalog.bytes), Size(catalog.blob_bytes), Size(catalog.saved_bytes)
+    );
+    let _ = writeln!(
+        text,
+        "cache     {} blobs, {} of {}; {} fetches from upstream, {}",
+        cache.blobs, Size(cache.bytes), Size(cache.max_bytes), cache.upstream_fetches, Size(cache.upstream_bytes)
+    );
+    let _ = writeln!(
+        text,
+        "offload   {:.1} %: {} redirected in {} requests, {} served here in {}; {} of metadata, {} to volunteers",
+        100.0 * offload.ratio, Size(offload.redirected_bytes), offload.redirects, Size(offload.served_bytes),
+        offload.served_requests, Size(offload.metadata_bytes), Size(offload.sync_bytes)
+    );
+    snapshots(&mut text, &status.snapshots);
+    volunteers(&mut text, &status.volunteers);
+    text
+}
+
+fn snapshots(text: &mut String, snapshots: &[SnapshotStatus]) {
+    let width = snapshots.iter().map(|s| s.repo.len() + s.unit.len() + 1).max().unwrap_or(0);
+    let _ = writeln!(text, "\nSNAPSHOT{:1$} GEN    PATHS  DATE", "", width.saturating_sub(8));
+    for s in snapshots {
+        let name = format!("{}/{}", s.repo, s.unit);
+        let date = s.date.or(s.adopted).map_or_else(|| "-".to_owned(), date);
+        let problem = s.problem.as_deref().map(|p| format!("  ({p})")).unwrap_or_default();
+        let _ = writeln!(text, "{name:<width$} {:>3} {:>8}  {date}{problem}", s.generation, s.paths);
+    }
+}
+
+fn volunteers(text: &mut String, volunteers: &[VolunteerStatus]) {
+    if volunteers.is_empty() {
+        text.push_str("\nno volunteer has joined yet\n");
+        return;
+    }
+    let id = volunteers.iter().map(|v| v.id.as_str().len()).max().unwrap_or(0).max(9);
+    let address = volunteers.iter().map(|v| v.address.len()).max().unwrap_or(0).max(7);
+    let _ = writeln!(
+        text,
+        "\n{:<id$} {:<address$} STATE   HOLDINGS ORDERS UPLOADS {:>14} {:>12} {:>12}",
+        "VOLUNTEER", "ADDRESS", "RATE", "REDIRECTED", "SERVED"
+    );
+    for v in volunteers {
+        let _ = writeln!(
+            text,
+            "{:<id$} {:<address$} {:<7} {:>8} {:>6} {:>7} {:>14} {:>12} {:>12}",
+            v.id.as_str(), v.address, v.state, v.holdings, v.orders, v.uploads, Rate(v.rate).to_string(),
+            Size(v.redirected_bytes).to_string(), Size(v.served_bytes).to_string()
+        );
+    }
+}
+
+fn date(secs: u64) -> String {
+    let age = clock::now().as_secs().saturating_sub(secs);
+    let when = jiff::Timestamp::from_second(i64::try_from(secs).unwrap_or(0)).unwrap_or_default();
+    format!("{when} ({} ago)", duration(age))
+}
+
+fn duration(secs: u64) -> String {
+    match secs {
+        0..120 => format!("{secs} s"),
+        120..7200 => format!("{} min", secs / 60),
+        7200..172_800 => format!("{} h", secs / 3600),
+        _ => format!("{} d", secs / 86_400),
+    }
+}

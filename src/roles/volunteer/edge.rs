@@ -1,0 +1,394 @@
+//! The state of a volunteer: what it holds, what it sends, who it is.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context;
+use arc_swap::ArcSwapOption;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::config::VolunteerConfig;
+use crate::formats::control::{HoldingsChange, MAX_UPLOADS, Report};
+use crate::formats::ticket::Key;
+use crate::io::db::Db;
+use crate::io::fetch::{Fetcher, OnCommit};
+use crate::io::clock;
+use crate::io::shaper::Shaper;
+use crate::io::store::BlobStore;
+use crate::io::upstream::Upstream;
+use crate::model::{Blob, BlobId, VolunteerId};
+
+/// Kinds of the database's records.
+const SELF: &str = "self";
+const ADOPTED: &str = "adopted";
+
+/// A verified file of an adopted tree, served in place while it stays as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    pub blob: BlobId,
+    pub size: u64,
+    pub modified_nanos: u128,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Edge {
+    pub config: VolunteerConfig,
+    pub id: VolunteerId,
+    pub token: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    pub fetcher: Arc<Fetcher>,
+    pub upstream: Upstream,
+    pub shaper: Arc<Shaper>,
+    db: Arc<Db>,
+    key: ArcSwapOption<Key>,
+    /// The server's clock minus ours, in seconds.
+    clock_offset: AtomicI64,
+    adopted: Mutex<BTreeMap<BlobId, (PathBuf, Adopted)>>,
+    changes: Arc<Changes>,
+    uploads: Arc<Uploads>,
+    is_draining: AtomicBool,
+    returned: AtomicU64,
+}
+
+/// Changes of holdings that the server has not been told of.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pending: Mutex<Option<Vec<(HoldingsChange, BlobId)>>>,
+    pub woken: Notify,
+}
+
+impl Changes {
+    /// Starts collecting; what came before is in the full announcement.
+    pub fn start(&self) {
+        *self.lock() = Some(Vec::new());
+    }
+
+    /// Stops collecting: there is no session to tell.
+    pub fn stop(&self) {
+        *self.lock() = None;
+    }
+
+    pub fn take(&self) -> Vec<(HoldingsChange, BlobId)> {
+        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn push(&self, change: HoldingsChange, blobs: impl IntoIterator<Item = BlobId>) {
+        if let Some(pending) = self.lock().as_mut() {
+            pending.extend(blobs.into_iter().map(|blob| (change, blob)));
+            self.woken.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<(HoldingsChange, BlobId)>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Running uploads and what was sent.
+#[derive(Debug, Default)]
+struct Uploads {
+    state: Mutex<UploadState>,
+    next: AtomicU64,
+    served_bytes: AtomicU64,
+    served_requests: AtomicU64,
+    ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct UploadState {
+    running: BTreeMap<u64, (BlobId, Arc<AtomicU64>)>,
+    busy_since: Option<Instant>,
+    busy_millis: u64,
+    reported_bytes: u64,
+}
+
+impl Uploads {
+    fn lock(&self) -> MutexGuard<'_, UploadState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One running upload; dropped with the response's body, however that ends.
+#[derive(Debug)]
+pub struct Upload {
+    uploads: Arc<Uploads>,
+    number: u64,
+    remaining: Arc<AtomicU64>,
+}
+
+impl Upload {
+    /// Counts bytes as they leave.
+    pub fn sent(&self, bytes: u64) {
+        self.uploads.served_bytes.fetch_add(bytes, Relaxed);
+        self.remaining.fetch_sub(bytes.min(self.remaining.load(Relaxed)), Relaxed);
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let mut state = self.uploads.lock();
+        state.running.remove(&self.number);
+        if state.running.is_empty()
+            && let Some(since) = state.busy_since.take()
+        {
+            state.busy_millis += since.elapsed().as_millis() as u64;
+        }
+        drop(state);
+        self.uploads.ended.notify_waiters();
+    }
+}
+
+impl Edge {
+    /// Opens store and database. Blocks.
+    pub fn open(config: VolunteerConfig, address: SocketAddr, token: String) -> anyhow::Result<Self> {
+        let named = || format!("cannot open the store in {}", config.store.display());
+        let store = Arc::new(BlobStore::open(&config.store, config.max_size.0).with_context(named)?);
+        let db = Db::open(&config.store.join("volunteer.redb"));
+        let db = Arc::new(db.with_context(|| format!("{}; is another volunteer using it?", named()))?);
+        let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
+        let changes = Arc::new(Changes::default());
+        let told = changes.clone();
+        let on_commit = OnCommit(Box::new(move |committed| {
+            told.push(HoldingsChange::Add, [committed.blob.id]);
+            told.push(HoldingsChange::Remove, committed.evicted.iter().copied());
+        }));
+        let edge = Self {
+            id: identity(&config, &db)?,
+            token,
+            address,
+            fetcher: Fetcher::new(store, db.clone(), upstream.clone(), on_commit),
+            upstream,
+            shaper: Arc::new(Shaper::new(config.donate)),
+            key: ArcSwapOption::empty(),
+            clock_offset: AtomicI64::new(0),
+            adopted: Mutex::default(),
+            changes,
+            uploads: Arc::default(),
+            is_draining: AtomicBool::new(false),
+            returned: AtomicU64::new(0),
+            db,
+            config,
+        };
+        edge.load_key();
+        edge.load_adopted();
+        Ok(edge)
+    }
+
+    /// The key of the last session, so that tickets are served before the server is reached again.
+    fn load_key(&self) {
+        let stored = self.db.record(SELF, &format!("key {}", self.config.server)).ok().flatten();
+        if let Some(key) = stored.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+            self.key.store(Some(Arc::new(Key::new(&key))));
+        }
+    }
+
+    /// What the server said in its welcome.
+    pub fn set_key(&self, secret: [u8; 32], server_now_secs: u64) {
+        self.key.store(Some(Arc::new(Key::new(&secret))));
+        self.clock_offset.store(server_now_secs as i64 - clock::now().as_secs() as i64, Relaxed);
+        let name = format!("key {}", self.config.server);
+        if let Err(e) = self.db.put_records(SELF, [(name.as_str(), Some(secret.to_vec()))]) {
+            tracing::warn!(error = %e, "the key is not remembered");
+        }
+    }
+
+    pub fn key(&self) -> Option<Arc<Key>> {
+        self.key.load_full()
+    }
+
+    /// Seconds since 1970 by the server's clock.
+    pub fn server_now_secs(&self) -> u64 {
+        clock::now().as_secs().saturating_add_signed(self.clock_offset.load(Relaxed))
+    }
+
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Everything held, for a full announcement.
+    pub fn holdings(&self) -> Vec<BlobId> {
+        let mut all: Vec<BlobId> = self.fetcher.store.blobs().into_iter().map(|blob| blob.id).collect();
+        all.extend(self.lock_adopted().keys());
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Blobs and bytes, adopted ones included.
+    pub fn totals(&self) -> (u64, u64) {
+        let (blobs, bytes) = self.fetcher.store.totals();
+        let adopted = self.lock_adopted();
+        (blobs + adopted.len() as u64, bytes + adopted.values().map(|(_, file)| file.size).sum::<u64>())
+    }
+
+    /// Opens a holding. One that was altered behind our back is dropped, and the server told.
+    pub fn open_blob(&self, id: BlobId) -> Option<(File, u64)> {
+        let was_held = self.fetcher.store.size_of(id).is_some();
+        if let Some(found) = self.fetcher.store.open_blob(id).or_else(|| self.open_adopted(id)) {
+            return Some(found);
+        }
+        if was_held {
+            tracing::warn!(blob = %id, "a stored file was altered or removed; dropped");
+            self.changes.push(HoldingsChange::Remove, [id]);
+        }
+        None
+    }
+
+    fn open_adopted(&self, id: BlobId) -> Option<(File, u64)> {
+        let (path, known) = self.lock_adopted().get(&id).cloned()?;
+        let file = File::open(&path).ok().filter(|file| fingerprint(file) == Some((known.size, known.modified_nanos)));
+        if let Some(file) = file {
+            return Some((file, known.size));
+        }
+        tracing::info!(file = %path.display(), "an adopted file changed; no longer served");
+        self.lock_adopted().remove(&id);
+        self.changes.push(HoldingsChange::Remove, [id]);
+        let name = path.to_string_lossy();
+        // If this fails the file is checked again, and dropped again, after the next start.
+        let _ = self.db.put_records(ADOPTED, [(name.as_ref(), None)]);
+        None
+    }
+
+    /// Takes in verified files of a tree.
+    pub fn adopt(&self, files: Vec<(PathBuf, Adopted)>) -> anyhow::Result<()> {
+        let mut records = Vec::with_capacity(files.len());
+        for (path, file) in &files {
+            records.push((path.to_string_lossy().into_owned(), serde_json::to_vec(file)?));
+        }
+        self.db.put_records(ADOPTED, records.iter().map(|(name, json)| (name.as_str(), Some(json.clone()))))?;
+        self.changes.push(HoldingsChange::Add, files.iter().map(|(_, file)| file.blob));
+        self.lock_adopted().extend(files.into_iter().map(|(path, file)| (file.blob, (path, file))));
+        Ok(())
+    }
+
+    pub fn is_adopted(&self, path: &std::path::Path) -> bool {
+        self.db.record(ADOPTED, &path.to_string_lossy()).is_ok_and(|record| record.is_some())
+    }
+
+    /// Brings adopted files back whose size and date are as they were when they were hashed.
+    fn load_adopted(&self) {
+        let mut adopted = self.lock_adopted();
+        let mut gone = Vec::new();
+        for (name, json) in self.db.records(ADOPTED).unwrap_or_default() {
+            let path = PathBuf::from(&name);
+            let is_ours = self.config.adopt.iter().any(|tree| path.starts_with(tree));
+            let known = serde_json::from_slice::<Adopted>(&json).ok().filter(|_| is_ours);
+            let now = File::open(&path).ok().and_then(|file| fingerprint(&file));
+            match known {
+                Some(known) if now == Some((known.size, known.modified_nanos)) => {
+                    adopted.insert(known.blob, (path, known));
+                }
+                _ => gone.push(name),
+            }
+        }
+        // What stays in the database by a failure here is only looked at again.
+        let _ = self.db.put_records(ADOPTED, gone.iter().map(|name| (name.as_str(), None)));
+    }
+
+    fn lock_adopted(&self) -> MutexGuard<'_, BTreeMap<BlobId, (PathBuf, Adopted)>> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Books an upload of `len` bytes.
+    pub fn start_upload(&self, blob: BlobId, len: u64) -> Upload {
+        let (uploads, remaining) = (self.uploads.clone(), Arc::new(AtomicU64::new(len)));
+        let number = uploads.next.fetch_add(1, Relaxed);
+        uploads.served_requests.fetch_add(1, Relaxed);
+        let mut state = uploads.lock();
+        state.busy_since.get_or_insert_with(Instant::now);
+        state.running.insert(number, (blob, remaining.clone()));
+        drop(state);
+        Upload { uploads, number, remaining }
+    }
+
+    pub fn running_uploads(&self) -> usize {
+        self.uploads.lock().running.len()
+    }
+
+    pub fn count_returned(&self) {
+        self.returned.fetch_add(1, Relaxed);
+    }
+
+    /// New requests go back to the server from now on.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Relaxed)
+    }
+
+    /// Completes when no upload runs.
+    pub async fn idle(&self) {
+        loop {
+            let ended = self.uploads.ended.notified();
+            if self.running_uploads() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// The next heartbeat; busy times count from the last one.
+    pub fn report(&self) -> Report {
+        let (holdings, store_bytes) = self.totals();
+        let served_bytes = self.uploads.served_bytes.load(Relaxed);
+        let mut state = self.uploads.lock();
+        if let Some(since) = state.busy_since.replace(Instant::now()) {
+            state.busy_millis += since.elapsed().as_millis() as u64;
+        }
+        if state.running.is_empty() {
+            state.busy_since = None;
+        }
+        let left = |(blob, left): &(BlobId, Arc<AtomicU64>)| Blob { id: *blob, size: left.load(Relaxed) };
+        Report {
+            uploads: u32::try_from(state.running.len()).unwrap_or(u32::MAX),
+            remaining: state.running.values().take(MAX_UPLOADS).map(left).collect(),
+            served_bytes,
+            served_requests: self.uploads.served_requests.load(Relaxed),
+            returned_requests: self.returned.load(Relaxed),
+            busy_bytes: served_bytes - std::mem::replace(&mut state.reported_bytes, served_bytes),
+            busy_millis: std::mem::take(&mut state.busy_millis),
+            store_bytes,
+            holdings,
+        }
+    }
+}
+
+/// Size and modification time: what tells that a file was touched.
+pub fn fingerprint(file: &File) -> Option<(u64, u128)> {
+    let meta = file.metadata().ok()?;
+    let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some((meta.len(), modified.as_nanos()))
+}
+
+/// The configured name, or the remembered one, or a new one from the host's name.
+fn identity(config: &VolunteerConfig, db: &Db) -> anyhow::Result<VolunteerId> {
+    if let Some(id) = &config.id {
+        return Ok(id.clone());
+    }
+    if let Some(stored) = db.record(SELF, "id")? {
+        return Ok(String::from_utf8(stored)?.parse()?);
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().to_ascii_lowercase();
+    let label = host.trim().split('.').next().unwrap_or("");
+    let mut name: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(50).collect();
+    name = name.trim_matches('-').to_owned();
+    if name.is_empty() {
+        name.push_str("volunteer");
+    }
+    let mut suffix = [0; 3];
+    getrandom::fill(&mut suffix).map_err(std::io::Error::other)?;
+    let id: VolunteerId = format!("{name}-{:02x}{:02x}{:02x}", suffix[0], suffix[1], suffix[2]).parse()?;
+    db.put_records(SELF, [("id", Some(id.as_str().as_bytes().to_vec()))])?;
+    Ok(id)
+}

@@ -1,0 +1,68 @@
+//! What a volunteer answers: signed requests from its holdings, everything else back to the server.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::edge::Edge;
+use crate::formats::ticket::Ticket;
+use crate::io::body::Body;
+use crate::io::respond::{Representation, plain, redirect, respond};
+use crate::model::Blob;
+
+/// A download that would get less than this, in bytes/s, is better off at the server.
+const MIN_SHARE: u64 = 32 << 10;
+
+/// Answers one request.
+pub fn answer(edge: &Arc<Edge>, request: &Request<Incoming>) -> Response<Body> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
+        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match Ticket::parse(request.uri().path()) {
+        Some(ticket) => serve(edge, request, &ticket),
+        None if request.uri().path() == "/" => {
+            plain(StatusCode::OK, format!("manyhands volunteer of {}", edge.config.server))
+        }
+        None => plain(StatusCode::NOT_FOUND, "only what the mirror server signed is served here"),
+    }
+}
+
+fn serve(edge: &Arc<Edge>, request: &Request<Incoming>, ticket: &Ticket<'_>) -> Response<Body> {
+    let (Some(key), Some((file, size))) = (edge.key(), edge.open_blob(ticket.blob)) else {
+        return send_back(edge, "/direct", ticket, "not held");
+    };
+    if !key.verifies(ticket, size) {
+        tracing::debug!(blob = %ticket.blob, "wrong signature");
+        return plain(StatusCode::FORBIDDEN, "the mirror server did not sign this request");
+    }
+    if ticket.is_expired(edge.server_now_secs()) {
+        return send_back(edge, "", ticket, "expired");
+    }
+    if edge.is_draining() {
+        return send_back(edge, "/direct", ticket, "draining");
+    }
+    if edge.config.donate.0 / (edge.running_uploads() as u64 + 1) < MIN_SHARE {
+        return send_back(edge, "/direct", ticket, "overloaded");
+    }
+    let what = Representation {
+        blob: Blob { id: ticket.blob, size },
+        file_name: ticket.file_name,
+        digests: edge.fetcher.db.digests(ticket.blob).ok().flatten(),
+        must_revalidate: false,
+    };
+    respond(request.method(), request.headers(), &what, |part| {
+        let upload = edge.start_upload(ticket.blob, part.end - part.start);
+        let body = Body::file(Arc::new(file), part, Some(edge.shaper.clone()));
+        body.counted(move |bytes| upload.sent(bytes))
+    })
+}
+
+/// 302 to the server: under `/direct` it serves itself, else it decides anew.
+fn send_back(edge: &Edge, mode: &str, ticket: &Ticket<'_>, reason: &str) -> Response<Body> {
+    tracing::debug!(blob = %ticket.blob, reason, "sent back to the server");
+    edge.count_returned();
+    redirect(&format!("{}{mode}/_blob/{}/{}", edge.config.server, ticket.blob, ticket.file_name))
+}

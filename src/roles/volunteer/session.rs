@@ -1,0 +1,208 @@
+//! The control connection: hello, full announcement, then heartbeats, changes and orders until it breaks;
+//! then again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures_util::{SinkExt, StreamExt};
+use http::HeaderMap;
+use rand::{RngExt, SeedableRng};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+
+use super::edge::Edge;
+use crate::formats::control::{
+    Hello, HoldingsChange, MAX_HOLDINGS, MAX_MESSAGE, PROTOCOL, SESSION_PATH, SYNC_HEADER, ToServer, ToVolunteer,
+    Welcome, encode_holdings,
+};
+use crate::formats::ticket;
+use crate::io::clock;
+use crate::io::fetch::Source;
+use crate::io::shutdown::Shutdown;
+use crate::model::{Blob, BlobId, encode_path};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// First and longest pause before connecting again.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A session that lasted this long was a good one: the next pause is short again.
+const GOOD_SESSION: Duration = Duration::from_secs(60);
+/// Orders carried out at a time; the rest wait in the session.
+const PARALLEL_ORDERS: usize = 4;
+/// Outcomes of orders on their way to the server.
+const OUTCOMES: usize = 256;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// The outcome of an order.
+type Outcome = (BlobId, Option<String>);
+
+/// Keeps a session with the server until the shutdown begins.
+pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
+    let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(clock::now().as_nanos());
+    let mut pause = FIRST_PAUSE;
+    while !shutdown.has_begun() {
+        let started = tokio::time::Instant::now();
+        let ended = session(&edge, &mut shutdown).await;
+        edge.changes().stop();
+        if shutdown.has_begun() {
+            return;
+        }
+        if started.elapsed() > GOOD_SESSION {
+            pause = FIRST_PAUSE;
+        }
+        // Half to once and a half: a restarted server is not met by everybody at once.
+        let wait = pause.mul_f64(rng.random_range(0.5..1.5));
+        if let Err(e) = ended {
+            tracing::warn!(error = format!("{e:#}"), retry_in_secs = wait.as_secs_f32(), "no session with the server");
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shutdown.begun() => return,
+        }
+    }
+}
+
+async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()> {
+    let mut socket = connect(edge).await?;
+    send(&mut socket, &ToServer::Hello(hello(edge))).await?;
+    let welcome = match next(&mut socket).await? {
+        ToVolunteer::Welcome(welcome) => welcome,
+        ToVolunteer::Refused { reason } => bail!("refused: {reason}"),
+        ToVolunteer::Fetch { .. } => bail!("the server ordered before it welcomed"),
+    };
+    let key: BlobId = welcome.key.parse().context("the server's key cannot be read")?;
+    edge.set_key(key.0, welcome.now_secs);
+    edge.changes().start();
+    let all = edge.holdings();
+    announce(&mut socket, HoldingsChange::Add, &all).await?;
+    send(&mut socket, &ToServer::Report(edge.report())).await?;
+    tracing::info!(server = edge.config.server, holdings = all.len(), "joined");
+    run(edge, socket, &welcome, shutdown).await
+}
+
+async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
+    let url = format!("{}{SESSION_PATH}", edge.config.server.replacen("http", "ws", 1));
+    let mut request = url.as_str().into_client_request().with_context(|| format!("{url} is no address"))?;
+    let bearer = format!("Bearer {}", edge.token).parse().context("the token has characters that no token has")?;
+    request.headers_mut().insert(http::header::AUTHORIZATION, bearer);
+    let limits = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    let connecting = connect_async_with_config(request, Some(limits), true);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        Ok(Err(WsError::Http(response))) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            bail!("refused: {} ({})", String::from_utf8_lossy(body).trim(), response.status());
+        }
+        Ok(Err(e)) => Err(e).with_context(|| format!("cannot connect to {url}")),
+        Err(_) => bail!("cannot connect to {url} within {} s", CONNECT_TIMEOUT.as_secs()),
+    }
+}
+
+fn hello(edge: &Edge) -> Hello {
+    let config = &edge.config;
+    // An address given to listen on is the one to send clients to; a wildcard says nothing.
+    let bound = (!edge.address.ip().is_unspecified()).then(|| format!("http://{}", edge.address));
+    Hello {
+        protocol: PROTOCOL,
+        id: edge.id.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        advertise: config.advertise.clone().or(bound),
+        port: edge.address.port(),
+        donate: config.donate,
+        max_size: config.max_size,
+    }
+}
+
+async fn send(socket: &mut Socket, message: &ToServer) -> anyhow::Result<()> {
+    socket.send(Message::text(serde_json::to_string(message)?)).await.context("connection lost")
+}
+
+async fn next(socket: &mut Socket) -> anyhow::Result<ToVolunteer> {
+    let received = tokio::time::timeout(CONNECT_TIMEOUT, socket.next()).await.context("the server does not answer")?;
+    match received {
+        Some(Ok(Message::Text(text))) => serde_json::from_str(&text).context("the server sent what cannot be read"),
+        Some(Err(e)) => Err(e).context("connection lost"),
+        _ => bail!("the server ended the connection"),
+    }
+}
+
+async fn announce(socket: &mut Socket, change: HoldingsChange, blobs: &[BlobId]) -> anyhow::Result<()> {
+    for slice in blobs.chunks(MAX_HOLDINGS) {
+        socket.feed(Message::binary(encode_holdings(change, slice))).await.context("connection lost")?;
+    }
+    socket.flush().await.context("connection lost")
+}
+
+/// Tells changes in their order, runs of one kind together.
+async fn tell_changes(edge: &Edge, socket: &mut Socket) -> anyhow::Result<()> {
+    let changes = edge.changes().take();
+    for run in changes.chunk_by(|a, b| a.0 == b.0) {
+        let blobs: Vec<BlobId> = run.iter().map(|(_, blob)| *blob).collect();
+        announce(socket, run[0].0, &blobs).await?;
+    }
+    Ok(())
+}
+
+async fn run(edge: &Arc<Edge>, mut socket: Socket, welcome: &Welcome, shutdown: &mut Shutdown) -> anyhow::Result<()> {
+    let mut heartbeat = tokio::time::interval(Duration::from_secs(welcome.heartbeat_secs.clamp(1, 60)));
+    let permits = Arc::new(Semaphore::new(PARALLEL_ORDERS));
+    let (outcomes, mut ended) = mpsc::channel::<Outcome>(OUTCOMES);
+    loop {
+        tokio::select! {
+            received = socket.next() => match received {
+                Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+                    Ok(ToVolunteer::Fetch { blob, file_name }) => {
+                        tokio::spawn(carry_out(edge.clone(), blob, file_name, permits.clone(), outcomes.clone()));
+                    }
+                    Ok(ToVolunteer::Refused { reason }) => bail!("refused: {reason}"),
+                    // A newer server may say more than we understand.
+                    Ok(ToVolunteer::Welcome(_)) | Err(_) => {}
+                },
+                Some(Ok(Message::Close(_))) | None => bail!("the server ended the connection"),
+                Some(Ok(_)) => {}
+                Some(Err(e)) => return Err(e).context("connection lost"),
+            },
+            _ = heartbeat.tick() => {
+                tell_changes(edge, &mut socket).await?;
+                send(&mut socket, &ToServer::Report(edge.report())).await?;
+            }
+            () = edge.changes().woken.notified() => tell_changes(edge, &mut socket).await?,
+            Some((blob, error)) = ended.recv() => {
+                tell_changes(edge, &mut socket).await?;
+                send(&mut socket, &ToServer::Done { blob, error }).await?;
+            }
+            () = shutdown.begun() => {
+                send(&mut socket, &ToServer::Leaving).await?;
+                // The server has what it needs; how the connection ends does not matter.
+                let _ = socket.close(None).await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Fetches what was ordered, from the server.
+async fn carry_out(edge: Arc<Edge>, blob: Blob, file_name: String, permits: Arc<Semaphore>, outcomes: mpsc::Sender<Outcome>) {
+    let Ok(_permit) = permits.acquire_owned().await else { return };
+    let name = encode_path(&file_name.replace('/', "_"));
+    let url = format!("{}/direct/_blob/{}/{name}", edge.config.server, blob.id);
+    let mut headers = HeaderMap::new();
+    if let Some(key) = edge.key() {
+        let proof = Blob { size: 0, ..blob };
+        let signed = key.sign(proof, edge.server_now_secs() + ticket::LIFETIME_SECS, &name);
+        if let Ok(value) = format!("{} {signed}", edge.id).parse() {
+            headers.insert(SYNC_HEADER, value);
+        }
+    }
+    let fetched = edge.fetcher.get_whole(blob.into(), Source { urls: vec![url], headers }).await;
+    tracing::debug!(file = file_name, ok = fetched.is_ok(), "order ended");
+    // The session may have ended meanwhile; the next one announces what is held.
+    let _ = outcomes.send((blob.id, fetched.err().map(|e| e.to_string()))).await;
+}
