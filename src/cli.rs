@@ -211,7 +211,9 @@ impl Command {
                 let (file, flags) = args.split();
                 block_on(roles::volunteer::run(roles::volunteer::read_config(file.as_deref(), flags)?))?;
             }
-            Self::Verify { server, json, paths } => return block_on(roles::verify::run(&server, &paths, json)),
+            Self::Verify { server, json, paths } => {
+                return block_on(roles::verify::run(&server, &paths, json));
+            }
             Self::Token(TokenCommand::Issue { config, note }) => roles::token::issue(&config, &note)?,
             Self::Token(TokenCommand::List { config, json }) => roles::token::list(&config, json)?,
             Self::Token(TokenCommand::Revoke { config, id }) => roles::token::revoke(&config, &id)?,

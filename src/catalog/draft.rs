@@ -74,6 +74,7 @@ pub struct Draft {
     /// Uncompressed sizes where the metadata says, to bound decompression.
     open_sizes: BTreeMap<RepoPath, u64>,
     has_by_hash: bool,
+    components: Vec<String>,
     skipped: Skipped,
     date: Option<u64>,
     valid_until: Option<u64>,
@@ -90,6 +91,7 @@ impl Draft {
             stems: BTreeSet::new(),
             open_sizes: BTreeMap::new(),
             has_by_hash: false,
+            components: Vec::new(),
             skipped: Skipped::default(),
             date: None,
             valid_until: None,
@@ -123,6 +125,7 @@ impl Draft {
         };
         (self.date, self.valid_until) = (release.date, release.valid_until);
         self.has_by_hash = release.acquire_by_hash;
+        self.components = release.components;
         for (path, listed) in release.members {
             let path = path.under(self.key.member_base());
             self.members.insert(path, Member { expected: listed.expected(), digests: listed.digests });
@@ -163,7 +166,8 @@ impl Draft {
         for root in sorted {
             let base = root.path.parent().unwrap_or("");
             let mut sink = Sink::new(base, false, &mut self.packages);
-            let read = checksums::checksum_file(root.path.file_name(), &root.root.bytes, &mut |e| sink.take(&e));
+            let read =
+                checksums::checksum_file(root.path.file_name(), &root.root.bytes, &mut |e| sink.take(&e));
             let bad = sink.skipped;
             merge(&mut self.skipped, read.map_err(|e| format_error(&root.path, e))?);
             merge(&mut self.skipped, bad);
@@ -257,7 +261,9 @@ impl Draft {
     /// unit's directory or one above it; the paths themselves tell which.
     fn package_base(&self, stem: &str) -> String {
         match self.key.kind {
-            UnitKind::Checksums | UnitKind::Flat => RepoPath::new(stem).ok().and_then(|p| p.parent().map(str::to_owned)).unwrap_or_default(),
+            UnitKind::Checksums | UnitKind::Flat => {
+                RepoPath::new(stem).ok().and_then(|p| p.parent().map(str::to_owned)).unwrap_or_default()
+            }
             UnitKind::Suite | UnitKind::RpmMd => self.key.package_base().to_owned(),
         }
     }
@@ -276,6 +282,7 @@ impl Draft {
             members: self.members,
             by_digest,
             has_by_hash: self.has_by_hash,
+            components: self.components,
             skipped: self.skipped.count + self.packages.overflow(),
             first_skipped: self.skipped.first,
             packages: self.packages.build(),

@@ -22,12 +22,22 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub enum Named<'a> {
     /// Starts a generation: served from memory, byte for byte.
-    Root { root: &'a Root },
+    Root {
+        root: &'a Root,
+    },
     /// A member of a generation: served from the metadata store.
-    Member { unit: &'a Arc<Unit>, path: &'a RepoPath, expected: Expected },
+    Member {
+        unit: &'a Arc<Unit>,
+        path: &'a RepoPath,
+        expected: Expected,
+    },
     /// Belongs to a unit's metadata, but its generation does not list it.
-    Unlisted { unit: &'a Arc<Unit> },
-    Package { expected: Expected },
+    Unlisted {
+        unit: &'a Arc<Unit>,
+    },
+    Package {
+        expected: Expected,
+    },
     Unknown,
 }
 
@@ -96,7 +106,9 @@ impl Snapshot {
     /// Members of older generations are reachable by names that change with their content: by-hash in deb,
     /// hash-prefixed names in rpm-md.
     fn older_member<'a>(&'a self, path: &RepoPath) -> Named<'a> {
-        let Some((_, generations)) = self.units.iter().find(|(_, all)| all.iter().any(|unit| unit.covers(path))) else {
+        let Some((_, generations)) =
+            self.units.iter().find(|(_, all)| all.iter().any(|unit| unit.covers(path)))
+        else {
             return Named::Unknown;
         };
         let is_stable_name = path.as_str().contains("/by-hash/") || path.as_str().contains("repodata/");
@@ -124,12 +136,16 @@ pub struct CatalogStats {
 
 impl CatalogStats {
     /// Counts over all repositories. `canonical` maps a digest to the one that names the blob, where known.
-    pub fn of<'a>(snapshots: impl Iterator<Item = &'a Snapshot>, canonical: impl Fn(&Digest) -> Digest) -> Self {
+    pub fn of<'a>(
+        snapshots: impl Iterator<Item = &'a Snapshot>,
+        canonical: impl Fn(&Digest) -> Digest,
+    ) -> Self {
         let mut stats = Self::default();
         let mut blobs = BTreeMap::new();
         for snapshot in snapshots {
             // Suites of one archive share paths; a path counts once.
-            let mut paths: Vec<(&str, Expected)> = snapshot.units().flat_map(|unit| unit.packages.iter()).collect();
+            let mut paths: Vec<(&str, Expected)> =
+                snapshot.units().flat_map(|unit| unit.packages.iter()).collect();
             paths.sort_unstable_by_key(|(path, _)| *path);
             paths.dedup_by_key(|(path, _)| *path);
             for (_, expected) in paths {

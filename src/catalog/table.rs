@@ -48,7 +48,8 @@ impl PathTable {
     pub fn path_of(&self, digest: &Digest) -> Option<&str> {
         let first = self.by_digest.partition_point(|&i| self.compare_digest(i, digest) == Ordering::Less);
         let index = *self.by_digest.get(first)?;
-        (self.compare_digest(index, digest) == Ordering::Equal).then(|| self.name_of(&self.slots[index as usize]))
+        (self.compare_digest(index, digest) == Ordering::Equal)
+            .then(|| self.name_of(&self.slots[index as usize]))
     }
 
     /// Every entry in path order.
@@ -89,7 +90,8 @@ impl PathTableBuilder {
     /// Adds an entry. What passes the bounds of a table (4 GiB of names) is counted in
     /// [`Self::overflow`], not kept.
     pub fn push(&mut self, path: &str, expected: Expected) {
-        let fits = (u32::try_from(self.paths.len()), u32::try_from(self.digests.len()), u16::try_from(path.len()));
+        let fits =
+            (u32::try_from(self.paths.len()), u32::try_from(self.digests.len()), u16::try_from(path.len()));
         let (Ok(path_at), Ok(digest_at), Ok(path_len)) = fits else {
             self.overflow += 1;
             return;
@@ -113,12 +115,15 @@ impl PathTableBuilder {
     /// packages.
     pub fn build(self) -> PathTable {
         let Self { paths, digests, mut slots, .. } = self;
-        let name = |slot: &Slot| &paths[slot.path_at as usize..slot.path_at as usize + usize::from(slot.path_len)];
+        let name =
+            |slot: &Slot| &paths[slot.path_at as usize..slot.path_at as usize + usize::from(slot.path_len)];
         // Stable, so that the first pushed of equal paths comes first.
         slots.sort_by(|a, b| name(a).cmp(name(b)));
         slots.dedup_by(|later, first| name(later) == name(first));
         let mut by_digest: Vec<u32> = (0..u32::try_from(slots.len()).unwrap_or(u32::MAX)).collect();
-        let digest = |slot: &Slot| &digests[slot.digest_at as usize..slot.digest_at as usize + slot.algorithm.digest_len()];
+        let digest = |slot: &Slot| {
+            &digests[slot.digest_at as usize..slot.digest_at as usize + slot.algorithm.digest_len()]
+        };
         by_digest.sort_by(|&a, &b| {
             let (a, b) = (&slots[a as usize], &slots[b as usize]);
             (a.algorithm, digest(a)).cmp(&(b.algorithm, digest(b)))
@@ -139,7 +144,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn expected(n: u8, algorithm: Algorithm) -> Expected {
-        Expected { digest: Digest::new(algorithm, &vec![n; algorithm.digest_len()]), size: (n != 9).then_some(u64::from(n)) }
+        Expected {
+            digest: Digest::new(algorithm, &vec![n; algorithm.digest_len()]),
+            size: (n != 9).then_some(u64::from(n)),
+        }
     }
 
     proptest! {

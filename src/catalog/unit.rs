@@ -54,7 +54,9 @@ impl UnitKey {
         let dir = suite.trim_matches('/');
         let dir = if dir == "." { "" } else { dir };
         match layout {
-            Layout::Deb if suite.ends_with('/') || dir.is_empty() => Self { kind: UnitKind::Flat, dir: dir.to_owned() },
+            Layout::Deb if suite.ends_with('/') || dir.is_empty() => {
+                Self { kind: UnitKind::Flat, dir: dir.to_owned() }
+            }
             Layout::Deb if is_below_dists(dir) => Self { kind: UnitKind::Suite, dir: dir.to_owned() },
             Layout::Deb => Self { kind: UnitKind::Suite, dir: format!("dists/{dir}") },
             Layout::RpmMd => Self { kind: UnitKind::RpmMd, dir: dir.to_owned() },
@@ -70,7 +72,10 @@ impl UnitKey {
             Layout::Deb => parents().filter(|dir| is_below_dists(dir)).map(Self::of_release).rev_collect(),
             Layout::RpmMd => parents()
                 .filter(|dir| *dir == "repodata" || dir.ends_with("/repodata"))
-                .map(|dir| Self { kind: UnitKind::RpmMd, dir: dir.trim_end_matches("repodata").trim_end_matches('/').to_owned() })
+                .map(|dir| Self {
+                    kind: UnitKind::RpmMd,
+                    dir: dir.trim_end_matches("repodata").trim_end_matches('/').to_owned(),
+                })
                 .collect(),
             Layout::Files => Vec::new(),
         }
@@ -100,7 +105,8 @@ impl UnitKey {
     /// The files that start a generation, in the order to fetch them: (path, whether it must exist).
     /// For checksum files the names come from a listing instead.
     pub fn roots(&self) -> Vec<(String, bool)> {
-        let at = |name: &str| if self.dir.is_empty() { name.to_owned() } else { format!("{}/{name}", self.dir) };
+        let at =
+            |name: &str| if self.dir.is_empty() { name.to_owned() } else { format!("{}/{name}", self.dir) };
         match self.kind {
             UnitKind::Suite | UnitKind::Flat => {
                 vec![(at("InRelease"), false), (at("Release"), false), (at("Release.gpg"), false)]
@@ -183,6 +189,8 @@ pub struct Unit {
     /// Entries of the metadata that were unusable, and why the first of them was.
     pub skipped: u64,
     pub first_skipped: Option<String>,
+    /// deb: what the suite is divided into.
+    pub components: Vec<String>,
     /// Seconds since 1970, where the metadata says.
     pub date: Option<u64>,
     pub valid_until: Option<u64>,
@@ -262,7 +270,13 @@ mod tests {
             ("ubuntu/dists/noble", Layout::Deb, UnitKind::Suite, "ubuntu/dists/noble", "ubuntu"),
             ("./", Layout::Deb, UnitKind::Flat, "", ""),
             ("flat/", Layout::Deb, UnitKind::Flat, "flat", "flat"),
-            ("9/BaseOS/x86_64/os", Layout::RpmMd, UnitKind::RpmMd, "9/BaseOS/x86_64/os", "9/BaseOS/x86_64/os"),
+            (
+                "9/BaseOS/x86_64/os",
+                Layout::RpmMd,
+                UnitKind::RpmMd,
+                "9/BaseOS/x86_64/os",
+                "9/BaseOS/x86_64/os",
+            ),
         ] {
             let key = UnitKey::of_suite(suite, layout);
             assert_eq!((key.kind, key.dir.as_str(), key.package_base()), (kind, dir, base), "{suite}");
@@ -275,10 +289,7 @@ mod tests {
             let path = RepoPath::new(path).expect("valid");
             UnitKey::candidates(&path, layout).into_iter().map(|key| key.dir).collect()
         };
-        assert_eq!(
-            dirs("dists/a/main/Packages.xz", Layout::Deb),
-            ["dists/a", "dists/a/main"]
-        );
+        assert_eq!(dirs("dists/a/main/Packages.xz", Layout::Deb), ["dists/a", "dists/a/main"]);
         assert_eq!(dirs("os/repodata/x-primary.xml.gz", Layout::RpmMd), ["os"]);
         assert!(dirs("pool/a.deb", Layout::Deb).is_empty());
     }

@@ -28,9 +28,8 @@ impl ConfigError {
 
 /// Checks an `http://` or `https://` base URL and takes its trailing slash away.
 fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
-    let uri: http::Uri = text
-        .parse()
-        .map_err(|e| ConfigError::value(key, format!("{text:?} is not a URL ({e})")))?;
+    let uri: http::Uri =
+        text.parse().map_err(|e| ConfigError::value(key, format!("{text:?} is not a URL ({e})")))?;
     match uri.scheme_str() {
         Some("http" | "https") if uri.authority().is_some_and(|a| !a.host().is_empty()) => {}
         _ => {

@@ -87,7 +87,8 @@ pub struct Profiles(BTreeMap<String, Profile>);
 impl Profiles {
     /// The profiles that are compiled in.
     pub fn built_in() -> Result<Self, ConfigError> {
-        let parsed = BUILT_IN.iter().map(|(name, text)| Ok(((*name).to_owned(), Profile::parse(name, text)?)));
+        let parsed =
+            BUILT_IN.iter().map(|(name, text)| Ok(((*name).to_owned(), Profile::parse(name, text)?)));
         parsed.collect::<Result<_, ConfigError>>().map(Self)
     }
 

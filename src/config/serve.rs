@@ -124,12 +124,19 @@ impl ServeConfig {
 
     pub fn parse(text: &str, profiles: &Profiles) -> Result<Self, ConfigError> {
         let RawFile { server, cache, repos } = toml::from_str(text)?;
-        let listen = server.listen.iter().map(|a| address("server.listen", a)).collect::<Result<Vec<_>, _>>()?;
+        let listen =
+            server.listen.iter().map(|a| address("server.listen", a)).collect::<Result<Vec<_>, _>>()?;
         if listen.is_empty() {
-            return Err(ConfigError::value("server.listen", "name at least one address, for example [\"0.0.0.0:8080\"]"));
+            return Err(ConfigError::value(
+                "server.listen",
+                "name at least one address, for example [\"0.0.0.0:8080\"]",
+            ));
         }
         if repos.is_empty() {
-            return Err(ConfigError::value("repo", "there is nothing to serve: add a [[repo]] with name, distro and upstream or tree"));
+            return Err(ConfigError::value(
+                "repo",
+                "there is nothing to serve: add a [[repo]] with name, distro and upstream or tree",
+            ));
         }
         let repos: Vec<RepoConfig> =
             repos.into_iter().map(|raw| RepoConfig::from_raw(raw, profiles)).collect::<Result<_, _>>()?;
@@ -170,11 +177,17 @@ impl RepoConfig {
         let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'+');
         // A leading underscore, `b`, `direct` and `mirrors` are the server's own routes.
         let reserved = ["b", "direct", "mirrors"];
-        if raw.name.is_empty() || !raw.name.bytes().all(plain) || raw.name.starts_with('.') || reserved.contains(&raw.name.as_str()) {
-            let problem = "a name is a URL segment of letters, digits, '-', '.', '+', and not b, direct or mirrors";
+        if raw.name.is_empty()
+            || !raw.name.bytes().all(plain)
+            || raw.name.starts_with('.')
+            || reserved.contains(&raw.name.as_str())
+        {
+            let problem =
+                "a name is a URL segment of letters, digits, '-', '.', '+', and not b, direct or mirrors";
             return Err(ConfigError::value(key, problem));
         }
-        let mut profile = profiles.get(&raw.distro).map_err(|e| ConfigError::value(&key, e.to_string()))?.clone();
+        let mut profile =
+            profiles.get(&raw.distro).map_err(|e| ConfigError::value(&key, e.to_string()))?.clone();
         let upstream = if raw.upstream.is_empty() { profile.upstream.clone() } else { raw.upstream };
         let origin = match (raw.tree, upstream) {
             (Some(tree), _) if tree.is_absolute() => Origin::Tree(tree),
@@ -183,7 +196,13 @@ impl RepoConfig {
                 return Err(ConfigError::value(key, problem));
             }
             (None, upstream) if upstream.is_empty() => {
-                return Err(ConfigError::value(key, format!("profile {:?} has no default upstream: add upstream = [\"http://...\"] or tree = \"/path\"", raw.distro)));
+                return Err(ConfigError::value(
+                    key,
+                    format!(
+                        "profile {:?} has no default upstream: add upstream = [\"http://...\"] or tree = \"/path\"",
+                        raw.distro
+                    ),
+                ));
             }
             (None, upstream) => {
                 Origin::Upstream(upstream.iter().map(|url| base_url(&key, url)).collect::<Result<_, _>>()?)
@@ -225,7 +244,10 @@ impl RepoConfig {
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| {
-        ConfigError::value(key, format!("{text:?} is not ADDRESS:PORT, for example 0.0.0.0:8080 or [::]:8080"))
+        ConfigError::value(
+            key,
+            format!("{text:?} is not ADDRESS:PORT, for example 0.0.0.0:8080 or [::]:8080"),
+        )
     })
 }
 

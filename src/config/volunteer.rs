@@ -75,22 +75,33 @@ impl VolunteerOptions {
     }
 
     pub fn validate(self) -> Result<VolunteerConfig, ConfigError> {
-        let missing = |key: &str, flag: &str| ConfigError::value(key, format!("missing: set it in the file or give {flag}"));
+        let missing = |key: &str, flag: &str| {
+            ConfigError::value(key, format!("missing: set it in the file or give {flag}"))
+        };
         let server = self.server.ok_or_else(|| missing("server", "--server http://mirror.example:8080"))?;
         let listen = self.listen.as_deref().unwrap_or("0.0.0.0:8090");
         let donate = self.donate.unwrap_or(Rate(50 << 20));
         if donate.0 < 16 << 10 {
-            return Err(ConfigError::value("donate", format!("{donate} is too little to serve a package; give at least 16KiB/s")));
+            return Err(ConfigError::value(
+                "donate",
+                format!("{donate} is too little to serve a package; give at least 16KiB/s"),
+            ));
         }
         for tree in &self.adopt {
             if !tree.is_absolute() {
-                return Err(ConfigError::value("adopt", format!("{} must be an absolute path", tree.display())));
+                return Err(ConfigError::value(
+                    "adopt",
+                    format!("{} must be an absolute path", tree.display()),
+                ));
             }
         }
         Ok(VolunteerConfig {
             server: base_url("server", &server)?,
             listen: listen.parse().map_err(|_| {
-                ConfigError::value("listen", format!("{listen:?} is not ADDRESS:PORT, for example 0.0.0.0:8090"))
+                ConfigError::value(
+                    "listen",
+                    format!("{listen:?} is not ADDRESS:PORT, for example 0.0.0.0:8090"),
+                )
             })?,
             store: self.store.ok_or_else(|| missing("store", "--store DIR"))?,
             max_size: self.max_size.unwrap_or(Size(100 << 30)),

@@ -34,7 +34,11 @@ pub const MAX_UPLOADS: usize = 256;
 pub enum ToServer {
     Hello(Hello),
     Report(Report),
-    Done { blob: BlobId, #[serde(default)] error: Option<String> },
+    Done {
+        blob: BlobId,
+        #[serde(default)]
+        error: Option<String>,
+    },
     /// Clean drain: no more redirects, please; running downloads end here.
     Leaving,
 }
@@ -76,9 +80,14 @@ pub struct Report {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToVolunteer {
     Welcome(Welcome),
-    Fetch { blob: Blob, file_name: String },
+    Fetch {
+        blob: Blob,
+        file_name: String,
+    },
     /// Why the server ends the session; the volunteer logs it and tries again later.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 /// The answer to a hello.
@@ -186,8 +195,11 @@ mod tests {
         assert!(decode_holdings(&[]).is_none());
         assert!(decode_holdings(&[9]).is_none());
         assert!(decode_holdings(&bytes[..bytes.len() - 1]).is_none());
-        assert!(decode_holdings(&encode_holdings(HoldingsChange::Add, &vec![blobs[0]; MAX_HOLDINGS + 1])).is_none());
-        assert!(1 + MAX_HOLDINGS * BlobId::LEN <= MAX_MESSAGE);
+        assert!(
+            decode_holdings(&encode_holdings(HoldingsChange::Add, &vec![blobs[0]; MAX_HOLDINGS + 1]))
+                .is_none()
+        );
+        const { assert!(MAX_HOLDINGS * BlobId::LEN < MAX_MESSAGE) };
     }
 
     #[test]

@@ -110,7 +110,10 @@ mod tests {
         let key = Key::new(&[1; 32]);
         let path = key.sign(BLOB, 1_800_000_000, "libhands++_1%253a2.deb");
         let ticket = Ticket::parse(&path).expect("own form");
-        assert_eq!((ticket.blob, ticket.expiry, ticket.file_name), (BLOB.id, 1_800_000_000, "libhands++_1%253a2.deb"));
+        assert_eq!(
+            (ticket.blob, ticket.expiry, ticket.file_name),
+            (BLOB.id, 1_800_000_000, "libhands++_1%253a2.deb")
+        );
         assert!(key.verifies(&ticket, BLOB.size));
         assert!(!key.verifies(&ticket, BLOB.size + 1), "size");
         assert!(!Key::new(&[2; 32]).verifies(&ticket, BLOB.size), "key");

@@ -54,7 +54,10 @@ pub struct Source {
 enum State {
     Starting,
     /// Bytes that may be read, and the size of the whole if it is known.
-    Running { available: u64, size: Option<u64> },
+    Running {
+        available: u64,
+        size: Option<u64>,
+    },
     Done(Blob),
     Failed(FetchError),
 }

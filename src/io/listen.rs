@@ -47,7 +47,9 @@ pub fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     };
     addresses
         .iter()
-        .map(|address| one(address).map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}"))))
+        .map(|address| {
+            one(address).map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
+        })
         .collect()
 }
 

@@ -149,7 +149,9 @@ fn http_date(secs: u64) -> String {
 /// Dates stand for contents here and have no order, so `If-Modified-Since` compares for equality.
 fn is_unmodified(request: &HeaderMap, etag: &str, date: &str) -> bool {
     match text(request, header::IF_NONE_MATCH) {
-        Some(tags) => tags.split(',').any(|tag| matches!(tag.trim(), "*") || tag.trim().trim_start_matches("W/") == etag),
+        Some(tags) => tags
+            .split(',')
+            .any(|tag| matches!(tag.trim(), "*") || tag.trim().trim_start_matches("W/") == etag),
         None => text(request, header::IF_MODIFIED_SINCE).is_some_and(|since| since.trim() == date),
     }
 }
@@ -216,9 +218,13 @@ mod tests {
 
     #[test]
     fn head_has_the_headers_and_no_body() {
-        let response = respond(&Method::HEAD, &HeaderMap::new(), &WHAT, |_| unreachable!("no body is opened"));
+        let response =
+            respond(&Method::HEAD, &HeaderMap::new(), &WHAT, |_| unreachable!("no body is opened"));
         assert_eq!(text(response.headers(), header::CONTENT_LENGTH), Some("1000"));
-        assert_eq!(text(response.headers(), header::CONTENT_TYPE), Some("application/vnd.debian.binary-package"));
+        assert_eq!(
+            text(response.headers(), header::CONTENT_TYPE),
+            Some("application/vnd.debian.binary-package")
+        );
         let digest = text(response.headers(), DIGEST).expect("digest");
         assert_eq!(digest, format!("SHA-256={}", BASE64.encode([9; 32])));
     }

@@ -91,7 +91,11 @@ impl Upstream {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let https = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().wrap_connector(http);
+        let https = HttpsConnectorBuilder::new()
+            .with_native_roots()?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
@@ -115,7 +119,9 @@ impl Upstream {
             let reply = self.once(method, url, &at, headers).await?;
             match reply.status {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => return Ok(reply),
-                StatusCode::NOT_FOUND | StatusCode::GONE => return Err(UpstreamError::NotFound { url: url.into() }),
+                StatusCode::NOT_FOUND | StatusCode::GONE => {
+                    return Err(UpstreamError::NotFound { url: url.into() });
+                }
                 status if status.is_redirection() => at = target(url, &at, &reply.headers)?,
                 status => return Err(UpstreamError::Status { url: url.into(), status }),
             }
@@ -133,7 +139,8 @@ impl Upstream {
     ) -> Result<A, UpstreamError> {
         let json = serde_json::to_vec(question).map_err(|e| UpstreamError::broken(url, e))?;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut request = Request::post(url).body(Full::from(json)).map_err(|e| UpstreamError::broken(url, e))?;
+        let mut request =
+            Request::post(url).body(Full::from(json)).map_err(|e| UpstreamError::broken(url, e))?;
         *request.headers_mut() = headers;
         let reply = self.exchange(url, request).await?;
         if reply.status != StatusCode::OK {
@@ -143,7 +150,13 @@ impl Upstream {
         serde_json::from_slice(&bytes).map_err(|e| UpstreamError::broken(url, e))
     }
 
-    async fn once(&self, method: &Method, url: &str, at: &Uri, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
+    async fn once(
+        &self,
+        method: &Method,
+        url: &str,
+        at: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Reply, UpstreamError> {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.method_mut() = method.clone();
         *request.uri_mut() = at.clone();
@@ -156,14 +169,21 @@ impl Upstream {
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.0.request(request)).await;
         let response = answer
-            .map_err(|_| UpstreamError::broken(url, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?
+            .map_err(|_| {
+                UpstreamError::broken(url, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
+            })?
             .map_err(|e| UpstreamError::broken(url, chain(&e)))?;
         let (parts, body) = response.into_parts();
         Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
     }
 
     /// A whole small file in memory.
-    pub async fn get_bytes(&self, url: &str, headers: &HeaderMap, limit: u64) -> Result<Bytes, UpstreamError> {
+    pub async fn get_bytes(
+        &self,
+        url: &str,
+        headers: &HeaderMap,
+        limit: u64,
+    ) -> Result<Bytes, UpstreamError> {
         whole(self.get(url, headers).await?, limit).await
     }
 }

@@ -108,10 +108,8 @@ impl Digest {
             32 => part::<32>(text),
             _ => part::<64>(text),
         };
-        let bytes = bytes.ok_or_else(|| ParseDigestError {
-            algorithm,
-            text: text.chars().take(140).collect(),
-        })?;
+        let bytes =
+            bytes.ok_or_else(|| ParseDigestError { algorithm, text: text.chars().take(140).collect() })?;
         Ok(Self { algorithm, bytes })
     }
 

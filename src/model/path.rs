@@ -9,8 +9,21 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 /// What RFC 3986 does not allow plain in a path segment, and `%`. `+` and `~` stay plain: apt, dnf and
 /// zypper send both forms, and every file server accepts the plain one.
 const SEGMENT: &AsciiSet = &CONTROLS
-    .add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'[').add(b'\\')
-    .add(b']').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// Longest path taken: PATH_MAX of Linux; longer names exist in no archive.
 const MAX_LEN: usize = 4096;
@@ -150,7 +163,11 @@ mod tests {
             ("..a/b..", Ok("..a/b..")),
         ];
         for (text, want) in table {
-            assert_eq!(RepoPath::new(text).as_ref().map(RepoPath::as_str), want.as_ref().copied(), "{text:?}");
+            assert_eq!(
+                RepoPath::new(text).as_ref().map(RepoPath::as_str),
+                want.as_ref().copied(),
+                "{text:?}"
+            );
         }
     }
 

@@ -138,12 +138,7 @@ mod tests {
 
     #[test]
     fn reads_units() {
-        for (text, want) in [
-            ("200GiB", 200 << 30),
-            ("1.5 MiB", 3 << 19),
-            ("10MB", 10_000_000),
-            ("17", 17),
-        ] {
+        for (text, want) in [("200GiB", 200 << 30), ("1.5 MiB", 3 << 19), ("10MB", 10_000_000), ("17", 17)] {
             assert_eq!(text.parse::<Size>().map(|s| s.0), Ok(want), "{text}");
         }
         for (text, want) in [("50MiB/s", 50 << 20), ("1Gbit/s", 125_000_000), ("8Mbit", 1_000_000)] {

@@ -84,7 +84,13 @@ pub struct Explanation {
 const MAX_SCORED: usize = 512;
 
 /// Decides; books nothing but the passing of time in the ledgers.
-pub fn choose(tracker: &mut Tracker, params: &Params, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
+pub fn choose(
+    tracker: &mut Tracker,
+    params: &Params,
+    request: &Request,
+    now: Time,
+    rng: &mut impl Rng,
+) -> Decision {
     if is_small(params, request) {
         return Decision::Origin(OriginReason::SmallFile);
     }
@@ -151,7 +157,11 @@ impl Holders {
         let fresh = |no: &NodeNo| tracker.node(*no).state(params, now) == NodeState::Up;
         let live = || tracker.live_holders(request.blob.id, now).take(MAX_SCORED);
         let list: Vec<NodeNo> = live().filter(fresh).collect();
-        if list.is_empty() { Self { list: live().collect(), are_fresh: false } } else { Self { list, are_fresh: true } }
+        if list.is_empty() {
+            Self { list: live().collect(), are_fresh: false }
+        } else {
+            Self { list, are_fresh: true }
+        }
     }
 }
 
@@ -212,7 +222,12 @@ fn draw_by_rate(tracker: &Tracker, holders: &[NodeNo], rng: &mut impl Rng) -> us
 }
 
 /// `count` different holders, drawn in proportion to their rates.
-fn sample_by_rate(tracker: &Tracker, mut holders: Vec<NodeNo>, count: usize, rng: &mut impl Rng) -> Vec<NodeNo> {
+fn sample_by_rate(
+    tracker: &Tracker,
+    mut holders: Vec<NodeNo>,
+    count: usize,
+    rng: &mut impl Rng,
+) -> Vec<NodeNo> {
     let mut drawn = Vec::with_capacity(count);
     while drawn.len() < count && !holders.is_empty() {
         let index = draw_by_rate(tracker, &holders, rng);

@@ -9,7 +9,9 @@ use rand_pcg::Pcg64Mcg;
 
 use crate::formats::control::HoldingsChange;
 use crate::model::{Blob, BlobId, Rate, Size, Time};
-use crate::policy::{Decision, Event, Joined, Load, NodeNo, NodeState, OriginReason, Params, Policy, Request};
+use crate::policy::{
+    Decision, Event, Joined, Load, NodeNo, NodeState, OriginReason, Params, Policy, Request,
+};
 
 const START: Time = Time::from_secs(1_800_000_000);
 const BLOB: Blob = Blob { id: BlobId([5; 32]), size: 1 << 20 };
@@ -81,7 +83,13 @@ impl Model {
         alive.filter(|(n, _)| self.holds[n].contains(&blob)).map(|(_, (no, _))| *no).collect()
     }
 
-    fn apply(&mut self, policy: &mut Policy, step: &Step, millis: &mut u64, rng: &mut Pcg64Mcg) -> Option<Decision> {
+    fn apply(
+        &mut self,
+        policy: &mut Policy,
+        step: &Step,
+        millis: &mut u64,
+        rng: &mut Pcg64Mcg,
+    ) -> Option<Decision> {
         let now = later(*millis);
         match *step {
             Step::Join(n, rate) => {
@@ -103,7 +111,8 @@ impl Model {
             Step::Drop(n, b) => {
                 if let Some(&(node, epoch)) = self.sessions.get(&n) {
                     let blobs = &[BlobId([b; 32])];
-                    policy.handle(Event::Holdings { node, epoch, change: HoldingsChange::Remove, blobs }, now);
+                    policy
+                        .handle(Event::Holdings { node, epoch, change: HoldingsChange::Remove, blobs }, now);
                     self.holds.entry(n).or_default().retain(|own| *own != b);
                 }
             }
@@ -236,8 +245,11 @@ fn small_files_and_saturation_stay_at_the_server() {
 fn silence_takes_a_volunteer_out() {
     let mut policy = fleet(1);
     let mut rng = Pcg64Mcg::seed_from_u64(1);
-    let state = |policy: &Policy, now| policy.tracker().nodes().next().map(|(_, n)| n.state(&Params::default(), now));
-    for (secs, want) in [(15, NodeState::Up), (16, NodeState::Suspect), (30, NodeState::Suspect), (31, NodeState::Down)] {
+    let state =
+        |policy: &Policy, now| policy.tracker().nodes().next().map(|(_, n)| n.state(&Params::default(), now));
+    for (secs, want) in
+        [(15, NodeState::Up), (16, NodeState::Suspect), (30, NodeState::Suspect), (31, NodeState::Down)]
+    {
         assert_eq!(state(&policy, later(secs * 1000)), Some(want), "after {secs} s");
     }
     assert!(matches!(policy.choose(&request(BLOB), later(29_000), &mut rng), Decision::Volunteer { .. }));

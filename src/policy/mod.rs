@@ -72,7 +72,9 @@ impl Policy {
             Decision::Volunteer { candidates, .. } => {
                 let requests = self.demand.of(request.blob.id, now).requests;
                 let is_cold = requests < self.params.hot_requests;
-                is_cold || (candidates >= self.params.hot_copies && requests as u64 % PLACE_EVERY != 0)
+                is_cold
+                    || (candidates >= self.params.hot_copies
+                        && !(requests as u64).is_multiple_of(PLACE_EVERY))
             }
         };
         let orders = if has_enough || request.len == 0 { Vec::new() } else { self.place(request.blob, now) };

@@ -73,9 +73,9 @@ fn score(node: &Node, blob: Blob) -> f64 {
 
 /// FNV-1a, 64 bits.
 fn name_hash(id: &VolunteerId) -> u64 {
-    id.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    id.as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).

@@ -36,10 +36,27 @@ pub struct Joined {
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// The control connection ended, or the volunteer said that it leaves.
-    Left { node: NodeNo, epoch: u32 },
-    Holdings { node: NodeNo, epoch: u32, change: HoldingsChange, blobs: &'a [BlobId] },
-    Reported { node: NodeNo, epoch: u32, load: &'a Load },
-    OrderEnded { node: NodeNo, epoch: u32, blob: BlobId, failed: bool },
+    Left {
+        node: NodeNo,
+        epoch: u32,
+    },
+    Holdings {
+        node: NodeNo,
+        epoch: u32,
+        change: HoldingsChange,
+        blobs: &'a [BlobId],
+    },
+    Reported {
+        node: NodeNo,
+        epoch: u32,
+        load: &'a Load,
+    },
+    OrderEnded {
+        node: NodeNo,
+        epoch: u32,
+        blob: BlobId,
+        failed: bool,
+    },
 }
 
 /// A heartbeat's figures.
@@ -189,9 +206,10 @@ impl Tracker {
             Some(no) => *no,
             None => self.new_slot(&join.id, now),
         };
-        let (epoch, redirected) = self.nodes.get(no.0 as usize).map_or((0, (0, 0)), |old| {
-            (old.epoch + 1, (old.redirected_bytes, old.redirects))
-        });
+        let (epoch, redirected) = self
+            .nodes
+            .get(no.0 as usize)
+            .map_or((0, (0, 0)), |old| (old.epoch + 1, (old.redirected_bytes, old.redirects)));
         let node = Node {
             id: join.id,
             epoch,
@@ -314,10 +332,13 @@ impl Tracker {
     /// Volunteers of the current epoch that hold the blob and are not down.
     pub fn live_holders(&self, blob: BlobId, now: Time) -> impl Iterator<Item = NodeNo> + '_ {
         let holders = self.holders.get(&blob).map_or(&[][..], Vec::as_slice);
-        holders.iter().filter(move |holder| {
-            let node = self.node(holder.node);
-            node.epoch == holder.epoch && node.state(&self.params, now) != NodeState::Down
-        }).map(|holder| holder.node)
+        holders
+            .iter()
+            .filter(move |holder| {
+                let node = self.node(holder.node);
+                node.epoch == holder.epoch && node.state(&self.params, now) != NodeState::Down
+            })
+            .map(|holder| holder.node)
     }
 
     /// Removes holdings of ended sessions from the next slice of the table.

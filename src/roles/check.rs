@@ -28,7 +28,11 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
             }
             Origin::Upstream(urls) => urls.iter().try_for_each(|url| writeln!(out, "  upstream  {url}"))?,
         }
-        let suites = if repo.profile.suites.is_empty() { "as clients ask".to_owned() } else { repo.profile.suites.join(", ") };
+        let suites = if repo.profile.suites.is_empty() {
+            "as clients ask".to_owned()
+        } else {
+            repo.profile.suites.join(", ")
+        };
         writeln!(out, "  suites    {suites}")?;
         writeln!(out, "  clients   {}", repo.client_hint(&config.shown_url()))?;
     }

@@ -26,13 +26,16 @@ const REPOS: [(&str, &str, &str); 7] = [
     ("cedar", "generic-rpm", ""),
     ("dogwood", "generic-rpm", ""),
     ("elder", "generic-rpm", ""),
-    ("images", "generic-deb", ""),
+    ("images", "generic-files", ""),
 ];
 
 /// Runs until a signal comes.
 pub async fn run(repos: &Path, listen: SocketAddr) -> anyhow::Result<()> {
     let repos = repos.canonicalize().with_context(|| {
-        format!("cannot find the test repositories at {}: run this in the source folder or give --repos", repos.display())
+        format!(
+            "cannot find the test repositories at {}: run this in the source folder or give --repos",
+            repos.display()
+        )
     })?;
     let mut shutdown = Shutdown::on_signals()?;
     let dir = scratch_dir()?;
@@ -61,18 +64,30 @@ impl Demo {
         let mut processes = Vec::new();
         let (server, ready) = self.start("server", &["serve", "--config", text(&config)?]).await?;
         processes.push(server);
-        let field = |name: &str| ready["fields"][name].as_str().map(str::to_owned).context("no address in the log");
+        let field =
+            |name: &str| ready["fields"][name].as_str().map(str::to_owned).context("no address in the log");
         let (url, admin) = (format!("http://{}", field("listen")?), format!("http://{}", field("admin")?));
-        let token = Command::new(&self.program).args(["token", "issue", "--config", text(&config)?]).output().await?;
+        let token =
+            Command::new(&self.program).args(["token", "issue", "--config", text(&config)?]).output().await?;
         anyhow::ensure!(token.status.success(), "no token: {}", String::from_utf8_lossy(&token.stderr));
         let token_file = self.dir.join("token");
         std::fs::write(&token_file, token.stdout)?;
         for n in 0..VOLUNTEERS {
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2 + n)), 0).to_string();
-            let (name, store) = (format!("volunteer-{}", n + 1), self.dir.join(format!("volunteer-{}", n + 1)));
+            let (name, store) =
+                (format!("volunteer-{}", n + 1), self.dir.join(format!("volunteer-{}", n + 1)));
             let arguments = [
-                "volunteer", "--server", &url, "--store", text(&store)?, "--listen", &address, "--token-file",
-                text(&token_file)?, "--id", &name,
+                "volunteer",
+                "--server",
+                &url,
+                "--store",
+                text(&store)?,
+                "--listen",
+                &address,
+                "--token-file",
+                text(&token_file)?,
+                "--id",
+                &name,
             ];
             processes.push(self.start(&name, &arguments).await?.0);
         }
@@ -127,7 +142,8 @@ impl Demo {
             anyhow::bail!("the {name} did not start: {seen}")
         };
         let ready = tokio::time::timeout(START_TIMEOUT, find).await;
-        let ready = ready.with_context(|| format!("the {name} is not ready after {} s", START_TIMEOUT.as_secs()))??;
+        let ready = ready
+            .with_context(|| format!("the {name} is not ready after {} s", START_TIMEOUT.as_secs()))??;
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 // A log that cannot be written costs nothing but the log.
@@ -155,28 +171,45 @@ impl Demo {
              -o Dir::Log={dir}/apt -o APT::Sandbox::User=root -o Debug::NoLocking=1"
         );
         let lines: [(&str, Vec<String>); 4] = [
-            ("apt", vec![
-                format!("mkdir -p {dir}/apt/state/lists/partial {dir}/apt/cache/archives/partial && touch {dir}/apt/status"),
-                format!("echo 'deb [signed-by={key}] {url}/alder {suite}' > {dir}/apt/sources.list"),
-                format!("{apt} update"),
-                format!("cd {dir}/apt && {apt} download hands-data hands-common hands-tools libhands++-dev"),
-            ]),
-            ("dnf", vec![format!(
-                "dnf -y --installroot={dir}/dnf --releasever=1 --forcearch=x86_64 --setopt=reposdir=/dev/null \
+            (
+                "apt",
+                vec![
+                    format!(
+                        "mkdir -p {dir}/apt/state/lists/partial {dir}/apt/cache/archives/partial && touch {dir}/apt/status"
+                    ),
+                    format!("echo 'deb [signed-by={key}] {url}/alder {suite}' > {dir}/apt/sources.list"),
+                    format!("{apt} update"),
+                    format!(
+                        "cd {dir}/apt && {apt} download hands-data hands-common hands-tools libhands++-dev"
+                    ),
+                ],
+            ),
+            (
+                "dnf",
+                vec![format!(
+                    "dnf -y --installroot={dir}/dnf --releasever=1 --forcearch=x86_64 --setopt=reposdir=/dev/null \
                  --setopt=cachedir={dir}/dnf-cache --setopt=varsdir=/dev/null --setopt=pluginpath=/nonexistent \
                  --repofrompath=os,{url}/cedar/os --repofrompath=updates,{url}/cedar/updates \
                  --setopt='*.gpgcheck=1' --setopt='*.repo_gpgcheck=1' --setopt='*.gpgkey=file://{key}' \
                  install hands-common hands-data hands-tools"
-            )]),
-            ("zypper", vec![
-                format!("mkdir -p {dir}/zypper/etc/zypp/repos.d && rpm --root {dir}/zypper --import {key}"),
-                format!(
-                    "printf '[dogwood]\\nbaseurl={url}/dogwood\\ntype=rpm-md\\nenabled=1\\ngpgcheck=1\\nrepo_gpgcheck=1\\n\
+                )],
+            ),
+            (
+                "zypper",
+                vec![
+                    format!(
+                        "mkdir -p {dir}/zypper/etc/zypp/repos.d && rpm --root {dir}/zypper --import {key}"
+                    ),
+                    format!(
+                        "printf '[dogwood]\\nbaseurl={url}/dogwood\\ntype=rpm-md\\nenabled=1\\ngpgcheck=1\\nrepo_gpgcheck=1\\n\
                      pkg_gpgcheck=1\\ngpgkey=file://{key}\\n' > {dir}/zypper/etc/zypp/repos.d/dogwood.repo"
-                ),
-                format!("zypper --root {dir}/zypper --non-interactive refresh"),
-                format!("zypper --root {dir}/zypper --non-interactive install --no-recommends hands-common hands-tools"),
-            ]),
+                    ),
+                    format!("zypper --root {dir}/zypper --non-interactive refresh"),
+                    format!(
+                        "zypper --root {dir}/zypper --non-interactive install --no-recommends hands-common hands-tools"
+                    ),
+                ],
+            ),
             ("status", vec![format!("{program} status --admin {admin}")]),
         ];
         for (client, commands) in lines {
@@ -194,16 +227,20 @@ fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-/// Volunteers first, so that the server sees them leave.
-async fn stop(mut processes: Vec<Child>) {
-    processes.reverse();
+/// Asks all to drain at once, and waits for them.
+async fn stop(processes: Vec<Child>) {
+    let mut ending = tokio::task::JoinSet::new();
     for mut process in processes {
-        if let Some(pid) = process.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
+        let id = process.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(pid) = id.and_then(rustix::process::Pid::from_raw) {
             // One that has ended already needs no signal.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        if tokio::time::timeout(STOP_TIMEOUT, process.wait()).await.is_err() {
-            let _ = process.kill().await;
-        }
+        ending.spawn(async move {
+            if tokio::time::timeout(STOP_TIMEOUT, process.wait()).await.is_err() {
+                let _ = process.kill().await;
+            }
+        });
     }
+    while ending.join_next().await.is_some() {}
 }

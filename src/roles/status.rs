@@ -22,8 +22,11 @@ pub async fn run(admin: &str, json: bool, watch: bool) -> anyhow::Result<()> {
     let url = format!("{}/api/v1/status", admin.trim_end_matches('/'));
     loop {
         let bytes = client.get_bytes(&url, &HeaderMap::new(), MAX_REPORT).await;
-        let bytes = bytes.with_context(|| format!("no status from {admin}: does the server run, and is this its admin address?"))?;
-        let status: Status = serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;
+        let bytes = bytes.with_context(|| {
+            format!("no status from {admin}: does the server run, and is this its admin address?")
+        })?;
+        let status: Status =
+            serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;
         let text = if json { format!("{}\n", serde_json::to_string_pretty(&status)?) } else { show(&status) };
         let mut out = std::io::stdout().lock();
         if watch && !json && out.is_terminal() {
@@ -47,18 +50,31 @@ fn show(status: &Status) -> String {
     let _ = writeln!(
         text,
         "catalog   {} paths, {} blobs; {} published as {} (one blob for several names saves {})",
-        catalog.paths, catalog.blobs, Size(catalog.bytes), Size(catalog.blob_bytes), Size(catalog.saved_bytes)
+        catalog.paths,
+        catalog.blobs,
+        Size(catalog.bytes),
+        Size(catalog.blob_bytes),
+        Size(catalog.saved_bytes)
     );
     let _ = writeln!(
         text,
         "cache     {} blobs, {} of {}; {} fetches from upstream, {}",
-        cache.blobs, Size(cache.bytes), Size(cache.max_bytes), cache.upstream_fetches, Size(cache.upstream_bytes)
+        cache.blobs,
+        Size(cache.bytes),
+        Size(cache.max_bytes),
+        cache.upstream_fetches,
+        Size(cache.upstream_bytes)
     );
     let _ = writeln!(
         text,
         "offload   {:.1} %: {} redirected in {} requests, {} served here in {}; {} of metadata, {} to volunteers",
-        100.0 * offload.ratio, Size(offload.redirected_bytes), offload.redirects, Size(offload.served_bytes),
-        offload.served_requests, Size(offload.metadata_bytes), Size(offload.sync_bytes)
+        100.0 * offload.ratio,
+        Size(offload.redirected_bytes),
+        offload.redirects,
+        Size(offload.served_bytes),
+        offload.served_requests,
+        Size(offload.metadata_bytes),
+        Size(offload.sync_bytes)
     );
     snapshots(&mut text, &status.snapshots);
     volunteers(&mut text, &status.volunteers);
@@ -92,8 +108,15 @@ fn volunteers(text: &mut String, volunteers: &[VolunteerStatus]) {
         let _ = writeln!(
             text,
             "{:<id$} {:<address$} {:<7} {:>8} {:>6} {:>7} {:>14} {:>12} {:>12}",
-            v.id.as_str(), v.address, v.state, v.holdings, v.orders, v.uploads, Rate(v.rate).to_string(),
-            Size(v.redirected_bytes).to_string(), Size(v.served_bytes).to_string()
+            v.id.as_str(),
+            v.address,
+            v.state,
+            v.holdings,
+            v.orders,
+            v.uploads,
+            Rate(v.rate).to_string(),
+            Size(v.redirected_bytes).to_string(),
+            Size(v.served_bytes).to_string()
         );
     }
 }

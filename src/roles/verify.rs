@@ -31,7 +31,10 @@ pub async fn run(server: &str, paths: &[PathBuf], json: bool) -> anyhow::Result<
         let reply: Result<LookupReply, _> =
             client.post_json(&url, HeaderMap::new(), &request, MAX_MESSAGE as u64).await;
         let reply = reply.with_context(|| format!("no answer from {server}"))?;
-        anyhow::ensure!(reply.files.len() == batch.len(), "the server answered for other files than were asked");
+        anyhow::ensure!(
+            reply.files.len() == batch.len(),
+            "the server answered for other files than were asked"
+        );
         for (path, verdict) in batch.iter().zip(&reply.files) {
             bar.suspend(|| print(path, verdict, json))?;
             tally.count(verdict);
@@ -39,7 +42,13 @@ pub async fn run(server: &str, paths: &[PathBuf], json: bool) -> anyhow::Result<
     }
     bar.finish_and_clear();
     if !json {
-        writeln!(std::io::stdout(), "{} good, {} different, {} unknown", tally.good, tally.different, tally.unknown)?;
+        writeln!(
+            std::io::stdout(),
+            "{} good, {} different, {} unknown",
+            tally.good,
+            tally.different,
+            tally.unknown
+        )?;
     }
     Ok(if tally.different + tally.unknown == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -68,7 +77,8 @@ fn list(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     while let Some(path) = open.pop() {
         let unreadable = || format!("cannot read {}", path.display());
         let is_named = paths.contains(&path);
-        let meta = if is_named { path.metadata() } else { path.symlink_metadata() }.with_context(unreadable)?;
+        let meta =
+            if is_named { path.metadata() } else { path.symlink_metadata() }.with_context(unreadable)?;
         if meta.is_dir() {
             for entry in std::fs::read_dir(&path).with_context(unreadable)? {
                 open.push(entry.with_context(unreadable)?.path());
@@ -85,7 +95,8 @@ fn progress(files: usize) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}").unwrap_or(ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}")
+        .unwrap_or(ProgressStyle::default_bar());
     ProgressBar::new(files as u64).with_style(style)
 }
 

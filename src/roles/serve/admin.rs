@@ -52,7 +52,11 @@ fn status(server: &Server) -> Status {
             upstream_bytes: fetched,
         },
         volunteers: server.policy(|policy| {
-            policy.tracker().nodes().map(|(_, node)| volunteer(node, node.state(&params, now).name())).collect()
+            policy
+                .tracker()
+                .nodes()
+                .map(|(_, node)| volunteer(node, node.state(&params, now).name()))
+                .collect()
         }),
         offload: offload(&server.traffic),
     }

@@ -14,8 +14,8 @@ use super::package::is_same;
 use super::server::Server;
 use super::session;
 use crate::formats::control::{
-    LOOKUP_PATH, LocalFile, LookupReply, LookupRequest, MATCH_PATH, MAX_BATCH, MAX_MESSAGE, MatchReply, MatchRequest,
-    SESSION_PATH, TreeFile, Verdict,
+    LOOKUP_PATH, LocalFile, LookupReply, LookupRequest, MATCH_PATH, MAX_BATCH, MAX_MESSAGE, MatchReply,
+    MatchRequest, SESSION_PATH, TreeFile, Verdict,
 };
 use crate::io::tokens::Token;
 use crate::model::{BlobId, RepoPath};
@@ -56,13 +56,19 @@ async fn open_session(
 async fn token(server: &Arc<Server>, headers: &HeaderMap) -> Result<Token, Refusal> {
     let text = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
     let Some(text) = text.map(str::to_owned) else {
-        return Err((StatusCode::UNAUTHORIZED, "a token is needed: `manyhands token issue` on the server makes one"));
+        return Err((
+            StatusCode::UNAUTHORIZED,
+            "a token is needed: `manyhands token issue` on the server makes one",
+        ));
     };
     let tokens = server.tokens.clone();
     let checked = tokio::task::spawn_blocking(move || tokens.check(&text)).await;
     match checked {
         Ok(Ok(Some(token))) => Ok(token),
-        Ok(Ok(None)) => Err((StatusCode::FORBIDDEN, "the token is unknown or revoked: get a new one from the server's administrator")),
+        Ok(Ok(None)) => Err((
+            StatusCode::FORBIDDEN,
+            "the token is unknown or revoked: get a new one from the server's administrator",
+        )),
         Ok(Err(e)) => {
             tracing::error!(error = %e, "cannot read the token file");
             Err((StatusCode::SERVICE_UNAVAILABLE, "the server cannot check tokens now"))
@@ -80,12 +86,18 @@ async fn match_files(
     token(&server, &headers).await?;
     check_batch(request.files.len())?;
     let blobs = move || request.files.iter().map(|file| match_file(&server, file)).collect();
-    let blobs = tokio::task::spawn_blocking(blobs).await.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "failed"))?;
+    let blobs = tokio::task::spawn_blocking(blobs)
+        .await
+        .map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "failed"))?;
     Ok(Json(MatchReply { blobs }))
 }
 
 fn check_batch(files: usize) -> Result<(), Refusal> {
-    if files > MAX_BATCH { Err((StatusCode::PAYLOAD_TOO_LARGE, "too many files in one request")) } else { Ok(()) }
+    if files > MAX_BATCH {
+        Err((StatusCode::PAYLOAD_TOO_LARGE, "too many files in one request"))
+    } else {
+        Ok(())
+    }
 }
 
 /// A tree may be one repository or hold several, each under its name.
@@ -101,14 +113,18 @@ fn match_file(server: &Server, file: &TreeFile) -> Option<BlobId> {
 }
 
 /// What is known of local files: for `manyhands verify`.
-async fn lookup(State(server): State<Arc<Server>>, Json(request): Json<LookupRequest>) -> Result<Json<LookupReply>, Refusal> {
+async fn lookup(
+    State(server): State<Arc<Server>>,
+    Json(request): Json<LookupRequest>,
+) -> Result<Json<LookupReply>, Refusal> {
     check_batch(request.files.len())?;
     // One scan of the catalog at a time: anyone may ask.
     let Ok(_only) = server.lookups.clone().acquire_owned().await else {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
     };
     let scan = move || look_up(&server, &request.files);
-    let files = tokio::task::spawn_blocking(scan).await.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "failed"))?;
+    let files =
+        tokio::task::spawn_blocking(scan).await.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "failed"))?;
     Ok(Json(LookupReply { files }))
 }
 
@@ -126,7 +142,11 @@ fn look_up(server: &Server, files: &[LocalFile]) -> Vec<Verdict> {
                         *verdict = Verdict::Good { path: full() };
                     }
                 } else if *verdict == Verdict::Unknown && is_name(&file.name, name) {
-                    *verdict = Verdict::Differs { path: full(), expected: expected.digest.to_string(), size: expected.size };
+                    *verdict = Verdict::Differs {
+                        path: full(),
+                        expected: expected.digest.to_string(),
+                        size: expected.size,
+                    };
                 }
             }
         }

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
-use super::{metadata, package, unnamed};
+use super::{hints, metadata, package, unnamed};
 use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::io::body::Body;
@@ -40,7 +40,12 @@ impl Asked {
 }
 
 /// Answers one request and logs it.
-pub async fn handle(server: Arc<Server>, control: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+pub async fn handle(
+    server: Arc<Server>,
+    control: axum::Router,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Response<Body> {
     server.traffic.requests.fetch_add(1, Relaxed);
     let logged = server.access.as_ref().map(|_| Logged::of(&request, peer));
     let response = route(&server, control, request, peer).await;
@@ -50,7 +55,12 @@ pub async fn handle(server: Arc<Server>, control: axum::Router, request: Request
     response
 }
 
-async fn route(server: &Arc<Server>, control: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+async fn route(
+    server: &Arc<Server>,
+    control: axum::Router,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Response<Body> {
     let path = request.uri().path();
     if path.starts_with("/_mh/") {
         return control_api(control, request, peer).await;
@@ -68,16 +78,20 @@ async fn route(server: &Arc<Server>, control: axum::Router, request: Request<Inc
     let direct_path = path.strip_prefix("/direct/");
     let rest = direct_path.unwrap_or_else(|| path.trim_start_matches('/'));
     let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut asked =
-        Asked { method: parts.method.clone(), headers: parts.headers.clone(), direct: direct_path.is_some(), kind: Kind::Package };
+    let mut asked = Asked {
+        method: parts.method.clone(),
+        headers: parts.headers.clone(),
+        direct: direct_path.is_some(),
+        kind: Kind::Package,
+    };
     if name == "_blob" {
         asked.kind = package::kind_of(server, &asked.headers);
         return by_hash(server, rest, &asked).await;
     }
     match server.repo(name) {
         Some(repo) if !rest.is_empty() => in_repo(server, repo, rest, &asked).await,
-        Some(repo) => plain(StatusCode::OK, repo.config.client_hint(&server.config.shown_url())),
-        None if name.is_empty() && rest.is_empty() => index(server),
+        Some(repo) => plain(StatusCode::OK, hints::of_repo(repo, &own_url(server, &asked)).join("\n")),
+        None if name.is_empty() && rest.is_empty() => index(server, &asked),
         None => plain(StatusCode::NOT_FOUND, "no such repository"),
     }
 }
@@ -108,7 +122,8 @@ async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Bo
     };
     let all = server.db.digests(id).ok().flatten();
     let mut digests = vec![id.digest()];
-    digests.extend(all.iter().flat_map(|all| crate::model::Algorithm::ALL.map(|algorithm| all.get(algorithm))));
+    digests
+        .extend(all.iter().flat_map(|all| crate::model::Algorithm::ALL.map(|algorithm| all.get(algorithm))));
     for repo in &server.repos {
         let found = {
             let snapshot = repo.snapshot();
@@ -122,11 +137,20 @@ async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Bo
     plain(StatusCode::NOT_FOUND, "no repository names this blob")
 }
 
-fn index(server: &Server) -> Response<Body> {
-    let url = server.config.shown_url();
+/// This server as the client calls it.
+fn own_url(server: &Server, asked: &Asked) -> String {
+    let host = asked.header(header::HOST).map(|host| format!("http://{host}"));
+    server.config.public_url.clone().or(host).unwrap_or_else(|| server.config.shown_url())
+}
+
+fn index(server: &Server, asked: &Asked) -> Response<Body> {
+    let url = own_url(server, asked);
     let mut text = String::from("manyhands package mirror\n");
     for repo in &server.repos {
-        text.push_str(&format!("\n/{}/  {}", repo.config.name, repo.config.client_hint(&url)));
+        text.push_str(&format!("\n/{}/  {}\n", repo.config.name, repo.config.profile.description));
+        for hint in hints::of_repo(repo, &url) {
+            text.push_str(&format!("    {hint}\n"));
+        }
     }
     plain(StatusCode::OK, text)
 }
@@ -155,7 +179,8 @@ struct Logged {
 
 impl Logged {
     fn of(request: &Request<Incoming>, peer: SocketAddr) -> Self {
-        let text = |name| request.headers().get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let text =
+            |name| request.headers().get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
         Self {
             client: peer.ip().to_canonical(),
             method: request.method().clone(),
@@ -166,7 +191,8 @@ impl Logged {
     }
 
     fn line(&self, response: &Response<Body>) -> String {
-        let length = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let length =
+            response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         let mut line = String::with_capacity(200);
         Line {
             client: self.client,

@@ -21,7 +21,12 @@ use crate::model::{Expected, RepoPath};
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Answers if the path is metadata of a unit, known or now found; `None` if it is something else.
-pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &Asked) -> Option<Response<Body>> {
+pub async fn answer(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    asked: &Asked,
+) -> Option<Response<Body>> {
     let root_of = UnitKey::of_root(path, &repo.config.profile);
     match &root_of {
         Some(key) => look(server, repo, key, path).await,
@@ -34,7 +39,9 @@ pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &
         Found::Member { unit, path: canonical, expected } => {
             Some(member_response(server, repo, path, &unit, &canonical, expected, asked).await)
         }
-        Found::Package(_) | Found::Nothing if root_of.is_some() && repo.tree().is_none() => Some(outage(repo, root_of)),
+        Found::Package(_) | Found::Nothing if root_of.is_some() && repo.tree().is_none() => {
+            Some(outage(repo, root_of))
+        }
         Found::Package(expected) => Some(super::package::answer(server, repo, path, expected, asked).await),
         Found::Nothing => None,
     }
@@ -52,7 +59,9 @@ impl Found {
     fn of(repo: &Repo, path: &RepoPath) -> Self {
         match repo.snapshot().resolve(path) {
             Named::Root { root } => Self::Root(root.clone()),
-            Named::Member { unit, path, expected } => Self::Member { unit: unit.clone(), path: path.clone(), expected },
+            Named::Member { unit, path, expected } => {
+                Self::Member { unit: unit.clone(), path: path.clone(), expected }
+            }
             Named::Package { expected } => Self::Package(expected),
             Named::Unlisted { .. } | Named::Unknown => Self::Nothing,
         }
@@ -97,15 +106,17 @@ async fn find_unit(server: &Arc<Server>, repo: &Repo, path: &RepoPath) {
 fn outage(repo: &Repo, key: Option<UnitKey>) -> Response<Body> {
     let problem = key.and_then(|key| repo.unit_state(&key).problem);
     match problem {
-        Some(problem) if !problem.ends_with("is not at the origin") => {
-            plain(StatusCode::BAD_GATEWAY, "the upstream failed and there is no earlier generation; try again")
-        }
+        Some(problem) if !problem.ends_with("is not at the origin") => plain(
+            StatusCode::BAD_GATEWAY,
+            "the upstream failed and there is no earlier generation; try again",
+        ),
         _ => plain(StatusCode::NOT_FOUND, "the origin has no such file"),
     }
 }
 
 fn root_response(server: &Server, path: &RepoPath, root: Root, asked: &Asked) -> Response<Body> {
-    let what = Representation { blob: root.blob, file_name: path.file_name(), digests: None, must_revalidate: true };
+    let what =
+        Representation { blob: root.blob, file_name: path.file_name(), digests: None, must_revalidate: true };
     respond(&asked.method, &asked.headers, &what, |part| {
         let bytes = root.bytes.slice(part.start as usize..part.end as usize);
         server.traffic.count(Kind::Metadata, Body::full(bytes))
@@ -139,7 +150,10 @@ async fn member_response(
     };
     debug_assert_eq!(size, blob.size);
     let is_by_hash = asked_path != path;
-    let what = Representation { blob, file_name: path.file_name(), digests: None, must_revalidate: !is_by_hash };
+    let what =
+        Representation { blob, file_name: path.file_name(), digests: None, must_revalidate: !is_by_hash };
     let (traffic, file) = (server.traffic.clone(), Arc::new(file));
-    respond(&asked.method, &asked.headers, &what, move |part| traffic.count(Kind::Metadata, Body::file(file, part, None)))
+    respond(&asked.method, &asked.headers, &what, move |part| {
+        traffic.count(Kind::Metadata, Body::file(file, part, None))
+    })
 }

@@ -6,7 +6,9 @@
 
 mod access;
 mod admin;
+mod aliases;
 mod control;
+mod hints;
 mod http;
 mod metadata;
 mod origin;
@@ -85,15 +87,18 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>) -> anyhow::Result<Serv
     let dir = config.state_dir.clone();
     let named = |what: &str| format!("cannot open {} in state_dir {}", what, dir.display());
     fs::create_dir_all(&dir).with_context(|| format!("cannot create state_dir {}", dir.display()))?;
-    let db = Db::open(&dir.join("manyhands.redb")).with_context(|| {
-        format!("{}; is another server using it?", named("the database"))
-    })?;
+    let db = Db::open(&dir.join("manyhands.redb"))
+        .with_context(|| format!("{}; is another server using it?", named("the database")))?;
     let db = Arc::new(db);
-    let cache = BlobStore::open(&dir.join("cache"), config.cache_max_size.0).with_context(|| named("the cache"))?;
-    let metadata = BlobStore::open(&dir.join("metadata"), METADATA_MAX).with_context(|| named("the metadata"))?;
+    let cache =
+        BlobStore::open(&dir.join("cache"), config.cache_max_size.0).with_context(|| named("the cache"))?;
+    let metadata =
+        BlobStore::open(&dir.join("metadata"), METADATA_MAX).with_context(|| named("the metadata"))?;
     let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
     let access = match &config.access_log {
-        Some(path) => Some(AccessLog::open(path).with_context(|| format!("cannot open access_log {}", path.display()))?),
+        Some(path) => Some(
+            AccessLog::open(path).with_context(|| format!("cannot open access_log {}", path.display()))?,
+        ),
         None => None,
     };
     for repo in &config.repos {
@@ -171,8 +176,10 @@ fn announce(server: &Server, addresses: &str, admin: &str) {
             Origin::Tree(tree) => tree.display().to_string(),
             Origin::Upstream(urls) => urls.join(", "),
         };
-        let hint = repo.config.client_hint(&url);
-        tracing::info!(repo = repo.config.name, distro = repo.config.distro, origin, "serving; {hint}");
+        tracing::info!(repo = repo.config.name, distro = repo.config.distro, origin, "serving");
+        for hint in hints::of_repo(repo, &url) {
+            tracing::info!("  {hint}");
+        }
     }
     let has_token = server.tokens.list().is_ok_and(|tokens| tokens.iter().any(|t| t.revoked_secs.is_none()));
     if !has_token {

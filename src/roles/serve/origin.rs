@@ -53,12 +53,18 @@ pub fn open_in_tree(tree: &Path, path: &RepoPath) -> Option<TreeFile> {
 /// Where to fetch a path from: by hash first where the archive offers it, at each upstream in turn.
 pub fn source(upstreams: &[String], path: &RepoPath, by_hash: Option<&RepoPath>) -> Source {
     let paths = || by_hash.into_iter().chain([path]);
-    let urls = upstreams.iter().flat_map(|base| paths().map(move |p| format!("{base}/{}", p.to_url()))).collect();
+    let urls =
+        upstreams.iter().flat_map(|base| paths().map(move |p| format!("{base}/{}", p.to_url()))).collect();
     Source { urls, headers: HeaderMap::new() }
 }
 
 /// A root file; `None` if the origin does not have it.
-pub async fn read_root(origin: &Origin, upstream: &Upstream, base: usize, path: &RepoPath) -> Result<Option<Bytes>, OriginError> {
+pub async fn read_root(
+    origin: &Origin,
+    upstream: &Upstream,
+    base: usize,
+    path: &RepoPath,
+) -> Result<Option<Bytes>, OriginError> {
     match origin {
         Origin::Tree(tree) => {
             let (tree, path) = (tree.clone(), path.clone());

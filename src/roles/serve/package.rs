@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
+use super::aliases;
 use super::http::Asked;
 use super::origin;
 use super::repo::Repo;
@@ -18,7 +19,6 @@ use crate::formats::ticket::{self, Ticket};
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::fetch::{Content, FetchError, Flight};
-use crate::io::hasher;
 use crate::io::respond::{self, Representation, plain};
 use crate::model::{Algorithm, Blob, BlobId, Digest, Digests, Expected, RepoPath, encode_path};
 
@@ -27,7 +27,8 @@ pub fn kind_of(server: &Server, headers: &HeaderMap) -> Kind {
     let signed = || {
         let (id, path) = headers.get(SYNC_HEADER)?.to_str().ok()?.split_once(' ')?;
         let ticket = Ticket::parse(path)?;
-        let node = server.policy(|policy| policy.tracker().nodes().find(|(_, n)| n.id.as_str() == id).map(|(no, _)| no))?;
+        let node = server
+            .policy(|policy| policy.tracker().nodes().find(|(_, n)| n.id.as_str() == id).map(|(no, _)| no))?;
         let is_valid = !ticket.is_expired(clock::now().as_secs()) && server.key(node)?.verifies(&ticket, 0);
         is_valid.then_some(())
     };
@@ -35,10 +36,16 @@ pub fn kind_of(server: &Server, headers: &HeaderMap) -> Kind {
 }
 
 /// Answers a request for a package of the snapshot.
-pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, expected: Expected, asked: &Asked) -> Response<Body> {
+pub async fn answer(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    expected: Expected,
+    asked: &Asked,
+) -> Response<Body> {
     let blob = known_blob(server, &expected);
     if let (Some(blob), false) = (blob, asked.direct)
-        && let Some(response) = redirect(server, path, blob, asked)
+        && let Some(response) = redirect(server, repo, path, blob, asked)
     {
         return response;
     }
@@ -53,12 +60,19 @@ fn known_blob(server: &Server, expected: &Expected) -> Option<Blob> {
     Some(Blob { id: server.packages.resolve(expected)?, size: expected.size? })
 }
 
-fn redirect(server: &Server, path: &RepoPath, blob: Blob, asked: &Asked) -> Option<Response<Body>> {
+fn redirect(
+    server: &Server,
+    repo: &Repo,
+    path: &RepoPath,
+    blob: Blob,
+    asked: &Asked,
+) -> Option<Response<Body>> {
     let len = match asked.method {
         Method::GET => range::requested_len(asked.header(header::RANGE), blob.size),
         _ => 0,
     };
-    let Choice::Volunteer { base_url, key } = server.choose(blob, len, path.as_str()) else {
+    let Choice::Volunteer { base_url, key } = server.choose(blob, len, &repo.config.name, path.as_str())
+    else {
         return None;
     };
     let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
@@ -70,25 +84,35 @@ fn redirect(server: &Server, path: &RepoPath, blob: Blob, asked: &Asked) -> Opti
     Some(response)
 }
 
-async fn serve(server: &Arc<Server>, repo: &Repo, path: &RepoPath, expected: Expected, asked: &Asked) -> Response<Body> {
+async fn serve(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    expected: Expected,
+    asked: &Asked,
+) -> Response<Body> {
     if let Some(content) = server.packages.held(&expected) {
         return content_response(server, path, expected, content, asked).await;
     }
     match &repo.config.origin {
         Origin::Tree(_) => from_tree(server, repo, path, expected, asked).await,
-        Origin::Upstream(bases) => {
-            match server.packages.get(expected, origin::source(bases, path, None)) {
-                Ok(content) => content_response(server, path, expected, content, asked).await,
-                Err(e) => {
-                    tracing::warn!(path = path.as_str(), error = %e, "passing through without keeping");
-                    unnamed::pass_through(server, repo, path, asked, asked.kind).await
-                }
+        Origin::Upstream(bases) => match server.packages.get(expected, origin::source(bases, path, None)) {
+            Ok(content) => content_response(server, path, expected, content, asked).await,
+            Err(e) => {
+                tracing::warn!(path = path.as_str(), error = %e, "passing through without keeping");
+                unnamed::pass_through(server, repo, path, asked, asked.kind).await
             }
-        }
+        },
     }
 }
 
-async fn content_response(server: &Arc<Server>, path: &RepoPath, expected: Expected, content: Content, asked: &Asked) -> Response<Body> {
+async fn content_response(
+    server: &Arc<Server>,
+    path: &RepoPath,
+    expected: Expected,
+    content: Content,
+    asked: &Asked,
+) -> Response<Body> {
     match content {
         Content::Held { file, blob } => {
             let what = representation(server, path, blob);
@@ -101,7 +125,13 @@ async fn content_response(server: &Arc<Server>, path: &RepoPath, expected: Expec
     }
 }
 
-async fn arriving(server: &Arc<Server>, path: &RepoPath, expected: Expected, mut flight: Flight, asked: &Asked) -> Response<Body> {
+async fn arriving(
+    server: &Arc<Server>,
+    path: &RepoPath,
+    expected: Expected,
+    mut flight: Flight,
+    asked: &Asked,
+) -> Response<Body> {
     let size = match flight.size().await {
         Ok(size) => size,
         Err(e) => return fetch_failed(&e),
@@ -128,26 +158,42 @@ fn representation<'a>(server: &Server, path: &'a RepoPath, blob: Blob) -> Repres
 pub fn fetch_failed(error: &FetchError) -> Response<Body> {
     match error {
         FetchError::NotFound => plain(StatusCode::NOT_FOUND, "no upstream has this file"),
-        FetchError::Upstream(_) | FetchError::Wrong { .. } => plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again"),
-        FetchError::Store(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the server cannot take this file now; try again"),
+        FetchError::Upstream(_) | FetchError::Wrong { .. } => {
+            plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again")
+        }
+        FetchError::Store(_) => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the server cannot take this file now; try again")
+        }
     }
 }
 
-async fn from_tree(server: &Arc<Server>, repo: &Repo, path: &RepoPath, expected: Expected, asked: &Asked) -> Response<Body> {
+async fn from_tree(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    expected: Expected,
+    asked: &Asked,
+) -> Response<Body> {
     let Some(found) = unnamed::open_tree_file(repo, path).await else {
         return plain(StatusCode::NOT_FOUND, "the tree does not have this file");
     };
     if expected.size.is_some_and(|size| size != found.size) {
-        tracing::warn!(path = path.as_str(), size = found.size, "the tree's file has not the size that its metadata says");
+        tracing::warn!(
+            path = path.as_str(),
+            size = found.size,
+            "the tree's file has not the size that its metadata says"
+        );
         return plain(StatusCode::SERVICE_UNAVAILABLE, "the tree is being changed; try again");
     }
     let blob = Blob { id: tree_identity(server, &expected), size: found.size };
     if server.packages.resolve(&expected).is_none() {
-        hash_later(server, found.path, path, expected);
+        aliases::learn_one(server, found.path, path, expected);
     }
     let what = representation(server, path, blob);
     let (file, traffic, kind) = (Arc::new(found.file), server.traffic.clone(), asked.kind);
-    respond::respond(&asked.method, &asked.headers, &what, move |part| traffic.count(kind, Body::file(file, part, None)))
+    respond::respond(&asked.method, &asked.headers, &what, move |part| {
+        traffic.count(kind, Body::file(file, part, None))
+    })
 }
 
 /// The blob, or until its bytes were hashed something that changes when they do.
@@ -159,31 +205,13 @@ fn tree_identity(server: &Server, expected: &Expected) -> BlobId {
     })
 }
 
-/// Learns what blob a tree file is whose metadata gives no SHA-256, and then has copies made.
-fn hash_later(server: &Arc<Server>, file: std::path::PathBuf, path: &RepoPath, expected: Expected) {
-    let mut once = [0; 32];
-    let digest = expected.digest.as_bytes();
-    once[..digest.len().min(32)].copy_from_slice(&digest[..digest.len().min(32)]);
-    let entry = server.hashing.entry(BlobId(once)).or_insert(());
-    if !entry.is_fresh() {
-        return;
-    }
-    let (server, path) = (server.clone(), path.clone());
-    tokio::task::spawn_blocking(move || match hash_file(&server, &file, &expected) {
-        Ok((digests, size)) => server.place(Blob { id: BlobId(digests.sha256), size }, path.as_str()),
-        Err(e) => tracing::warn!(file = %file.display(), error = %e, "the tree's file is not what its metadata says"),
-    });
-}
-
-fn hash_file(server: &Server, file: &std::path::Path, expected: &Expected) -> anyhow::Result<(Digests, u64)> {
-    let (digests, size) = hasher::hash(std::fs::File::open(file)?)?;
-    anyhow::ensure!(digests.matches(&expected.digest), "its digest is {}", digests.get(expected.digest.algorithm()));
-    server.db.put_digests(&digests)?;
-    Ok((digests, size))
-}
-
 /// `PATH.sha256` and its kind, for packages whose origin has no such file itself.
-pub async fn manifest(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &Asked) -> Option<Response<Body>> {
+pub async fn manifest(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    asked: &Asked,
+) -> Option<Response<Body>> {
     let (stem, suffix) = path.as_str().rsplit_once('.')?;
     let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == suffix)?;
     let expected = repo.snapshot().package(stem)?;
@@ -196,7 +224,8 @@ pub async fn manifest(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked:
             let text = respond::manifest(&digests, algorithm, package.file_name());
             let bytes = bytes::Bytes::from(text);
             let blob = crate::catalog::Root::new(bytes.clone()).blob;
-            let what = Representation { blob, file_name: path.file_name(), digests: None, must_revalidate: true };
+            let what =
+                Representation { blob, file_name: path.file_name(), digests: None, must_revalidate: true };
             let traffic = server.traffic.clone();
             respond::respond(&asked.method, &asked.headers, &what, move |part| {
                 traffic.count(Kind::Metadata, Body::full(bytes.slice(part.start as usize..part.end as usize)))
@@ -207,7 +236,12 @@ pub async fn manifest(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked:
 }
 
 /// All digests of a package: remembered, or from its bytes.
-async fn digests(server: &Arc<Server>, repo: &Repo, path: &RepoPath, expected: Expected) -> Result<Digests, FetchError> {
+async fn digests(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    expected: Expected,
+) -> Result<Digests, FetchError> {
     let remembered = |id: BlobId| server.db.digests(id).ok().flatten();
     if let Some(digests) = server.packages.resolve(&expected).and_then(remembered) {
         return Ok(digests);
@@ -219,8 +253,11 @@ async fn digests(server: &Arc<Server>, repo: &Repo, path: &RepoPath, expected: E
     let found = unnamed::open_tree_file(repo, path).await.ok_or(FetchError::NotFound)?;
     let server = server.clone();
     let hash = move || {
-        let wrong = |e: anyhow::Error| FetchError::Wrong { url: found.path.display().to_string(), problem: e.to_string() };
-        hash_file(&server, &found.path, &expected).map(|(digests, _)| digests).map_err(wrong)
+        let wrong = |e: anyhow::Error| FetchError::Wrong {
+            url: found.path.display().to_string(),
+            problem: e.to_string(),
+        };
+        aliases::hash_file(&server, &found.path, &expected).map(|(digests, _)| digests).map_err(wrong)
     };
     tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }

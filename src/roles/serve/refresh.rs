@@ -9,10 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::aliases;
 use super::origin::{self, OriginError};
 use super::repo::Repo;
 use super::server::Server;
-use crate::catalog::{CatalogStats, Draft, IngestError, RootFile, Step, Unit, UnitKey, UnitKind, by_hash_path};
+use crate::catalog::{
+    CatalogStats, Draft, IngestError, RootFile, Step, Unit, UnitKey, UnitKind, by_hash_path,
+};
 use crate::config::Origin;
 use crate::io::clock;
 use crate::io::fetch::{Content, FetchError};
@@ -50,7 +53,12 @@ struct Record {
 }
 
 /// Looks at the origin unless that was done within `max_age`. Concurrent calls for one unit share a look.
-pub async fn refresh(server: &Arc<Server>, repo: &Repo, key: &UnitKey, max_age: Duration) -> Result<(), RefreshError> {
+pub async fn refresh(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    max_age: Duration,
+) -> Result<(), RefreshError> {
     let lock = repo.with_unit(key, |state| state.refreshing.clone());
     let _held = lock.lock().await;
     let state = repo.unit_state(key);
@@ -85,7 +93,12 @@ pub async fn learn(server: &Arc<Server>, repo: &Repo, unit: &Arc<Unit>, stem: &s
     }
 }
 
-async fn look(server: &Arc<Server>, repo: &Repo, key: &UnitKey, current: Option<&Arc<Unit>>) -> Result<(), RefreshError> {
+async fn look(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    current: Option<&Arc<Unit>>,
+) -> Result<(), RefreshError> {
     let mut attempt = 0;
     loop {
         let base = attempt as usize % repo.upstreams().len().max(1);
@@ -129,7 +142,12 @@ async fn look_once(
     Ok(())
 }
 
-async fn fetch_roots(server: &Server, repo: &Repo, key: &UnitKey, base: usize) -> Result<Vec<RootFile>, RefreshError> {
+async fn fetch_roots(
+    server: &Server,
+    repo: &Repo,
+    key: &UnitKey,
+    base: usize,
+) -> Result<Vec<RootFile>, RefreshError> {
     let mut roots = Vec::new();
     for (path, must_exist) in root_paths(repo, key) {
         let read = origin::read_root(&repo.config.origin, &server.upstream, base, &path).await?;
@@ -172,11 +190,13 @@ async fn complete(
         let (path, blob) = fetch_step(server, repo, &step, draft.has_by_hash()).await?;
         let store = server.metadata.store.clone();
         let read = move || {
-            let bytes = read_blob(&store, blob).ok_or_else(|| RefreshError::Internal(format!("{path} is gone")))?;
+            let bytes =
+                read_blob(&store, blob).ok_or_else(|| RefreshError::Internal(format!("{path} is gone")))?;
             draft.read(&step.stem, &path, &bytes)?;
             Ok::<_, RefreshError>(draft)
         };
-        draft = tokio::task::spawn_blocking(read).await.map_err(|e| RefreshError::Internal(e.to_string()))??;
+        draft =
+            tokio::task::spawn_blocking(read).await.map_err(|e| RefreshError::Internal(e.to_string()))??;
     }
     let finish = move || draft.finish(generation);
     tokio::task::spawn_blocking(finish).await.map_err(|e| RefreshError::Internal(e.to_string()))
@@ -191,7 +211,12 @@ fn read_blob(store: &crate::io::store::BlobStore, blob: Blob) -> Option<Vec<u8>>
 }
 
 /// The first of a family's members that can be had.
-async fn fetch_step(server: &Arc<Server>, repo: &Repo, step: &Step, by_hash: bool) -> Result<(RepoPath, Blob), RefreshError> {
+async fn fetch_step(
+    server: &Arc<Server>,
+    repo: &Repo,
+    step: &Step,
+    by_hash: bool,
+) -> Result<(RepoPath, Blob), RefreshError> {
     let mut last = None;
     // What is held already comes first: a client has just asked for it, or a restart finds it.
     let (held, others): (Vec<_>, Vec<_>) =
@@ -200,7 +225,9 @@ async fn fetch_step(server: &Arc<Server>, repo: &Repo, step: &Step, by_hash: boo
         match fetch_member(server, repo, path, *expected, by_hash).await {
             Ok(blob) => return Ok((path.clone(), blob)),
             // The best choice's error says most, unless it was only that the file does not exist.
-            Err(e) if last.is_none() || matches!(last, Some((_, FetchError::NotFound))) => last = Some((path, e)),
+            Err(e) if last.is_none() || matches!(last, Some((_, FetchError::NotFound))) => {
+                last = Some((path, e))
+            }
             Err(_) => {}
         }
     }
@@ -236,7 +263,9 @@ pub async fn fetch_member(
                 };
                 fetcher.ingest_file(expected, &found.path).map(|committed| committed.blob).map_err(wrong)
             };
-            tokio::task::spawn_blocking(ingest).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
+            tokio::task::spawn_blocking(ingest)
+                .await
+                .unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
         }
     }
 }
@@ -248,9 +277,17 @@ fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) {
         let first = unit.first_skipped.as_deref().unwrap_or("");
         tracing::warn!(repo = name, unit = %key, skipped = unit.skipped, first, "unusable entries in the metadata");
     }
-    repo.adopt(Arc::new(unit), clock::now());
-    let server = server.clone();
-    tokio::task::spawn_blocking(move || count(&server));
+    let unit = Arc::new(unit);
+    repo.adopt(unit.clone(), clock::now());
+    let (server, name) = (server.clone(), name.to_owned());
+    tokio::task::spawn_blocking(move || {
+        count(&server);
+        let hashed = server.repo(&name).map_or(0, |repo| aliases::learn_all(&server, repo, &unit));
+        if hashed > 0 {
+            tracing::info!(repo = name, unit = %unit.key, hashed, "read files whose metadata gives no SHA-256");
+            count(&server);
+        }
+    });
 }
 
 /// Counts names and blobs again, for the status.
@@ -280,7 +317,11 @@ fn remember(server: &Server, repo: &Repo, unit: &Unit) -> Result<(), RefreshErro
         repo: repo.config.name.clone(),
         key: unit.key.clone(),
         generation: unit.generation,
-        roots: unit.roots.iter().map(|(path, root)| (path.to_string(), root.blob.id, root.blob.size)).collect(),
+        roots: unit
+            .roots
+            .iter()
+            .map(|(path, root)| (path.to_string(), root.blob.id, root.blob.size))
+            .collect(),
         learned: repo.unit_state(&unit.key).learned.into_iter().collect(),
     };
     let name = format!("{} {:?} {}", record.repo, record.key.kind, record.key.dir);
@@ -297,7 +338,9 @@ pub async fn restore(server: &Arc<Server>) {
         let (unit, generation) = (record.key.clone(), record.generation);
         match restore_one(server, repo, record).await {
             Ok(()) => tracing::debug!(repo = repo.config.name, %unit, generation, "restored"),
-            Err(e) => tracing::warn!(record = name, error = %e, "not restored; it will be read from the origin"),
+            Err(e) => {
+                tracing::warn!(record = name, error = %e, "not restored; it will be read from the origin")
+            }
         }
     }
 }
@@ -331,13 +374,16 @@ pub async fn warm_up(server: &Arc<Server>, repo: &Repo) {
         let (tree, profile) = (tree.clone(), config.profile.clone());
         let find = move || {
             let roots = origin::find_roots(&tree, |path| UnitKey::of_root(path, &profile).is_some());
-            let mut keys: Vec<UnitKey> = roots.iter().filter_map(|path| UnitKey::of_root(path, &profile)).collect();
+            let mut keys: Vec<UnitKey> =
+                roots.iter().filter_map(|path| UnitKey::of_root(path, &profile)).collect();
             keys.dedup();
             keys
         };
         keys = tokio::task::spawn_blocking(find).await.unwrap_or_default();
     } else {
-        keys.extend(config.profile.suites.iter().map(|suite| UnitKey::of_suite(suite, config.profile.layout)));
+        keys.extend(
+            config.profile.suites.iter().map(|suite| UnitKey::of_suite(suite, config.profile.layout)),
+        );
         keys.extend(repo.snapshot().units().map(|unit| unit.key.clone()));
     }
     keys.sort();

@@ -21,7 +21,7 @@ use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
 use crate::io::tokens::TokenFile;
 use crate::io::upstream::Upstream;
-use crate::model::{Blob, BlobId, Size, Time};
+use crate::model::{Blob, Digest, Size, Time};
 use crate::policy::{Decision, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
@@ -48,7 +48,7 @@ pub struct Server {
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
     /// Tree files being hashed or found to be wrong, so that each is read once.
-    pub hashing: Cache<BlobId, ()>,
+    pub hashing: Cache<Digest, ()>,
     /// Scans of the whole catalog under way: one.
     pub lookups: Arc<tokio::sync::Semaphore>,
     chooser: Mutex<Chooser>,
@@ -73,7 +73,10 @@ struct Outbox {
 #[derive(Debug)]
 pub enum Choice {
     /// Redirect to this base URL, signing with this key.
-    Volunteer { base_url: Arc<str>, key: Key },
+    Volunteer {
+        base_url: Arc<str>,
+        key: Key,
+    },
     Origin,
 }
 
@@ -137,8 +140,8 @@ impl Server {
         self.chooser().keys.get(&node).cloned()
     }
 
-    /// Decides who answers, and has missing copies made. `path` is for the log.
-    pub fn choose(&self, blob: Blob, len: u64, path: &str) -> Choice {
+    /// Decides who answers, and has missing copies made. `repo` and `path` are for the log.
+    pub fn choose(&self, blob: Blob, len: u64, repo: &str, path: &str) -> Choice {
         let now = clock::now();
         let request = Request { blob, len, origin_load: self.traffic.load(self.config.uplink) };
         let mut chooser = self.chooser();
@@ -148,14 +151,14 @@ impl Server {
             Decision::Volunteer { node, candidates, cost_micros } => {
                 let chosen = policy.tracker().node(node);
                 tracing::debug!(
-                    path, volunteer = %chosen.id, candidates, cost_ms = cost_micros / 1000,
+                    repo, path, volunteer = %chosen.id, candidates, cost_ms = cost_micros / 1000,
                     in_flight = chosen.in_flight(), "redirect"
                 );
                 let base_url = chosen.base_url.clone();
                 keys.get(&node).map_or(Choice::Origin, |key| Choice::Volunteer { base_url, key: key.clone() })
             }
             Decision::Origin(reason) => {
-                tracing::debug!(path, reason = reason.name(), "served here");
+                tracing::debug!(repo, path, reason = reason.name(), "served here");
                 Choice::Origin
             }
         };

@@ -79,9 +79,10 @@ async fn hello(socket: &mut WebSocket) -> Result<Hello, String> {
     };
     match serde_json::from_str(&text) {
         Ok(ToServer::Hello(hello)) if hello.protocol == PROTOCOL => Ok(hello),
-        Ok(ToServer::Hello(hello)) => {
-            Err(format!("protocol {} is spoken here, not {}: install the same version on both sides", PROTOCOL, hello.protocol))
-        }
+        Ok(ToServer::Hello(hello)) => Err(format!(
+            "protocol {} is spoken here, not {}: install the same version on both sides",
+            PROTOCOL, hello.protocol
+        )),
         Ok(_) => Err("the first message must be a hello".to_owned()),
         Err(e) => Err(format!("not a hello: {e}")),
     }
@@ -99,7 +100,8 @@ async fn join(
         let enrol = move || enrol(&server, &id, &token);
         tokio::task::spawn_blocking(enrol).await.map_err(|e| e.to_string())??
     };
-    let joined = Joined { id: hello.id, base_url: base_url.into(), donate: hello.donate, max_size: hello.max_size };
+    let joined =
+        Joined { id: hello.id, base_url: base_url.into(), donate: hello.donate, max_size: hello.max_size };
     let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
     server.set_key(node, Key::new(&key.0));
     let (sender, orders) = mpsc::channel(OUTBOX);
@@ -119,7 +121,9 @@ fn base_url(hello: &Hello, peer: SocketAddr) -> Result<String, String> {
     };
     let is_plain = advertised.len() <= 255 && advertised.bytes().all(|c| c.is_ascii_graphic());
     match advertised.parse::<http::Uri>() {
-        Ok(uri) if is_plain && matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() => {
+        Ok(uri)
+            if is_plain && matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() =>
+        {
             Ok(advertised.trim_end_matches('/').to_owned())
         }
         _ => Err(format!("advertise {advertised:?} is no http or https URL")),
@@ -133,9 +137,12 @@ fn enrol(server: &Server, id: &str, token: &Token) -> Result<BlobId, String> {
     let record = server.db.record(RECORD, id).map_err(|e| broken(&e))?;
     if let Some(known) = record.and_then(|json| serde_json::from_slice::<Enrolment>(&json).ok()) {
         let tokens = server.tokens.list().map_err(|e| broken(&e))?;
-        let is_taken = known.token != token.id && tokens.iter().any(|t| t.id == known.token && t.revoked_secs.is_none());
+        let is_taken =
+            known.token != token.id && tokens.iter().any(|t| t.id == known.token && t.revoked_secs.is_none());
         if is_taken {
-            return Err(format!("the name {id} belongs to a volunteer with another token: choose another id"));
+            return Err(format!(
+                "the name {id} belongs to a volunteer with another token: choose another id"
+            ));
         }
         if known.token == token.id
             && let Ok(key) = known.key.parse()
@@ -152,7 +159,12 @@ fn enrol(server: &Server, id: &str, token: &Token) -> Result<BlobId, String> {
 }
 
 /// Moves messages until one side ends; says why.
-async fn serve(server: &Arc<Server>, session: &Session, socket: &mut WebSocket, mut orders: mpsc::Receiver<ToVolunteer>) -> String {
+async fn serve(
+    server: &Arc<Server>,
+    session: &Session,
+    socket: &mut WebSocket,
+    mut orders: mpsc::Receiver<ToVolunteer>,
+) -> String {
     let silence = Params::default().dead_after;
     let mut recheck = tokio::time::interval(RECHECK);
     loop {
@@ -192,10 +204,13 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
         Message::Binary(bytes) => {
             let (change, blobs) = decode_holdings(bytes).ok_or("sent holdings that cannot be read")?;
             let blobs: Vec<BlobId> = blobs.collect();
-            server.policy(|policy| policy.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, now));
+            server
+                .policy(|policy| policy.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, now));
             Ok(())
         }
-        Message::Text(text) => match serde_json::from_str(text).map_err(|e| format!("sent what cannot be read: {e}"))? {
+        Message::Text(text) => match serde_json::from_str(text)
+            .map_err(|e| format!("sent what cannot be read: {e}"))?
+        {
             ToServer::Report(report) => {
                 let load = load(report);
                 server.policy(|policy| policy.handle(Event::Reported { node, epoch, load: &load }, now));
@@ -235,6 +250,7 @@ fn load(report: Report) -> Load {
 
 async fn is_revoked(server: &Arc<Server>, token: &Token) -> bool {
     let (tokens, id) = (server.tokens.clone(), token.id.clone());
-    let check = move || tokens.list().is_ok_and(|all| all.iter().any(|t| t.id == id && t.revoked_secs.is_some()));
+    let check =
+        move || tokens.list().is_ok_and(|all| all.iter().any(|t| t.id == id && t.revoked_secs.is_some()));
     tokio::task::spawn_blocking(check).await.unwrap_or(false)
 }

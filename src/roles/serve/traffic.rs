@@ -1,7 +1,7 @@
 //! What the server counts, the line it writes about it every ten seconds, and how busy its own line is.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::io::body::Body;
@@ -61,7 +61,10 @@ impl Traffic {
     }
 
     fn sent(&self) -> u64 {
-        [Kind::Package, Kind::Sync, Kind::Metadata, Kind::Passed].map(|kind| self.counter(kind).load(Relaxed)).iter().sum()
+        [Kind::Package, Kind::Sync, Kind::Metadata, Kind::Passed]
+            .map(|kind| self.counter(kind).load(Relaxed))
+            .iter()
+            .sum()
     }
 
     pub fn offload_ratio(redirected: u64, served: u64) -> f64 {

@@ -19,7 +19,13 @@ use crate::model::{Blob, BlobId, RepoPath};
 const MAX_PASSED: u64 = 16 << 30;
 
 /// Answers with the origin's file, if it has one.
-pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, encoded: &str, asked: &Asked) -> Response<Body> {
+pub async fn answer(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    encoded: &str,
+    asked: &Asked,
+) -> Response<Body> {
     if encoded.ends_with('/') {
         return plain(StatusCode::NOT_FOUND, "directories are not listed");
     }
@@ -54,7 +60,13 @@ pub async fn open_tree_file(repo: &Repo, path: &RepoPath) -> Option<TreeFile> {
 }
 
 /// Streams from the first upstream that has the file.
-pub async fn pass_through(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &Asked, kind: Kind) -> Response<Body> {
+pub async fn pass_through(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    asked: &Asked,
+    kind: Kind,
+) -> Response<Body> {
     let mut headers = HeaderMap::new();
     for name in [header::RANGE, header::IF_RANGE, header::IF_MODIFIED_SINCE, header::IF_NONE_MATCH] {
         if let Some(value) = asked.headers.get(&name) {
@@ -79,7 +91,13 @@ pub async fn pass_through(server: &Arc<Server>, repo: &Repo, path: &RepoPath, as
     }
 }
 
-fn stream_reply(server: &Arc<Server>, path: &RepoPath, asked: &Asked, kind: Kind, reply: Reply) -> Response<Body> {
+fn stream_reply(
+    server: &Arc<Server>,
+    path: &RepoPath,
+    asked: &Asked,
+    kind: Kind,
+    reply: Reply,
+) -> Response<Body> {
     let length = reply.content_length();
     if length.is_some_and(|length| length > MAX_PASSED) {
         return plain(StatusCode::BAD_GATEWAY, "the upstream's file is too large to pass through");
@@ -87,7 +105,11 @@ fn stream_reply(server: &Arc<Server>, path: &RepoPath, asked: &Asked, kind: Kind
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = reply.status;
     for name in [
-        header::CONTENT_LENGTH, header::CONTENT_RANGE, header::CONTENT_TYPE, header::LAST_MODIFIED, header::ETAG,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::LAST_MODIFIED,
+        header::ETAG,
         header::ACCEPT_RANGES,
     ] {
         if let Some(value) = reply.headers.get(&name) {

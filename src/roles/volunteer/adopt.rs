@@ -74,7 +74,9 @@ fn list(edge: &Edge, tree: &Path) -> anyhow::Result<Vec<TreeFile>> {
             match entry.metadata() {
                 Ok(meta) if meta.is_dir() => open.push(path),
                 Ok(meta) if meta.is_file() && meta.len() > 0 && !edge.is_adopted(&tree.join(&path)) => {
-                    files.extend(path.to_str().map(|path| TreeFile { path: path.to_owned(), size: meta.len() }));
+                    files.extend(
+                        path.to_str().map(|path| TreeFile { path: path.to_owned(), size: meta.len() }),
+                    );
                 }
                 _ => {}
             }
@@ -101,8 +103,12 @@ fn verify(edge: &Edge, tree: &Path, files: &[(TreeFile, BlobId)]) -> anyhow::Res
     for (file, blob) in files {
         let path = tree.join(&file.path);
         match hash(&path) {
-            Ok((id, size, modified_nanos)) if id == *blob => good.push((path, Adopted { blob: id, size, modified_nanos })),
-            Ok(_) => tracing::warn!(file = %path.display(), "not adopted: its bytes are not what the server publishes"),
+            Ok((id, size, modified_nanos)) if id == *blob => {
+                good.push((path, Adopted { blob: id, size, modified_nanos }))
+            }
+            Ok(_) => {
+                tracing::warn!(file = %path.display(), "not adopted: its bytes are not what the server publishes")
+            }
             Err(e) => tracing::warn!(file = %path.display(), error = %e, "not adopted: cannot be read"),
         }
     }

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use crate::config::VolunteerConfig;
 use crate::formats::control::{HoldingsChange, MAX_UPLOADS, Report};
 use crate::formats::ticket::Key;
+use crate::io::clock;
 use crate::io::db::Db;
 use crate::io::fetch::{Fetcher, OnCommit};
-use crate::io::clock;
 use crate::io::shaper::Shaper;
 use crate::io::store::BlobStore;
 use crate::io::upstream::Upstream;
@@ -245,7 +245,9 @@ impl Edge {
 
     fn open_adopted(&self, id: BlobId) -> Option<(File, u64)> {
         let (path, known) = self.lock_adopted().get(&id).cloned()?;
-        let file = File::open(&path).ok().filter(|file| fingerprint(file) == Some((known.size, known.modified_nanos)));
+        let file = File::open(&path)
+            .ok()
+            .filter(|file| fingerprint(file) == Some((known.size, known.modified_nanos)));
         if let Some(file) = file {
             return Some((file, known.size));
         }
@@ -264,7 +266,8 @@ impl Edge {
         for (path, file) in &files {
             records.push((path.to_string_lossy().into_owned(), serde_json::to_vec(file)?));
         }
-        self.db.put_records(ADOPTED, records.iter().map(|(name, json)| (name.as_str(), Some(json.clone()))))?;
+        self.db
+            .put_records(ADOPTED, records.iter().map(|(name, json)| (name.as_str(), Some(json.clone()))))?;
         self.changes.push(HoldingsChange::Add, files.iter().map(|(_, file)| file.blob));
         self.lock_adopted().extend(files.into_iter().map(|(path, file)| (file.blob, (path, file))));
         Ok(())
@@ -381,7 +384,8 @@ fn identity(config: &VolunteerConfig, db: &Db) -> anyhow::Result<VolunteerId> {
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().to_ascii_lowercase();
     let label = host.trim().split('.').next().unwrap_or("");
-    let mut name: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(50).collect();
+    let mut name: String =
+        label.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(50).collect();
     name = name.trim_matches('-').to_owned();
     if name.is_empty() {
         name.push_str("volunteer");

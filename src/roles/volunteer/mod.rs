@@ -89,6 +89,10 @@ fn token(config: &VolunteerConfig) -> anyhow::Result<String> {
         )
     })?;
     let token = text.trim();
-    anyhow::ensure!(!token.is_empty() && !token.contains(char::is_whitespace), "{} holds no token", path.display());
+    anyhow::ensure!(
+        !token.is_empty() && !token.contains(char::is_whitespace),
+        "{} holds no token",
+        path.display()
+    );
     Ok(token.to_owned())
 }

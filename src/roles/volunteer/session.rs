@@ -17,8 +17,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use super::edge::Edge;
 use crate::formats::control::{
-    Hello, HoldingsChange, MAX_HOLDINGS, MAX_MESSAGE, PROTOCOL, SESSION_PATH, SYNC_HEADER, ToServer, ToVolunteer,
-    Welcome, encode_holdings,
+    Hello, HoldingsChange, MAX_HOLDINGS, MAX_MESSAGE, PROTOCOL, SESSION_PATH, SYNC_HEADER, ToServer,
+    ToVolunteer, Welcome, encode_holdings,
 };
 use crate::formats::ticket;
 use crate::io::clock;
@@ -59,7 +59,11 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
         // Half to once and a half: a restarted server is not met by everybody at once.
         let wait = pause.mul_f64(rng.random_range(0.5..1.5));
         if let Err(e) = ended {
-            tracing::warn!(error = format!("{e:#}"), retry_in_secs = wait.as_secs_f32(), "no session with the server");
+            tracing::warn!(
+                error = format!("{e:#}"),
+                retry_in_secs = wait.as_secs_f32(),
+                "no session with the server"
+            );
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
@@ -90,9 +94,11 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()
 async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
     let url = format!("{}{SESSION_PATH}", edge.config.server.replacen("http", "ws", 1));
     let mut request = url.as_str().into_client_request().with_context(|| format!("{url} is no address"))?;
-    let bearer = format!("Bearer {}", edge.token).parse().context("the token has characters that no token has")?;
+    let bearer =
+        format!("Bearer {}", edge.token).parse().context("the token has characters that no token has")?;
     request.headers_mut().insert(http::header::AUTHORIZATION, bearer);
-    let limits = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    let limits =
+        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     let connecting = connect_async_with_config(request, Some(limits), true);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
@@ -125,9 +131,12 @@ async fn send(socket: &mut Socket, message: &ToServer) -> anyhow::Result<()> {
 }
 
 async fn next(socket: &mut Socket) -> anyhow::Result<ToVolunteer> {
-    let received = tokio::time::timeout(CONNECT_TIMEOUT, socket.next()).await.context("the server does not answer")?;
+    let received =
+        tokio::time::timeout(CONNECT_TIMEOUT, socket.next()).await.context("the server does not answer")?;
     match received {
-        Some(Ok(Message::Text(text))) => serde_json::from_str(&text).context("the server sent what cannot be read"),
+        Some(Ok(Message::Text(text))) => {
+            serde_json::from_str(&text).context("the server sent what cannot be read")
+        }
         Some(Err(e)) => Err(e).context("connection lost"),
         _ => bail!("the server ended the connection"),
     }
@@ -150,7 +159,12 @@ async fn tell_changes(edge: &Edge, socket: &mut Socket) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run(edge: &Arc<Edge>, mut socket: Socket, welcome: &Welcome, shutdown: &mut Shutdown) -> anyhow::Result<()> {
+async fn run(
+    edge: &Arc<Edge>,
+    mut socket: Socket,
+    welcome: &Welcome,
+    shutdown: &mut Shutdown,
+) -> anyhow::Result<()> {
     let mut heartbeat = tokio::time::interval(Duration::from_secs(welcome.heartbeat_secs.clamp(1, 60)));
     let permits = Arc::new(Semaphore::new(PARALLEL_ORDERS));
     let (outcomes, mut ended) = mpsc::channel::<Outcome>(OUTCOMES);
@@ -189,7 +203,13 @@ async fn run(edge: &Arc<Edge>, mut socket: Socket, welcome: &Welcome, shutdown: 
 }
 
 /// Fetches what was ordered, from the server.
-async fn carry_out(edge: Arc<Edge>, blob: Blob, file_name: String, permits: Arc<Semaphore>, outcomes: mpsc::Sender<Outcome>) {
+async fn carry_out(
+    edge: Arc<Edge>,
+    blob: Blob,
+    file_name: String,
+    permits: Arc<Semaphore>,
+    outcomes: mpsc::Sender<Outcome>,
+) {
     let Ok(_permit) = permits.acquire_owned().await else { return };
     let name = encode_path(&file_name.replace('/', "_"));
     let url = format!("{}/direct/_blob/{}/{name}", edge.config.server, blob.id);
