@@ -9,6 +9,8 @@ use crate::model::{BlobId, Time};
 
 /// Counters kept; above it, the forgotten ones go. 64 bytes each.
 const MAX_COUNTERS: usize = 200_000;
+/// How often the copies of one blob are counted while it is asked for.
+const PLACE_EVERY: Duration = Duration::from_secs(1);
 /// A counter below this is forgotten: one request, four half-lives ago.
 const FORGOTTEN: f64 = 1.0 / 16.0;
 
@@ -25,6 +27,8 @@ pub struct Recent {
 struct Counter {
     value: f64,
     updated: Time,
+    /// When the copies of the blob were last counted.
+    placed: Option<Time>,
 }
 
 /// See the module's documentation.
@@ -44,9 +48,20 @@ impl Demand {
             self.forget(now);
         }
         let half_life = self.half_life;
-        let counter = self.counters.entry(blob).or_insert(Counter { value: 0.0, updated: now });
+        let counter = self.counters.entry(blob).or_insert(Counter { value: 0.0, updated: now, placed: None });
         counter.value = decayed(counter, half_life, now) + 1.0;
         counter.updated = now;
+    }
+
+    /// Whether it is time to count the blob's copies again, which asks every volunteer. Says so once a
+    /// second at most, and at once for a blob that was just asked for the first time.
+    pub fn is_due(&mut self, blob: BlobId, now: Time) -> bool {
+        let Some(counter) = self.counters.get_mut(&blob) else { return true };
+        let is_due = counter.placed.is_none_or(|placed| now.since(placed) >= PLACE_EVERY);
+        if is_due {
+            counter.placed = Some(now);
+        }
+        is_due
     }
 
     pub fn of(&self, blob: BlobId, now: Time) -> Recent {

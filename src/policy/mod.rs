@@ -21,9 +21,6 @@ use rand::Rng;
 
 use crate::model::{Blob, Time};
 
-/// A blob with its basic copies is looked at again once per so many requests.
-const PLACE_EVERY: u64 = 16;
-
 /// Everything the server decides with.
 #[derive(Debug)]
 pub struct Policy {
@@ -65,19 +62,19 @@ impl Policy {
     /// [`Self::choose`], and the copies that the demand now asks for.
     pub fn decide(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> (Decision, Vec<Order>) {
         let decision = self.choose(request, now, rng);
-        let has_enough = match decision {
-            Decision::Origin(OriginReason::SmallFile) => true,
-            Decision::Origin(_) => false,
-            // Counting copies asks every volunteer: not for each request of what is spread already.
-            Decision::Volunteer { candidates, .. } => {
-                let requests = self.demand.of(request.blob.id, now).requests;
-                let is_cold = requests < self.params.hot_requests;
-                is_cold
-                    || (candidates >= self.params.hot_copies
-                        && !(requests as u64).is_multiple_of(PLACE_EVERY))
-            }
+        let may_place = request.len > 0
+            && match decision {
+                Decision::Origin(OriginReason::SmallFile) => false,
+                Decision::Origin(_) => true,
+                Decision::Volunteer { .. } => {
+                    self.demand.of(request.blob.id, now).requests >= self.params.hot_requests
+                }
+            };
+        let orders = if may_place && self.demand.is_due(request.blob.id, now) {
+            self.place(request.blob, now)
+        } else {
+            Vec::new()
         };
-        let orders = if has_enough || request.len == 0 { Vec::new() } else { self.place(request.blob, now) };
         (decision, orders)
     }
 

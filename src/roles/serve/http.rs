@@ -78,12 +78,8 @@ async fn route(
     let direct_path = path.strip_prefix("/direct/");
     let rest = direct_path.unwrap_or_else(|| path.trim_start_matches('/'));
     let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut asked = Asked {
-        method: parts.method.clone(),
-        headers: parts.headers.clone(),
-        direct: direct_path.is_some(),
-        kind: Kind::Package,
-    };
+    let (method, headers, direct) = (parts.method, parts.headers, direct_path.is_some());
+    let mut asked = Asked { method, headers, direct, kind: Kind::Package };
     if name == "_blob" {
         asked.kind = package::kind_of(server, &asked.headers);
         return by_hash(server, rest, &asked).await;

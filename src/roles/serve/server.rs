@@ -60,7 +60,7 @@ pub struct Server {
 struct Chooser {
     policy: Policy,
     rng: Pcg64Mcg,
-    keys: BTreeMap<NodeNo, Key>,
+    keys: BTreeMap<NodeNo, Arc<Key>>,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ pub enum Choice {
     /// Redirect to this base URL, signing with this key.
     Volunteer {
         base_url: Arc<str>,
-        key: Key,
+        key: Arc<Key>,
     },
     Origin,
 }
@@ -133,10 +133,10 @@ impl Server {
 
     /// Gives a volunteer's key to the signer.
     pub fn set_key(&self, node: NodeNo, key: Key) {
-        self.chooser().keys.insert(node, key);
+        self.chooser().keys.insert(node, Arc::new(key));
     }
 
-    pub fn key(&self, node: NodeNo) -> Option<Key> {
+    pub fn key(&self, node: NodeNo) -> Option<Arc<Key>> {
         self.chooser().keys.get(&node).cloned()
     }
 
