@@ -10,6 +10,10 @@ use super::table::PathTable;
 use crate::config::{Layout, Profile};
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath};
 
+/// Suites tried for one path: names like `bookworm-security/updates/main` exist, deeper ones do not, and
+/// each try is a question to an upstream.
+const MAX_CANDIDATES: usize = 3;
+
 /// What kind of metadata a unit has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -64,12 +68,18 @@ impl UnitKey {
         }
     }
 
-    /// Units that might name `path` as a member, nearest first: what to load when nothing known does.
+    /// Units that might name `path` as a member: what to load when nothing known does.
     pub fn candidates(path: &RepoPath, layout: Layout) -> Vec<Self> {
         let parents = || std::iter::successors(path.parent(), |dir| dir.rsplit_once('/').map(|(up, _)| up));
         match layout {
             // A suite's name may itself have slashes, so every directory below `dists/` is a candidate.
-            Layout::Deb => parents().filter(|dir| is_below_dists(dir)).map(Self::of_release).rev_collect(),
+            Layout::Deb => {
+                let mut keys: Vec<Self> =
+                    parents().filter(|dir| is_below_dists(dir)).map(Self::of_release).collect();
+                keys.reverse();
+                keys.truncate(MAX_CANDIDATES);
+                keys
+            }
             Layout::RpmMd => parents()
                 .filter(|dir| *dir == "repodata" || dir.ends_with("/repodata"))
                 .map(|dir| Self {
@@ -126,17 +136,6 @@ impl std::fmt::Display for UnitKey {
         f.write_str(if self.dir.is_empty() { "./" } else { &self.dir })
     }
 }
-
-trait RevCollect: Iterator + Sized {
-    /// Outermost first.
-    fn rev_collect(self) -> Vec<Self::Item> {
-        let mut all: Vec<_> = self.collect();
-        all.reverse();
-        all
-    }
-}
-
-impl<I: Iterator> RevCollect for I {}
 
 fn is_below_dists(dir: &str) -> bool {
     dir.strip_prefix("dists/").is_some() || dir.contains("/dists/")

@@ -43,6 +43,8 @@ use crate::model::{Blob, Digest};
 const METADATA_MAX: u64 = 32 << 30;
 /// Connections on the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
+/// How long volunteers' sessions get to end cleanly.
+const SESSIONS_END: std::time::Duration = std::time::Duration::from_secs(2);
 /// Commits waiting to be placed.
 const COMMITS: usize = 1024;
 
@@ -51,7 +53,7 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
     let config = read_serve_config(config)?;
     let mut shutdown = Shutdown::on_signals()?;
     let (commits, committed) = mpsc::channel(COMMITS);
-    let server = Arc::new(open(config, commits)?);
+    let server = Arc::new(open(config, commits, shutdown.clone())?);
     let public = listen::bind(&server.config.listen)?;
     let admin = listen::bind(&[server.config.admin])?;
     let public_addresses = addresses(&public)?;
@@ -79,11 +81,12 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
         shutdown.begun().await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     });
+    let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
     tracing::info!("stopped");
     Ok(())
 }
 
-fn open(config: ServeConfig, commits: mpsc::Sender<Blob>) -> anyhow::Result<Server> {
+fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) -> anyhow::Result<Server> {
     let dir = config.state_dir.clone();
     let named = |what: &str| format!("cannot open {} in state_dir {}", what, dir.display());
     fs::create_dir_all(&dir).with_context(|| format!("cannot create state_dir {}", dir.display()))?;
@@ -119,6 +122,7 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>) -> anyhow::Result<Serv
         upstream,
         db,
         access,
+        shutdown,
     };
     Ok(Server::new(parts)?)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
 use super::repo::Repo;
@@ -19,6 +19,7 @@ use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
+use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
 use crate::io::upstream::Upstream;
 use crate::model::{Blob, Digest, Size, Time};
@@ -51,8 +52,11 @@ pub struct Server {
     pub hashing: Cache<Digest, ()>,
     /// Scans of the whole catalog under way: one.
     pub lookups: Arc<tokio::sync::Semaphore>,
+    /// Begins when the server is told to stop.
+    pub shutdown: Shutdown,
     chooser: Mutex<Chooser>,
     volunteers: Mutex<BTreeMap<NodeNo, Outbox>>,
+    session_ended: Notify,
 }
 
 /// The policy and what it needs to act: randomness and keys.
@@ -89,6 +93,7 @@ pub struct Parts {
     pub upstream: Upstream,
     pub db: Arc<Db>,
     pub access: Option<AccessLog>,
+    pub shutdown: Shutdown,
 }
 
 impl Server {
@@ -100,7 +105,7 @@ impl Server {
             rng: Pcg64Mcg::from_seed(seed),
             keys: BTreeMap::new(),
         };
-        let Parts { config, packages, metadata, upstream, db, access } = parts;
+        let Parts { config, packages, metadata, upstream, db, access, shutdown } = parts;
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
             repos: config.repos.iter().cloned().map(Repo::new).collect(),
@@ -116,6 +121,8 @@ impl Server {
             stats: Mutex::default(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            shutdown,
+            session_ended: Notify::new(),
             lookups: Arc::new(tokio::sync::Semaphore::new(1)),
             chooser: Mutex::new(chooser),
             volunteers: Mutex::default(),
@@ -197,6 +204,18 @@ impl Server {
         let mut volunteers = self.volunteers();
         if volunteers.get(&node).is_some_and(|outbox| outbox.epoch == epoch) {
             volunteers.remove(&node);
+            self.session_ended.notify_waiters();
+        }
+    }
+
+    /// Completes when every session has ended.
+    pub async fn all_sessions_ended(&self) {
+        loop {
+            let ended = self.session_ended.notified();
+            if self.volunteers().is_empty() {
+                return;
+            }
+            ended.await;
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::server::{OUTBOX, Server};
 use crate::formats::control::{Hello, PROTOCOL, Report, ToServer, ToVolunteer, Welcome, decode_holdings};
@@ -55,6 +56,8 @@ pub async fn run(server: Arc<Server>, mut socket: WebSocket, peer: SocketAddr, t
         Ok(()) => serve(&server, &session, &mut socket, orders).await,
         Err(reason) => reason,
     };
+    // However it ended, a clean end spares the volunteer a guess.
+    let _ = socket.send(Message::Close(None)).await;
     let Session { node, epoch, .. } = session;
     server.policy(|policy| policy.handle(Event::Left { node, epoch }, clock::now()));
     server.detach(node, epoch);
@@ -167,14 +170,18 @@ async fn serve(
 ) -> String {
     let silence = Params::default().dead_after;
     let mut recheck = tokio::time::interval(RECHECK);
+    let mut shutdown = server.shutdown.clone();
+    let mut deadline = Instant::now() + silence;
     loop {
         tokio::select! {
-            received = tokio::time::timeout(silence, socket.recv()) => {
+            () = shutdown.begun() => return "this server stops".to_owned(),
+            () = tokio::time::sleep_until(deadline) => return format!("silent for {} s", silence.as_secs()),
+            received = socket.recv() => {
                 let message = match received {
-                    Err(_) => return format!("silent for {} s", silence.as_secs()),
-                    Ok(None | Some(Err(_) | Ok(Message::Close(_)))) => return "connection lost".to_owned(),
-                    Ok(Some(Ok(message))) => message,
+                    None | Some(Err(_) | Ok(Message::Close(_))) => return "connection lost".to_owned(),
+                    Some(Ok(message)) => message,
                 };
+                deadline = Instant::now() + silence;
                 if let Err(reason) = received_one(server, session, &message) {
                     return reason;
                 }

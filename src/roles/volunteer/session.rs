@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use rand::{RngExt, SeedableRng};
@@ -29,9 +29,9 @@ use crate::model::{Blob, BlobId, encode_path};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A session that lasted this long was a good one: the next pause is short again.
-const GOOD_SESSION: Duration = Duration::from_secs(60);
+const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// Orders carried out at a time; the rest wait in the session.
 const PARALLEL_ORDERS: usize = 4;
 /// Outcomes of orders on their way to the server.
@@ -106,7 +106,8 @@ async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
             let body = response.body().as_deref().unwrap_or_default();
             bail!("refused: {} ({})", String::from_utf8_lossy(body).trim(), response.status());
         }
-        Ok(Err(e)) => Err(e).with_context(|| format!("cannot connect to {url}")),
+        // This error's text names its cause already.
+        Ok(Err(e)) => Err(anyhow!("cannot connect to {url}: {e}")),
         Err(_) => bail!("cannot connect to {url} within {} s", CONNECT_TIMEOUT.as_secs()),
     }
 }
@@ -127,7 +128,7 @@ fn hello(edge: &Edge) -> Hello {
 }
 
 async fn send(socket: &mut Socket, message: &ToServer) -> anyhow::Result<()> {
-    socket.send(Message::text(serde_json::to_string(message)?)).await.context("connection lost")
+    socket.send(Message::text(serde_json::to_string(message)?)).await.map_err(|e| lost(&e))
 }
 
 async fn next(socket: &mut Socket) -> anyhow::Result<ToVolunteer> {
@@ -137,16 +138,20 @@ async fn next(socket: &mut Socket) -> anyhow::Result<ToVolunteer> {
         Some(Ok(Message::Text(text))) => {
             serde_json::from_str(&text).context("the server sent what cannot be read")
         }
-        Some(Err(e)) => Err(e).context("connection lost"),
+        Some(Err(e)) => Err(lost(&e)),
         _ => bail!("the server ended the connection"),
     }
 }
 
 async fn announce(socket: &mut Socket, change: HoldingsChange, blobs: &[BlobId]) -> anyhow::Result<()> {
     for slice in blobs.chunks(MAX_HOLDINGS) {
-        socket.feed(Message::binary(encode_holdings(change, slice))).await.context("connection lost")?;
+        socket.feed(Message::binary(encode_holdings(change, slice))).await.map_err(|e| lost(&e))?;
     }
-    socket.flush().await.context("connection lost")
+    socket.flush().await.map_err(|e| lost(&e))
+}
+
+fn lost(error: &WsError) -> anyhow::Error {
+    anyhow!("connection lost: {error}")
 }
 
 /// Tells changes in their order, runs of one kind together.
@@ -181,7 +186,7 @@ async fn run(
                 },
                 Some(Ok(Message::Close(_))) | None => bail!("the server ended the connection"),
                 Some(Ok(_)) => {}
-                Some(Err(e)) => return Err(e).context("connection lost"),
+                Some(Err(e)) => return Err(lost(&e)),
             },
             _ = heartbeat.tick() => {
                 tell_changes(edge, &mut socket).await?;
