@@ -154,22 +154,27 @@ impl Server {
         let mut chooser = self.chooser();
         let Chooser { policy, rng, keys } = &mut *chooser;
         let (decision, orders) = policy.decide(&request, now, rng);
-        let choice = match decision {
-            Decision::Volunteer { node, candidates, cost_micros } => {
+        let (choice, chosen) = match decision {
+            Decision::Volunteer { node, .. } => {
                 let chosen = policy.tracker().node(node);
-                tracing::debug!(
-                    repo, path, volunteer = %chosen.id, candidates, cost_ms = cost_micros / 1000,
-                    in_flight = chosen.in_flight(), "redirect"
-                );
                 let base_url = chosen.base_url.clone();
-                keys.get(&node).map_or(Choice::Origin, |key| Choice::Volunteer { base_url, key: key.clone() })
+                let choice = keys.get(&node).map(|key| Choice::Volunteer { base_url, key: key.clone() });
+                // Logging can be slow: it happens after the lock, from a copy.
+                let id = tracing::enabled!(tracing::Level::DEBUG).then(|| chosen.id.clone());
+                (choice.unwrap_or(Choice::Origin), id)
             }
-            Decision::Origin(reason) => {
-                tracing::debug!(repo, path, reason = reason.name(), "served here");
-                Choice::Origin
-            }
+            Decision::Origin(_) => (Choice::Origin, None),
         };
         drop(chooser);
+        match (decision, chosen) {
+            (Decision::Volunteer { candidates, cost_micros, .. }, Some(volunteer)) => {
+                tracing::debug!(repo, path, %volunteer, candidates, cost_ms = cost_micros / 1000, "redirect");
+            }
+            (Decision::Origin(reason), _) => {
+                tracing::debug!(repo, path, reason = reason.name(), "served here")
+            }
+            (Decision::Volunteer { .. }, None) => {}
+        }
         self.send_orders(&orders, path);
         choice
     }
