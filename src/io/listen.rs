@@ -114,11 +114,11 @@ where
         let response = service(request, peer);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
+    // No `pipeline_flush`: it would hold an answer back while the next pipelined request is being worked on.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -42,6 +42,7 @@ pub enum OriginReason {
     SmallFile,
     NoHolder,
     AllSaturated,
+    OnlySuspects,
 }
 
 impl OriginReason {
@@ -50,6 +51,7 @@ impl OriginReason {
             Self::SmallFile => "small file",
             Self::NoHolder => "no volunteer holds it",
             Self::AllSaturated => "every holder is saturated",
+            Self::OnlySuspects => "its holders miss heartbeats",
         }
     }
 }
@@ -99,6 +101,9 @@ pub fn choose(
         return Decision::Origin(OriginReason::NoHolder);
     }
     let candidates = holders.list.len();
+    if !holders.are_fresh && request.origin_load < params.origin_load {
+        return Decision::Origin(OriginReason::OnlySuspects);
+    }
     if !holders.are_fresh {
         let node = draw_by_rate(tracker, &holders.list, rng);
         return Decision::Volunteer { node: holders.list[node], candidates, cost_micros: 0 };
@@ -131,12 +136,12 @@ pub fn explain(tracker: &mut Tracker, params: &Params, request: &Request, now: T
         });
     }
     candidates.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
+    let has_room = request.origin_load < params.origin_load;
     let origin = match candidates.first() {
         _ if is_small(params, request) => Some(OriginReason::SmallFile),
         None => Some(OriginReason::NoHolder),
-        Some(best) if best.rank.is_saturated && request.origin_load < params.origin_load => {
-            Some(OriginReason::AllSaturated)
-        }
+        Some(best) if best.state != NodeState::Up && has_room => Some(OriginReason::OnlySuspects),
+        Some(best) if best.rank.is_saturated && has_room => Some(OriginReason::AllSaturated),
         Some(_) => None,
     };
     Explanation { candidates, origin }

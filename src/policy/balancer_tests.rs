@@ -252,7 +252,10 @@ fn silence_takes_a_volunteer_out() {
     {
         assert_eq!(state(&policy, later(secs * 1000)), Some(want), "after {secs} s");
     }
-    assert!(matches!(policy.choose(&request(BLOB), later(29_000), &mut rng), Decision::Volunteer { .. }));
+    let suspect = policy.choose(&request(BLOB), later(29_000), &mut rng);
+    assert_eq!(suspect, Decision::Origin(OriginReason::OnlySuspects));
+    let full = Request { origin_load: 0.95, ..request(BLOB) };
+    assert!(matches!(policy.choose(&full, later(29_000), &mut rng), Decision::Volunteer { .. }));
     let gone = policy.choose(&request(BLOB), later(31_000), &mut rng);
     assert_eq!(gone, Decision::Origin(OriginReason::NoHolder));
 }

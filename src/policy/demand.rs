@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{BlobId, Time};
+use crate::model::{Blob, BlobId, Time};
 
-/// Counters kept; above it, the forgotten ones go. 64 bytes each.
+/// Counters kept; above it, the forgotten ones go. About 100 bytes each.
 const MAX_COUNTERS: usize = 200_000;
 /// How often the copies of one blob are counted while it is asked for.
 const PLACE_EVERY: Duration = Duration::from_secs(1);
+/// A counter below this is no reason to make a copy: one request, one half-life ago.
+const RECENT: f64 = 0.5;
 /// A counter below this is forgotten: one request, four half-lives ago.
 const FORGOTTEN: f64 = 1.0 / 16.0;
 
@@ -25,6 +27,7 @@ pub struct Recent {
 
 #[derive(Clone, Copy, Debug)]
 struct Counter {
+    size: u64,
     value: f64,
     updated: Time,
     /// When the copies of the blob were last counted.
@@ -36,19 +39,23 @@ struct Counter {
 pub struct Demand {
     half_life: Duration,
     counters: BTreeMap<BlobId, Counter>,
+    /// Where the next slice begins.
+    tended: BlobId,
 }
 
 impl Demand {
     pub fn new(half_life: Duration) -> Self {
-        Self { half_life, counters: BTreeMap::new() }
+        Self { half_life, counters: BTreeMap::new(), tended: BlobId([0; 32]) }
     }
 
-    pub fn record(&mut self, blob: BlobId, now: Time) {
+    pub fn record(&mut self, blob: Blob, now: Time) {
+        let Blob { id: blob, size } = blob;
         if self.counters.len() >= MAX_COUNTERS && !self.counters.contains_key(&blob) {
             self.forget(now);
         }
         let half_life = self.half_life;
-        let counter = self.counters.entry(blob).or_insert(Counter { value: 0.0, updated: now, placed: None });
+        let counter =
+            self.counters.entry(blob).or_insert(Counter { size, value: 0.0, updated: now, placed: None });
         counter.value = decayed(counter, half_life, now) + 1.0;
         counter.updated = now;
     }
@@ -62,6 +69,18 @@ impl Demand {
             counter.placed = Some(now);
         }
         is_due
+    }
+
+    /// The next blobs in turn that were asked for lately; every counter has its turn.
+    pub fn slice(&mut self, count: usize, now: Time) -> Vec<Blob> {
+        let next: Vec<(BlobId, Counter)> =
+            self.counters.range(self.tended..).take(count).map(|(id, counter)| (*id, *counter)).collect();
+        self.tended = match next.last() {
+            Some((last, _)) if next.len() == count => *last,
+            _ => BlobId([0; 32]),
+        };
+        let is_recent = |(_, counter): &(BlobId, Counter)| decayed(counter, self.half_life, now) >= RECENT;
+        next.into_iter().filter(is_recent).map(|(id, counter)| Blob { id, size: counter.size }).collect()
     }
 
     pub fn of(&self, blob: BlobId, now: Time) -> Recent {
@@ -97,14 +116,14 @@ mod tests {
         let start = Time::from_secs(10_000);
         let hot = BlobId([255; 32]);
         for _ in 0..4 {
-            demand.record(hot, start);
+            demand.record(Blob { id: hot, size: 1 }, start);
         }
         assert_eq!(demand.of(hot, start + Duration::from_secs(600)).requests, 2.0);
         assert_eq!(demand.of(BlobId([0; 32]), start).requests, 0.0);
         for n in 0..MAX_COUNTERS as u64 + 10 {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&n.to_be_bytes());
-            demand.record(BlobId(id), start);
+            demand.record(Blob { id: BlobId(id), size: 1 }, start);
         }
         assert!(demand.counters.len() <= MAX_COUNTERS);
         assert_eq!(demand.of(hot, start).requests, 4.0);

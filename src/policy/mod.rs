@@ -21,6 +21,9 @@ use rand::Rng;
 
 use crate::model::{Blob, Time};
 
+/// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
+const TENDED: usize = 1024;
+
 /// Everything the server decides with.
 #[derive(Debug)]
 pub struct Policy {
@@ -51,7 +54,7 @@ impl Policy {
     pub fn choose(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
         let decision = balancer::choose(&mut self.tracker, &self.params, request, now, rng);
         if request.len > 0 {
-            self.demand.record(request.blob.id, now);
+            self.demand.record(request.blob, now);
             if let Decision::Volunteer { node, .. } = decision {
                 self.tracker.redirected(node, request.blob, request.len, now);
             }
@@ -81,6 +84,18 @@ impl Policy {
     /// Why [`Self::choose`] would decide what it decides; books nothing.
     pub fn explain(&mut self, request: &Request, now: Time) -> Explanation {
         balancer::explain(&mut self.tracker, &self.params, request, now)
+    }
+
+    /// Copies that are missing of what was asked for lately, over the next blobs in turn: for volunteers
+    /// that have just joined, and instead of those that have left.
+    pub fn tend(&mut self, now: Time) -> Vec<Order> {
+        let blobs = self.demand.slice(TENDED, now);
+        let smallest = self.params.small_file;
+        blobs
+            .into_iter()
+            .filter(|blob| blob.size >= smallest)
+            .flat_map(|blob| self.place(blob, now))
+            .collect()
     }
 
     /// Which volunteers should fetch the blob now, given what is asked for.

@@ -26,13 +26,13 @@ pub fn hash_file(server: &Server, file: &Path, expected: &Expected) -> anyhow::R
 }
 
 /// Learns about one file that a client asked for, and then has copies made.
-pub fn learn_one(server: &Arc<Server>, file: PathBuf, path: &RepoPath, expected: Expected) {
+pub fn learn_one(server: &Arc<Server>, file: PathBuf, expected: Expected) {
     if !server.hashing.entry(expected.digest).or_insert(()).is_fresh() {
         return;
     }
-    let (server, path) = (server.clone(), path.clone());
+    let server = server.clone();
     tokio::task::spawn_blocking(move || match hash_file(&server, &file, &expected) {
-        Ok((digests, size)) => server.place(Blob { id: BlobId(digests.sha256), size }, path.as_str()),
+        Ok((digests, size)) => server.place(Blob { id: BlobId(digests.sha256), size }),
         Err(e) => {
             tracing::warn!(file = %file.display(), error = %e, "the tree's file is not what its metadata says")
         }

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -21,6 +22,9 @@ use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::respond::plain;
 use crate::model::{BlobId, RepoPath};
+
+/// How long a request for an unknown package waits for the metadata that is read at start-up. Below apt's 30 s.
+const WARM_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What of a request the answering parts need.
 #[derive(Clone, Debug)]
@@ -101,6 +105,13 @@ async fn in_repo(server: &Arc<Server>, repo: &Repo, encoded: &str, asked: &Asked
     if let Some(expected) = repo.snapshot().package(path.as_str()) {
         return package::answer(server, repo, &path, expected, asked).await;
     }
+    // Just started: what is being read may name it.
+    if repo.config.profile.is_package_name(path.file_name())
+        && repo.wait_warm(WARM_PATIENCE).await
+        && let Some(expected) = repo.snapshot().package(path.as_str())
+    {
+        return package::answer(server, repo, &path, expected, asked).await;
+    }
     if let Some(response) = metadata::answer(server, repo, &path, asked).await {
         return response;
     }
@@ -116,19 +127,8 @@ async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Bo
     let Some(id) = id else {
         return plain(StatusCode::NOT_FOUND, "no such blob");
     };
-    let all = server.db.digests(id).ok().flatten();
-    let mut digests = vec![id.digest()];
-    digests
-        .extend(all.iter().flat_map(|all| crate::model::Algorithm::ALL.map(|algorithm| all.get(algorithm))));
-    for repo in &server.repos {
-        let found = {
-            let snapshot = repo.snapshot();
-            let found = digests.iter().find_map(|digest| snapshot.path_of(digest));
-            found.and_then(|(path, expected)| Some((RepoPath::new(path).ok()?, expected)))
-        };
-        if let Some((path, expected)) = found {
-            return package::answer(server, repo, &path, expected, asked).await;
-        }
+    if let Some((repo, path, expected)) = server.find(id) {
+        return package::answer(server, repo, &path, expected, asked).await;
     }
     plain(StatusCode::NOT_FOUND, "no repository names this blob")
 }

@@ -37,7 +37,8 @@ use crate::io::shutdown::Shutdown;
 use crate::io::store::{BlobStore, Committed};
 use crate::io::upstream::Upstream;
 use crate::io::{clock, listen};
-use crate::model::{Blob, Digest};
+use crate::model::Blob;
+use crate::policy::Params;
 
 /// Bytes of metadata kept: some generations of every suite of several distributions.
 const METADATA_MAX: u64 = 32 << 30;
@@ -132,7 +133,16 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
     let placer = server.clone();
     tokio::spawn(async move {
         while let Some(blob) = committed.recv().await {
-            place(&placer, blob);
+            // It came because somebody asked: let volunteers have it before the next one does.
+            placer.place(blob);
+        }
+    });
+    let tending = server.clone();
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Params::default().heartbeat);
+        loop {
+            tick.tick().await;
+            tending.tend();
         }
     });
     let counting = server.clone();
@@ -146,21 +156,6 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
             tokio::spawn(async move { refresh::warm_up(&server, &server.repos[index]).await });
         }
         tokio::spawn(refresh::poll(server.clone(), index));
-    }
-}
-
-/// A blob has just arrived because somebody asked: let volunteers have it before the next one asks.
-fn place(server: &Server, blob: Blob) {
-    let digests: Vec<Digest> = match server.db.digests(blob.id) {
-        Ok(Some(all)) => crate::model::Algorithm::ALL.map(|algorithm| all.get(algorithm)).to_vec(),
-        _ => vec![blob.id.digest()],
-    };
-    let name = server.repos.iter().find_map(|repo| {
-        let snapshot = repo.snapshot();
-        digests.iter().find_map(|digest| snapshot.path_of(digest).map(|(path, _)| path.to_owned()))
-    });
-    if let Some(path) = name {
-        server.place(blob, &path);
     }
 }
 

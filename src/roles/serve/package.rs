@@ -187,7 +187,7 @@ async fn from_tree(
     }
     let blob = Blob { id: tree_identity(server, &expected), size: found.size };
     if server.packages.resolve(&expected).is_none() {
-        aliases::learn_one(server, found.path, path, expected);
+        aliases::learn_one(server, found.path, expected);
     }
     let what = representation(server, path, blob);
     let (file, traffic, kind) = (Arc::new(found.file), server.traffic.clone(), asked.kind);

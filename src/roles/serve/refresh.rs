@@ -396,6 +396,7 @@ pub async fn warm_up(server: &Arc<Server>, repo: &Repo) {
             tracing::warn!(repo = config.name, unit = %key, error = %e, "cannot be read now; clients may still ask for it");
         }
     }
+    repo.set_warm();
 }
 
 /// Looks at every known unit from time to time; ends with the process.

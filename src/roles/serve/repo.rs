@@ -39,11 +39,27 @@ pub struct Repo {
     pub config: RepoConfig,
     snapshot: ArcSwap<Snapshot>,
     units: Mutex<BTreeMap<UnitKey, UnitState>>,
+    is_warm: tokio::sync::watch::Sender<bool>,
 }
 
 impl Repo {
     pub fn new(config: RepoConfig) -> Self {
-        Self { config, snapshot: ArcSwap::default(), units: Mutex::default() }
+        let is_warm = tokio::sync::watch::Sender::new(false);
+        Self { config, snapshot: ArcSwap::default(), units: Mutex::default(), is_warm }
+    }
+
+    /// Everything that is read at start-up was read.
+    pub fn set_warm(&self) {
+        self.is_warm.send_replace(true);
+    }
+
+    /// Waits until that is so, for a while; true if there was something to wait for.
+    pub async fn wait_warm(&self, patience: Duration) -> bool {
+        if *self.is_warm.borrow() {
+            return false;
+        }
+        let mut warm = self.is_warm.subscribe();
+        tokio::time::timeout(patience, warm.wait_for(|is_warm| *is_warm)).await.is_ok()
     }
 
     /// The snapshot that clients see now.

@@ -22,8 +22,8 @@ use crate::io::fetch::Fetcher;
 use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
 use crate::io::upstream::Upstream;
-use crate::model::{Blob, Digest, Size, Time};
-use crate::policy::{Decision, NodeNo, Order, Params, Policy, Request};
+use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time};
+use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
 pub const OUTBOX: usize = 1024;
@@ -175,28 +175,50 @@ impl Server {
             }
             (Decision::Volunteer { .. }, None) => {}
         }
-        self.send_orders(&orders, path);
+        self.send_orders(&orders);
         choice
     }
 
-    /// Has copies made of a blob whose bytes have just become known.
-    pub fn place(&self, blob: Blob, path: &str) {
-        let orders = self.policy(|policy| policy.place(blob, clock::now()));
-        self.send_orders(&orders, path);
+    /// Where the catalog has a blob: by its SHA-256, or by a digest that its hashed bytes are known to have.
+    pub fn find(&self, id: BlobId) -> Option<(&Repo, RepoPath, Expected)> {
+        let mut digests = vec![id.digest()];
+        if let Ok(Some(all)) = self.db.digests(id) {
+            digests.extend([Algorithm::Sha512, Algorithm::Sha1].map(|algorithm| all.get(algorithm)));
+        }
+        self.repos.iter().find_map(|repo| {
+            let snapshot = repo.snapshot();
+            let (path, expected) = digests.iter().find_map(|digest| snapshot.path_of(digest))?;
+            Some((repo, RepoPath::new(path).ok()?, expected))
+        })
     }
 
-    fn send_orders(&self, orders: &[Order], path: &str) {
-        if orders.is_empty() {
-            return;
-        }
-        let volunteers = self.volunteers();
+    /// Has copies made of a blob whose bytes have just become known.
+    pub fn place(&self, blob: Blob) {
+        let orders = self.policy(|policy| policy.place(blob, clock::now()));
+        self.send_orders(&orders);
+    }
+
+    /// Has copies made that are missing of what was asked for lately.
+    pub fn tend(&self) {
+        let orders = self.policy(|policy| policy.tend(clock::now()));
+        self.send_orders(&orders);
+    }
+
+    fn send_orders(&self, orders: &[Order]) {
         for order in orders {
-            let file_name = path.rsplit('/').next().unwrap_or(path).to_owned();
-            let message = ToVolunteer::Fetch { blob: order.blob, file_name };
-            let outbox = volunteers.get(&order.node).filter(|outbox| outbox.epoch == order.epoch);
-            // A full or closed outbox loses the order; the policy forgets it by its timeout.
-            let sent = outbox.is_some_and(|outbox| outbox.sender.try_send(message).is_ok());
-            tracing::debug!(path, size = %Size(order.blob.size), sent, "ordered a copy");
+            let Some((repo, path, _)) = self.find(order.blob.id) else { continue };
+            let message = ToVolunteer::Fetch { blob: order.blob, file_name: path.file_name().to_owned() };
+            let sent = self.volunteers().get(&order.node).is_some_and(|outbox| {
+                // A full or closed outbox loses the order.
+                outbox.epoch == order.epoch && outbox.sender.try_send(message).is_ok()
+            });
+            let name = repo.config.name.as_str();
+            tracing::debug!(repo = name, path = path.as_str(), size = %Size(order.blob.size), sent, "ordered a copy");
+            if !sent {
+                let Order { node, epoch, blob } = *order;
+                let lost = Event::OrderEnded { node, epoch, blob: blob.id, failed: true };
+                self.policy(|policy| policy.handle(lost, clock::now()));
+            }
         }
     }
 
