@@ -40,6 +40,9 @@ pub struct Params {
     pub max_orders: usize,
     /// An order that was not reported on for this long counts as lost.
     pub order_timeout: Duration,
+    /// After a failed order a volunteer is not asked for the same blob for this long: the fault may have
+    /// been the server's or the upstream's.
+    pub order_retry: Duration,
 }
 
 impl Default for Params {
@@ -63,6 +66,7 @@ impl Default for Params {
             hot_copies: 3,
             max_orders: 4096,
             order_timeout: Duration::from_secs(600),
+            order_retry: Duration::from_secs(20),
         }
     }
 }

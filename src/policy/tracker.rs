@@ -316,8 +316,10 @@ impl Tracker {
         let unlisted = load.uploads.saturating_sub(u32::try_from(load.remaining.len()).unwrap_or(u32::MAX));
         node.ledger.reconcile(&load.remaining, unlisted, lag, now);
         node.load = load.clone();
-        let timeout = self.params.order_timeout;
-        node.orders.retain(|_, order| now.since(order.since) < timeout);
+        let (timeout, retry) = (self.params.order_timeout, self.params.order_retry);
+        let keep =
+            |order: &OrderState| now.since(order.since) < if order.has_failed { retry } else { timeout };
+        node.orders.retain(|_, order| keep(order));
         self.sweep();
     }
 

@@ -43,6 +43,7 @@ pub async fn answer(
     expected: Expected,
     asked: &Asked,
 ) -> Response<Body> {
+    let expected = with_size(server, repo, path, expected).await;
     let blob = known_blob(server, &expected);
     if let (Some(blob), false) = (blob, asked.direct)
         && let Some(response) = redirect(server, repo, path, blob, asked)
@@ -53,6 +54,22 @@ pub async fn answer(
         server.traffic.served_requests.fetch_add(1, Relaxed);
     }
     serve(server, repo, path, expected, asked).await
+}
+
+/// Checksum files give no sizes: the origin is asked once. Unknown as before if it does not say.
+async fn with_size(server: &Server, repo: &Repo, path: &RepoPath, expected: Expected) -> Expected {
+    if expected.size.is_some() {
+        return expected;
+    }
+    let known = server.sizes.get(&expected.digest);
+    let size = match known {
+        Some(size) => Some(size),
+        None => unnamed::origin_size(server, repo, path).await,
+    };
+    if let (Some(size), None) = (size, known) {
+        server.sizes.insert(expected.digest, size);
+    }
+    Expected { size, ..expected }
 }
 
 /// The blob that metadata means, as far as that is known without reading bytes.

@@ -46,6 +46,8 @@ pub struct Server {
     pub access: Option<AccessLog>,
     pub started: Time,
     pub stats: Mutex<CatalogStats>,
+    /// Sizes of files whose metadata gives none (checksum files), once the origin told them.
+    pub sizes: Cache<Digest, u64>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
     /// Tree files being hashed or found to be wrong, so that each is read once.
@@ -119,6 +121,7 @@ impl Server {
             traffic: Arc::default(),
             started: clock::now(),
             stats: Mutex::default(),
+            sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             shutdown,

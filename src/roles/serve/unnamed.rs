@@ -130,6 +130,19 @@ fn stream_reply(
     response
 }
 
+/// How long the origin says that a file is.
+pub async fn origin_size(server: &Server, repo: &Repo, path: &RepoPath) -> Option<u64> {
+    if repo.tree().is_some() {
+        return open_tree_file(repo, path).await.map(|found| found.size);
+    }
+    for base in repo.upstreams() {
+        if let Ok(reply) = server.upstream.head(&format!("{base}/{}", path.to_url())).await {
+            return reply.content_length();
+        }
+    }
+    None
+}
+
 /// Whether the origin itself has a file of this name, remembered for some minutes.
 pub async fn origin_has(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> bool {
     if repo.tree().is_some() {
