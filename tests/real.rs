@@ -1,0 +1,269 @@
+//! Real input: the machine's own Debian mirror as upstream, real packages, a real debootstrap.
+//!
+//! Runs in CI (`CI=true`) and with `MANYHANDS_REAL=1`. The upstream is read from the machine's apt sources
+//! when the test runs; without one, or where it does not answer, the tests say so and pass.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::{Apt, Scratch, Server, ServerConfig, Status, Volunteer, poll, run, run_ok, sha256_file};
+
+/// Packages to download: at least this many.
+const PACKAGES: usize = 60;
+/// Sizes of the packages that are picked: above what the server sends itself, small enough for a test.
+const SIZES: std::ops::RangeInclusive<u64> = (40 << 10)..=(300 << 10);
+const OFFLOAD: f64 = 0.95;
+/// For downloads over the real network.
+const LONG: Duration = Duration::from_secs(900);
+
+/// One Debian archive that this machine's apt uses.
+#[derive(Clone, Debug)]
+struct Source {
+    url: String,
+    suite: String,
+    keyring: Option<String>,
+}
+
+/// Why a test does not run here, or what it runs with.
+fn source() -> Option<Source> {
+    let wanted = ["CI", "MANYHANDS_REAL"].map(|name| std::env::var(name).unwrap_or_default());
+    if !wanted.iter().any(|value| value == "true" || value == "1") {
+        println!("skipped: set MANYHANDS_REAL=1 to use this machine's own Debian mirror");
+        return None;
+    }
+    let candidates: Vec<Source> = apt_files()
+        .iter()
+        .flat_map(|path| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            if path.extension().is_some_and(|e| e == "sources") {
+                deb822_sources(&text)
+            } else {
+                list_sources(&text)
+            }
+        })
+        .collect();
+    let found = candidates.iter().find(|source| is_debian_release(source)).cloned();
+    if found.is_none() {
+        println!("skipped: no Debian release among this machine's {} apt sources answers", candidates.len());
+    }
+    found
+}
+
+fn apt_files() -> Vec<PathBuf> {
+    let parts =
+        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> =
+        parts.filter(|p| p.extension().is_some_and(|e| e == "list" || e == "sources")).collect();
+    files.push(PathBuf::from("/etc/apt/sources.list"));
+    files.sort();
+    files
+}
+
+/// Lines of sources.list(5): `deb [signed-by=...] URL SUITE COMPONENT...`.
+fn list_sources(text: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let Some(rest) = line.trim().strip_prefix("deb ") else { continue };
+        let (options, rest) = match rest.trim().strip_prefix('[') {
+            Some(bracketed) => bracketed.split_once(']').unwrap_or((bracketed, "")),
+            None => ("", rest),
+        };
+        let keyring =
+            options.split_whitespace().find_map(|o| o.strip_prefix("signed-by=")).map(str::to_owned);
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        if let [url, suite, components @ ..] = words.as_slice() {
+            found.extend(usable(url, suite, components, keyring.as_ref()));
+        }
+    }
+    found
+}
+
+/// Stanzas of deb822-style sources.
+fn deb822_sources(text: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    for stanza in text.split("\n\n") {
+        let field = |name: &str| {
+            let line = stanza
+                .lines()
+                .find(|line| line.to_lowercase().starts_with(&format!("{}:", name.to_lowercase())));
+            line.map_or("", |line| line.split_once(':').map_or("", |(_, value)| value.trim()))
+        };
+        if !field("Types").split_whitespace().any(|t| t == "deb") || field("Enabled") == "no" {
+            continue;
+        }
+        let components: Vec<&str> = field("Components").split_whitespace().collect();
+        let keyring = Some(field("Signed-By").to_owned()).filter(|path| path.starts_with('/'));
+        for url in field("URIs").split_whitespace() {
+            for suite in field("Suites").split_whitespace() {
+                found.extend(usable(url, suite, &components, keyring.as_ref()));
+            }
+        }
+    }
+    found
+}
+
+fn usable(url: &str, suite: &str, components: &[&str], keyring: Option<&String>) -> Option<Source> {
+    let is_web = url.starts_with("http://") || url.starts_with("https://");
+    (is_web && components.contains(&"main") && !suite.contains(['-', '/'])).then(|| Source {
+        url: url.trim_end_matches('/').to_owned(),
+        suite: suite.to_owned(),
+        keyring: keyring.cloned(),
+    })
+}
+
+/// Whether the archive answers and is a Debian release, and not an update of one or somebody's own.
+fn is_debian_release(source: &Source) -> bool {
+    let url = format!("{}/dists/{}/InRelease", source.url, source.suite);
+    let mut curl = Command::new("curl");
+    let (status, out, _) = run(curl.args(["-fsSL", "--max-time", "30", &url]), Duration::from_secs(60));
+    let has = |line: &str| out.lines().any(|l| l == line);
+    status.success() && has("Origin: Debian") && has("Label: Debian")
+}
+
+fn architecture() -> String {
+    run_ok(Command::new("dpkg").arg("--print-architecture")).trim().to_owned()
+}
+
+/// The keyring of the source, or Debian's own.
+fn keyring(source: &Source) -> Option<String> {
+    let usual = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    source.keyring.clone().or_else(|| Path::new(usual).exists().then(|| usual.to_owned()))
+}
+
+fn start(scratch: &Scratch, source: &Source) -> (Server, Vec<Volunteer>) {
+    let more = format!(
+        "suites = [{:?}]\ncomponents = [\"main\"]\narchitectures = [{:?}]",
+        source.suite,
+        architecture()
+    );
+    let server =
+        Server::start(scratch, &ServerConfig::default().upstream("debian", "debian", &source.url, &more));
+    let volunteers = Volunteer::join_all(scratch, &server, 3);
+    (server, volunteers)
+}
+
+fn client(scratch: &Scratch, name: &str, server: &Server, source: &Source) -> Apt {
+    let signed = keyring(source).map_or(String::new(), |path| format!("[signed-by={path}] "));
+    let line = format!("deb {signed}{} {} main", server.url("debian"), source.suite);
+    let apt = Apt::new(&scratch.dir(name), &[line]);
+    let begin = Instant::now();
+    apt.update();
+    println!("{name}: apt-get update took {:.1} s", begin.elapsed().as_secs_f64());
+    apt
+}
+
+/// Packages spread evenly over the archive: `name=version` to the SHA-256 that apt knows.
+fn pick(apt: &Apt) -> BTreeMap<String, String> {
+    let available = run_ok(apt.command("apt-cache").arg("dumpavail"));
+    let mut fitting = BTreeMap::new();
+    for stanza in available.split("\n\n") {
+        let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let (Some(name), Some(version)) = (field("Package:"), field("Version:")) else { continue };
+        let size: u64 = field("Size:").and_then(|size| size.parse().ok()).unwrap_or(0);
+        if SIZES.contains(&size)
+            && let Some(sha256) = field("SHA256:")
+        {
+            fitting.insert(format!("{name}={version}"), sha256.to_owned());
+        }
+    }
+    assert!(fitting.len() >= PACKAGES, "only {} packages fit", fitting.len());
+    let step = fitting.len() / PACKAGES;
+    fitting.into_iter().step_by(step).take(PACKAGES).collect()
+}
+
+/// Downloads them, compares each with apt's SHA-256, and returns the number of bytes.
+fn download(apt: &Apt, picked: &BTreeMap<String, String>) -> u64 {
+    let begin = Instant::now();
+    let arguments = ["download"].into_iter().chain(picked.keys().map(String::as_str));
+    apt.get(&arguments.collect::<Vec<_>>());
+    let files: Vec<PathBuf> = support::package_files(&apt.downloads());
+    let got: BTreeSet<String> = files.iter().map(|path| sha256_file(path)).collect();
+    let wanted: BTreeSet<String> = picked.values().cloned().collect();
+    assert_eq!(got, wanted, "every file is the upstream's");
+    let bytes = files.iter().map(|path| fs::metadata(path).expect("a file").len()).sum();
+    println!("{} packages, {bytes} bytes in {:.1} s", files.len(), begin.elapsed().as_secs_f64());
+    bytes
+}
+
+#[test]
+fn real_packages_come_from_volunteers_for_the_second_client() {
+    let Some(source) = source() else { return };
+    let scratch = Scratch::new();
+    let (server, volunteers) = start(&scratch, &source);
+    let first = client(&scratch, "first", &server, &source);
+    let picked = pick(&first);
+    download(&first, &picked);
+
+    let wanted: BTreeSet<&String> = picked.values().collect();
+    let placed = poll(Duration::from_secs(120), || {
+        let held: BTreeSet<String> = volunteers.iter().flat_map(|v| v.options.stored()).collect();
+        (wanted.iter().all(|sha256| held.contains(*sha256)) && server.status().is_placed()).then_some(())
+    });
+    assert!(placed.is_some(), "not every package is on a volunteer\n{}", server.status().pretty());
+
+    let second = client(&scratch, "second", &server, &source);
+    let before = server.wait_reports();
+    let bytes = download(&second, &picked);
+    let carried = |after: &Status| after.sum("served_bytes") - before.sum("served_bytes");
+    let after = server.wait_within("volunteers report what they carried", Duration::from_secs(15), |after| {
+        carried(after) as f64 >= bytes as f64 * OFFLOAD
+    });
+    let grown = |field: &str| after.offload(field) - before.offload(field);
+    let (redirected, served) = (grown("redirected_bytes"), grown("served_bytes"));
+    println!(
+        "volunteers carried {} of {bytes} bytes; server: {redirected} redirected, {served} served",
+        carried(&after)
+    );
+    assert!(redirected as f64 >= OFFLOAD * (redirected + served) as f64, "{}", after.pretty());
+}
+
+#[test]
+fn debootstrap_makes_a_minimal_system() {
+    let Some(source) = source() else { return };
+    if run_ok(Command::new("id").arg("-u")).trim() != "0" {
+        println!("skipped: debootstrap needs root");
+        return;
+    }
+    let scratch = Scratch::new();
+    let (server, _volunteers) = start(&scratch, &source);
+    let target = scratch.dir("system");
+    let mut command = Command::new("debootstrap");
+    command.args(["--variant=minbase", "--include=ca-certificates"]).env("LC_ALL", "C");
+    if let Some(keyring) = keyring(&source) {
+        command.arg(format!("--keyring={keyring}"));
+    }
+    command.arg(&source.suite).arg(&target).arg(server.url("debian"));
+    let begin = Instant::now();
+    let (status, out, err) = run(&mut command, LONG);
+    let log = fs::read_to_string(target.join("debootstrap/debootstrap.log")).unwrap_or_default();
+    let tail: Vec<&str> = log.lines().rev().take(20).collect();
+    assert!(status.success(), "{status}\n{out}\n{err}\n{tail:?}");
+    println!("debootstrap took {:.0} s", begin.elapsed().as_secs_f64());
+    assert!(out.contains("Base system installed successfully"), "{out}");
+    let version = fs::read_to_string(target.join("etc/debian_version")).expect("the system has a version");
+    assert!(!version.trim().is_empty());
+    let installed = run_ok(
+        Command::new("dpkg-query").arg(format!("--admindir={}/var/lib/dpkg", target.display())).arg("-W"),
+    );
+    assert!(installed.lines().count() > 50, "{installed}");
+}
+
+#[test]
+fn apt_sources_are_read_in_both_forms() {
+    let list = "# deb http://no.example/ x main\ndeb [arch=amd64 signed-by=/k.gpg] http://a.example/debian/ stable main contrib\n\
+                deb http://a.example/debian stable-updates main\ndeb cdrom:[x]/ stable main\ndeb http://b.example ./\n";
+    let found = list_sources(list);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].url.as_str(), found[0].suite.as_str()), ("http://a.example/debian", "stable"));
+    assert_eq!(found[0].keyring.as_deref(), Some("/k.gpg"));
+    let stanzas = "Types: deb deb-src\nURIs: https://a.example/debian\nSuites: one one-updates two\nComponents: main\n\
+                   Signed-By: /k.gpg\n\nTypes: deb-src\nURIs: http://b.example/\nSuites: one\nComponents: main\n";
+    let found = deb822_sources(stanzas);
+    assert_eq!(found.iter().map(|s| s.suite.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert!(found.iter().all(|s| s.url == "https://a.example/debian" && s.keyring.is_some()));
+}

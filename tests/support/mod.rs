@@ -1,0 +1,58 @@
+//! What the tests of the real binary share: scratch folders, processes, clients, a counting upstream.
+//!
+//! Every test makes its own [`Scratch`], servers and volunteers on ports the system picks, so tests run in
+//! any order and side by side. Nothing waits for a fixed time: [`poll`] is the only pause, and every wait
+//! has a condition and a deadline.
+#![allow(dead_code, reason = "each test file uses its part of this")]
+#![allow(unused_imports, reason = "each test file uses its part of this")]
+
+mod apt;
+mod digests;
+mod fixture;
+mod http;
+mod process;
+mod rpm;
+mod status;
+mod upstream;
+
+pub use apt::Apt;
+pub use digests::{base64_of_hex, hex, random_bytes, sha256_file, sha256_hex};
+pub use fixture::{
+    DebRepo, Scratch, copy_tree, overlay_tree, package_files, test_key, test_repos, tree_digest,
+};
+pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url};
+pub use process::{BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, run, run_ok};
+pub use rpm::{Dnf, Zypper};
+pub use status::Status;
+pub use upstream::{Fault, Upstream};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should take a moment; generous, for a loaded machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Asks until there is an answer; `None` when the deadline has passed.
+pub fn poll<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if begin.elapsed() > deadline {
+            return None;
+        }
+        pause();
+    }
+}
+
+/// Waits for a condition, or fails with what was waited for.
+pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let met = poll(deadline, || condition().then_some(()));
+    assert!(met.is_some(), "waited {} s in vain: {what}", deadline.as_secs());
+}
+
+/// The pause between two looks at a condition.
+#[expect(clippy::disallowed_methods, reason = "the one pause of the tests, bounded by poll's deadline")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(25));
+}
