@@ -9,9 +9,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::{
-    BINARY, Conn, DebRepo, Response, Scratch, Server, ServerConfig, Status, Volunteer, VolunteerOptions,
-    copy_tree, fetch, fetch_following, get, head, package_files, poll, random_bytes, request, run, run_ok,
-    sha256_file, sha256_hex, split_url, test_repos, tree_digest,
+    BINARY, Conn, DebRepo, Response, Scratch, Server, ServerConfig, Volunteer, VolunteerOptions, copy_tree,
+    fetch, fetch_following, get, head, package_files, poll, random_bytes, request, run_ok, sha256_file,
+    sha256_hex, split_url, test_repos, tree_digest,
 };
 
 const MIB: usize = 1 << 20;
@@ -563,25 +563,17 @@ fn a_revoked_token_ends_the_session() {
         run_ok(Command::new(BINARY).arg("token").args(arguments).arg("--config").arg(&server.config))
     };
     let secrets = volunteers.iter().map(|v| fs::read_to_string(&v.options.token_file).expect("a token"));
-    let listed = token(&["list"]);
-    assert!(secrets.into_iter().all(|secret| !listed.contains(&secret)), "{listed}");
-    // The id is a word of the line; the first token is the first volunteer's.
-    let ids: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let works = |id: &&str| token_exists(&server, id);
-    let id = ids.into_iter().find(works).unwrap_or_else(|| panic!("no id in {listed}"));
-    assert!(!id.is_empty());
-    let out = |status: &Status| ["v1", "v2"].iter().filter(|id| status.state(id) != "up").count();
-    server.wait_until("one volunteer is out, the other stays", |status| out(status) == 1);
-    let gone = volunteers.iter_mut().find(|v| server.status().state(v.id()) != "up").expect("one is out");
-    gone.process.wait_line("why", |line| line.contains("revoked").then_some(()));
+    let secrets: Vec<String> = secrets.collect();
+    let listed = token(&["list", "--json"]);
+    assert!(secrets.iter().all(|secret| !listed.contains(secret)), "{listed}");
+    let ids: Vec<serde_json::Value> = serde_json::from_str(&listed).expect("JSON");
+    let mut ids = ids.iter().filter_map(|entry| entry["id"].as_str());
+    let id = ids.find(|id| secrets[0].contains(id)).expect("the first volunteer's token is listed");
+    token(&["revoke", id]);
+    server.wait_until("the first one is out", |status| status.state("v1") != "up");
+    volunteers[0].process.wait_line("why", |line| line.contains("revoked").then_some(()));
+    assert_eq!(server.status().state("v2"), "up");
     assert!(fetch(&server.url(&files[0])) == package(&scratch, &files[0]));
-}
-
-/// Revokes a token; false if there is no such one.
-fn token_exists(server: &Server, id: &str) -> bool {
-    let mut command = Command::new(BINARY);
-    command.args(["token", "revoke", id, "--config"]).arg(&server.config);
-    run(&mut command, support::DEADLINE).0.success()
 }
 
 #[test]

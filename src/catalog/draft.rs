@@ -71,6 +71,7 @@ pub struct Draft {
     members: BTreeMap<RepoPath, Member>,
     packages: PathTableBuilder,
     stems: BTreeSet<String>,
+    absent: BTreeSet<String>,
     /// Uncompressed sizes where the metadata says, to bound decompression.
     open_sizes: BTreeMap<RepoPath, u64>,
     has_by_hash: bool,
@@ -89,6 +90,7 @@ impl Draft {
             members: BTreeMap::new(),
             packages: PathTableBuilder::default(),
             stems: BTreeSet::new(),
+            absent: BTreeSet::new(),
             open_sizes: BTreeMap::new(),
             has_by_hash: false,
             components: Vec::new(),
@@ -223,6 +225,11 @@ impl Draft {
         self.has_by_hash
     }
 
+    /// Notes families that the origin does not have.
+    pub fn lacks(&mut self, stems: impl Iterator<Item = String>) {
+        self.absent.extend(stems);
+    }
+
     /// Takes the verified bytes of a wanted member.
     pub fn read(&mut self, stem: &str, path: &RepoPath, bytes: &[u8]) -> Result<(), IngestError> {
         let compression = Compression::of(path.as_str());
@@ -249,12 +256,16 @@ impl Draft {
 
     /// Bytes that a member may decompress to: what the metadata declares, else a generous ratio.
     fn open_limit(&self, stem: &str, path: &RepoPath, compressed: u64) -> u64 {
-        /// Package lists compress to about a fifth; 64 leaves room for repetitive ones.
-        const RATIO: u64 = 64;
+        /// Package lists compress to about a fifth; 200 leaves room for repetitive ones.
+        const RATIO: u64 = 200;
+        /// The largest lists known are some hundred MB.
+        const MAX_OPEN: u64 = 4 << 30;
         const FLOOR: u64 = 16 << 20;
         let plain = self.members.get(stem).and_then(|member| member.expected.size);
         let declared = self.open_sizes.get(path).copied().or(plain);
-        declared.unwrap_or_else(|| (compressed.saturating_mul(RATIO)).max(FLOOR))
+        // A declared size is believed only as far as a compressed file of this length can reach.
+        let reachable = compressed.saturating_mul(RATIO).max(FLOOR).min(MAX_OPEN);
+        declared.map_or(reachable, |declared| declared.min(reachable))
     }
 
     /// A flat repository's paths are relative to the URL in the client's sources list, which may be the
@@ -268,7 +279,7 @@ impl Draft {
         }
     }
 
-    pub fn finish(self, generation: u64) -> Unit {
+    pub fn finish(self, generation: u64, adopted_secs: u64) -> Unit {
         let mut by_digest = BTreeMap::new();
         for (path, member) in &self.members {
             for digest in &member.digests {
@@ -287,8 +298,10 @@ impl Draft {
             first_skipped: self.skipped.first,
             packages: self.packages.build(),
             stems: self.stems,
+            absent: self.absent,
             date: self.date,
             valid_until: self.valid_until,
+            adopted_secs,
         }
     }
 }

@@ -23,6 +23,7 @@ pub struct Snapshot {
 pub enum Named<'a> {
     /// Starts a generation: served from memory, byte for byte.
     Root {
+        unit: &'a Arc<Unit>,
         root: &'a Root,
     },
     /// A member of a generation: served from the metadata store.
@@ -80,7 +81,7 @@ impl Snapshot {
         }
         for unit in self.units().filter(|unit| unit.covers(path)) {
             if let Some(root) = unit.roots.get(path) {
-                return Named::Root { root };
+                return Named::Root { unit, root };
             }
             if let Some((path, expected)) = unit.member(path) {
                 return Named::Member { unit, path, expected };
@@ -151,12 +152,12 @@ impl CatalogStats {
             for (_, expected) in paths {
                 let size = expected.size.unwrap_or(0);
                 stats.paths += 1;
-                stats.bytes += size;
+                stats.bytes = stats.bytes.saturating_add(size);
                 blobs.insert(canonical(&expected.digest), size);
             }
         }
         stats.blobs = blobs.len() as u64;
-        stats.blob_bytes = blobs.values().sum();
+        stats.blob_bytes = blobs.values().fold(0, |sum: u64, size| sum.saturating_add(*size));
         stats
     }
 }

@@ -185,6 +185,8 @@ pub struct Unit {
     pub packages: PathTable,
     /// Index families read into `packages`: member paths without their compression suffix.
     pub stems: BTreeSet<String>,
+    /// Families that the metadata lists and the origin lacks.
+    pub absent: BTreeSet<String>,
     /// Entries of the metadata that were unusable, and why the first of them was.
     pub skipped: u64,
     pub first_skipped: Option<String>,
@@ -193,9 +195,16 @@ pub struct Unit {
     /// Seconds since 1970, where the metadata says.
     pub date: Option<u64>,
     pub valid_until: Option<u64>,
+    /// When it was adopted first, in seconds since 1970.
+    pub adopted_secs: u64,
 }
 
 impl Unit {
+    /// The date of its metadata: what it says itself, else when it was adopted.
+    pub fn modified_secs(&self) -> u64 {
+        self.date.unwrap_or(self.adopted_secs)
+    }
+
     /// The member a path means: by its own name, or by `by-hash/ALGORITHM/HEX` in its directory.
     pub fn member(&self, path: &RepoPath) -> Option<(&RepoPath, Expected)> {
         if let Some((path, member)) = self.members.get_key_value(path) {

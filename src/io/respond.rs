@@ -23,12 +23,44 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// What is served, whole.
 #[derive(Clone, Debug)]
 pub struct Representation<'a> {
-    pub blob: Blob,
+    /// Gives the entity tag: the SHA-256, or something that changes when the bytes do.
+    pub validator: BlobId,
+    pub size: u64,
+    /// `Last-Modified`, in seconds since 1970.
+    pub modified_secs: u64,
     pub file_name: &'a str,
-    /// All digests, where they are known; the SHA-256 always is.
+    /// The SHA-256, where it is known.
+    pub sha256: Option<BlobId>,
+    /// All digests, where they are known.
     pub digests: Option<Digests>,
     /// Whether caches must ask again each time: true for what is replaced in place.
     pub must_revalidate: bool,
+}
+
+impl<'a> Representation<'a> {
+    /// A package: everything but its name follows from its bytes, so that it is the same at every holder.
+    pub fn of_blob(blob: Blob, file_name: &'a str, digests: Option<Digests>) -> Self {
+        Self {
+            validator: blob.id,
+            size: blob.size,
+            modified_secs: blob.id.last_modified_secs(),
+            file_name,
+            sha256: Some(blob.id),
+            digests,
+            must_revalidate: false,
+        }
+    }
+
+    /// A file whose bytes nobody hashed.
+    pub fn unhashed(validator: BlobId, size: u64, file_name: &'a str) -> Self {
+        let blob = Blob { id: validator, size };
+        Self { sha256: None, ..Self::of_blob(blob, file_name, None) }
+    }
+
+    /// Metadata: its dates must have an order, because `wget -N` keeps the newer file.
+    pub fn of_metadata(blob: Blob, file_name: &'a str, modified_secs: u64) -> Self {
+        Self { modified_secs, must_revalidate: true, ..Self::of_blob(blob, file_name, None) }
+    }
 }
 
 /// Answers a GET or HEAD. `open` is called for the bytes that are really sent.
@@ -38,8 +70,8 @@ pub fn respond(
     what: &Representation<'_>,
     open: impl FnOnce(Range<u64>) -> Body,
 ) -> Response<Body> {
-    let Blob { id, size } = what.blob;
-    let (etag, date) = (id.etag(), http_date(id.last_modified_secs()));
+    let size = what.size;
+    let (etag, date) = (what.validator.etag(), http_date(what.modified_secs));
     let mut response = Response::new(Body::Empty);
     let headers = response.headers_mut();
     set(headers, header::ETAG, &etag);
@@ -53,7 +85,9 @@ pub fn respond(
         return response;
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(what.file_name)));
-    digest_headers(headers, id, what.digests.as_ref());
+    if let Some(id) = what.sha256 {
+        digest_headers(headers, id, what.digests.as_ref());
+    }
     let range_header = text(request, header::RANGE).filter(|_| range_applies(request, &etag, &date));
     let (status, part) = match range::answer(range_header, size) {
         Answer::Whole => (StatusCode::OK, 0..size),
@@ -146,7 +180,7 @@ fn http_date(secs: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(secs))
 }
 
-/// Dates stand for contents here and have no order, so `If-Modified-Since` compares for equality.
+/// Dates of packages stand for contents and have no order, so `If-Modified-Since` compares for equality.
 fn is_unmodified(request: &HeaderMap, etag: &str, date: &str) -> bool {
     match text(request, header::IF_NONE_MATCH) {
         Some(tags) => tags
@@ -175,12 +209,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 mod tests {
     use super::*;
 
-    const WHAT: Representation<'_> = Representation {
-        blob: Blob { id: BlobId([9; 32]), size: 1000 },
-        file_name: "a.deb",
-        digests: None,
-        must_revalidate: false,
-    };
+    const BLOB: Blob = Blob { id: BlobId([9; 32]), size: 1000 };
 
     fn ask(headers: &[(HeaderName, &str)]) -> (u16, Option<String>, Option<Range<u64>>) {
         let mut request = HeaderMap::new();
@@ -188,7 +217,7 @@ mod tests {
             set(&mut request, name.clone(), value);
         }
         let mut sent = None;
-        let response = respond(&Method::GET, &request, &WHAT, |part| {
+        let response = respond(&Method::GET, &request, &Representation::of_blob(BLOB, "a.deb", None), |part| {
             sent = Some(part);
             Body::Empty
         });
@@ -198,8 +227,8 @@ mod tests {
 
     #[test]
     fn conditions_and_ranges() {
-        let etag = WHAT.blob.id.etag();
-        let date = http_date(WHAT.blob.id.last_modified_secs());
+        let etag = BLOB.id.etag();
+        let date = http_date(BLOB.id.last_modified_secs());
         let part = (206, Some("bytes 500-999/1000".to_owned()), Some(500..1000));
         let whole = (200, None, Some(0..1000));
         assert_eq!(ask(&[]), whole);
@@ -219,7 +248,7 @@ mod tests {
     #[test]
     fn head_has_the_headers_and_no_body() {
         let response =
-            respond(&Method::HEAD, &HeaderMap::new(), &WHAT, |_| unreachable!("no body is opened"));
+            respond(&Method::HEAD, &HeaderMap::new(), &Representation::of_blob(BLOB, "a.deb", None), |_| unreachable!("no body is opened"));
         assert_eq!(text(response.headers(), header::CONTENT_LENGTH), Some("1000"));
         assert_eq!(
             text(response.headers(), header::CONTENT_TYPE),

@@ -42,7 +42,7 @@ fn status(server: &Server) -> Status {
             blobs: stats.blobs,
             bytes: stats.bytes,
             blob_bytes: stats.blob_bytes,
-            saved_bytes: stats.bytes - stats.blob_bytes,
+            saved_bytes: stats.bytes.saturating_sub(stats.blob_bytes),
         },
         cache: CacheStatus {
             blobs,

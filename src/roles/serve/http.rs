@@ -127,10 +127,15 @@ async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Bo
     let Some(id) = id else {
         return plain(StatusCode::NOT_FOUND, "no such blob");
     };
-    if let Some((repo, path, expected)) = server.find(id) {
-        return package::answer(server, repo, &path, expected, asked).await;
+    let mut answer = plain(StatusCode::NOT_FOUND, "no repository names this blob");
+    for (repo, path, expected) in server.find(id) {
+        answer = package::answer(server, repo, &path, expected, asked).await;
+        // One repository's missing file or failing upstream is no reason: others publish the same bytes.
+        if !(answer.status() == StatusCode::NOT_FOUND || answer.status().is_server_error()) {
+            break;
+        }
     }
-    plain(StatusCode::NOT_FOUND, "no repository names this blob")
+    answer
 }
 
 /// This server as the client calls it.

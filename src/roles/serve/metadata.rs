@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 
 use super::http::{Asked, is_named};
 use super::package::fetch_failed;
-use super::refresh;
+use super::refresh::{self, Looked};
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
@@ -28,28 +28,26 @@ pub async fn answer(
     asked: &Asked,
 ) -> Option<Response<Body>> {
     let root_of = UnitKey::of_root(path, &repo.config.profile);
+    let mut looked = Looked::Current;
     match &root_of {
-        Some(key) => look(server, repo, key, path).await,
+        Some(key) => looked = look(server, repo, key, path).await,
         None if !is_named(repo, path) => find_unit(server, repo, path).await,
         None => {}
     }
-    let found = Found::of(repo, path);
-    match found {
-        Found::Root(root) => Some(root_response(server, path, root, asked)),
-        Found::Member { unit, path: canonical, expected } => {
+    match (Found::of(repo, path), root_of) {
+        (Found::Root { unit, root }, _) => Some(root_response(server, path, &unit, &root, asked)),
+        (Found::Member { unit, path: canonical, expected }, _) => {
             Some(member_response(server, repo, path, &unit, &canonical, expected, asked).await)
         }
-        Found::Package(_) | Found::Nothing if root_of.is_some() && repo.tree().is_none() => {
-            Some(outage(repo, root_of))
-        }
-        Found::Package(expected) => Some(super::package::answer(server, repo, path, expected, asked).await),
-        Found::Nothing => None,
+        (Found::Package(expected), _) => Some(super::package::answer(server, repo, path, expected, asked).await),
+        (Found::Nothing, Some(key)) if repo.tree().is_none() => Some(absent(repo, &key, looked)),
+        (Found::Nothing, _) => None,
     }
 }
 
 /// What the snapshot says of a path, without borrowing it over an await.
 enum Found {
-    Root(Root),
+    Root { unit: Arc<Unit>, root: Root },
     Member { unit: Arc<Unit>, path: RepoPath, expected: Expected },
     Package(Expected),
     Nothing,
@@ -58,7 +56,7 @@ enum Found {
 impl Found {
     fn of(repo: &Repo, path: &RepoPath) -> Self {
         match repo.snapshot().resolve(path) {
-            Named::Root { root } => Self::Root(root.clone()),
+            Named::Root { unit, root } => Self::Root { unit: unit.clone(), root: root.clone() },
             Named::Member { unit, path, expected } => {
                 Self::Member { unit: unit.clone(), path: path.clone(), expected }
             }
@@ -69,17 +67,24 @@ impl Found {
 }
 
 /// A root file was asked for: is it still the newest?
-async fn look(server: &Arc<Server>, repo: &Repo, key: &UnitKey, path: &RepoPath) {
-    if key.kind == UnitKind::Checksums {
-        repo.with_unit(key, |state| {
-            if state.learned.len() < 64 && state.learned.insert(path.file_name().to_owned()) {
-                state.looked = None;
-            }
-        });
+async fn look(server: &Arc<Server>, repo: &Repo, key: &UnitKey, path: &RepoPath) -> Looked {
+    if key.kind != UnitKind::Checksums || repo.tree().is_some() {
+        return refresh::refresh_within(server, repo, key, repo.fresh_for(), PATIENCE).await;
     }
-    let refreshed = refresh::refresh(server, repo, key, repo.fresh_for());
-    // The outcome is logged and kept in the unit's state; the snapshot says what can be served.
-    let _ = tokio::time::timeout(PATIENCE, refreshed).await;
+    // Checksum files have names that nobody lists: each is tried once, then remembered for some minutes.
+    let is_root = || repo.snapshot().unit(key).is_some_and(|unit| unit.roots.contains_key(path));
+    let name = format!("{}/{path}", repo.config.name);
+    let is_new = !is_root() && server.has_own_file.get(&name) != Some(false);
+    let max_age = if is_new { Duration::ZERO } else { repo.fresh_for() };
+    if is_new {
+        repo.with_unit(key, |state| state.learned.insert(path.file_name().to_owned()));
+    }
+    let looked = refresh::refresh_within(server, repo, key, max_age, PATIENCE).await;
+    if is_new && !is_root() {
+        repo.with_unit(key, |state| state.learned.remove(path.file_name()));
+        server.has_own_file.insert(name, false);
+    }
+    looked
 }
 
 /// No unit names the path: perhaps it belongs to one that nobody asked for yet.
@@ -92,31 +97,23 @@ async fn find_unit(server: &Arc<Server>, repo: &Repo, path: &RepoPath) {
     }
     for key in candidates {
         let is_loaded = repo.snapshot().unit(&key).is_some();
-        if is_loaded {
-            return;
-        }
-        let refreshed = refresh::refresh(server, repo, &key, Duration::from_secs(60));
-        if matches!(tokio::time::timeout(PATIENCE, refreshed).await, Ok(Ok(()))) {
+        let looked = || refresh::refresh_within(server, repo, &key, Duration::from_secs(60), PATIENCE);
+        if is_loaded || looked().await == Looked::Current {
             return;
         }
     }
 }
 
-/// A root file that cannot be served: 404 only if the origin said that it does not exist.
-fn outage(repo: &Repo, key: Option<UnitKey>) -> Response<Body> {
-    let problem = key.and_then(|key| repo.unit_state(&key).problem);
-    match problem {
-        Some(problem) if !problem.ends_with("is not at the origin") => plain(
-            StatusCode::BAD_GATEWAY,
-            "the upstream failed and there is no earlier generation; try again",
-        ),
-        _ => plain(StatusCode::NOT_FOUND, "the origin has no such file"),
+/// A root file that cannot be served: 404 only if it does not exist, as far as anyone knows.
+fn absent(repo: &Repo, key: &UnitKey, looked: Looked) -> Response<Body> {
+    if repo.snapshot().unit(key).is_some() || looked == Looked::Missing {
+        return plain(StatusCode::NOT_FOUND, "the origin has no such file");
     }
+    plain(StatusCode::SERVICE_UNAVAILABLE, "the origin does not answer and there is no earlier generation; try again")
 }
 
-fn root_response(server: &Server, path: &RepoPath, root: Root, asked: &Asked) -> Response<Body> {
-    let what =
-        Representation { blob: root.blob, file_name: path.file_name(), digests: None, must_revalidate: true };
+fn root_response(server: &Server, path: &RepoPath, unit: &Unit, root: &Root, asked: &Asked) -> Response<Body> {
+    let what = Representation::of_metadata(root.blob, path.file_name(), unit.modified_secs());
     respond(&asked.method, &asked.headers, &what, |part| {
         let bytes = root.bytes.slice(part.start as usize..part.end as usize);
         server.traffic.count(Kind::Metadata, Body::full(bytes))
@@ -150,8 +147,12 @@ async fn member_response(
     };
     debug_assert_eq!(size, blob.size);
     let is_by_hash = asked_path != path;
-    let what =
-        Representation { blob, file_name: path.file_name(), digests: None, must_revalidate: !is_by_hash };
+    let name = path.file_name();
+    let what = if is_by_hash {
+        Representation::of_blob(blob, name, None)
+    } else {
+        Representation::of_metadata(blob, name, unit.modified_secs())
+    };
     let (traffic, file) = (server.traffic.clone(), Arc::new(file));
     respond(&asked.method, &asked.headers, &what, move |part| {
         traffic.count(Kind::Metadata, Body::file(file, part, None))

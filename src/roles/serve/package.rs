@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
@@ -18,9 +19,12 @@ use crate::formats::range;
 use crate::formats::ticket::{self, Ticket};
 use crate::io::body::Body;
 use crate::io::clock;
-use crate::io::fetch::{Content, FetchError, Flight};
+use crate::io::fetch::{Content, FetchError, Flight, Source};
 use crate::io::respond::{self, Representation, plain};
 use crate::model::{Algorithm, Blob, BlobId, Digest, Digests, Expected, RepoPath, encode_path};
+
+/// How long an origin may take to say how long a file is.
+const SIZE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether a request by hash comes from a volunteer that fetches: it signs with its own key.
 pub fn kind_of(server: &Server, headers: &HeaderMap) -> Kind {
@@ -43,38 +47,39 @@ pub async fn answer(
     expected: Expected,
     asked: &Asked,
 ) -> Response<Body> {
-    let expected = with_size(server, repo, path, expected).await;
-    let blob = known_blob(server, &expected);
+    let blob = known_blob(server, repo, path, &expected).await;
     if let (Some(blob), false) = (blob, asked.direct)
         && let Some(response) = redirect(server, repo, path, blob, asked)
     {
         return response;
     }
-    if asked.kind == Kind::Package && asked.method == Method::GET {
+    if let (Some(blob), &Method::HEAD) = (blob, &asked.method) {
+        // Nothing is fetched for those who only look.
+        let what = representation(server, path, blob);
+        return respond::respond(&asked.method, &asked.headers, &what, |_| Body::Empty);
+    }
+    if asked.kind == Kind::Package {
         server.traffic.served_requests.fetch_add(1, Relaxed);
     }
     serve(server, repo, path, expected, asked).await
 }
 
-/// Checksum files give no sizes: the origin is asked once. Unknown as before if it does not say.
-async fn with_size(server: &Server, repo: &Repo, path: &RepoPath, expected: Expected) -> Expected {
-    if expected.size.is_some() {
-        return expected;
-    }
-    let known = server.sizes.get(&expected.digest);
-    let size = match known {
-        Some(size) => Some(size),
-        None => unnamed::origin_size(server, repo, path).await,
+/// The blob that metadata means, as far as that is known without reading bytes. Checksum files give no
+/// sizes: the origin is asked, rarely, and what it says is believed for choosing only, never for verifying.
+async fn known_blob(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Option<Blob> {
+    let id = server.packages.resolve(expected)?;
+    let held = expected.size.or_else(|| server.packages.store.size_of(id));
+    let size = match (held, server.sizes.get(&expected.digest)) {
+        (Some(size), _) => Some(size),
+        (None, Some(told)) => told,
+        (None, None) => {
+            let told = tokio::time::timeout(SIZE_PATIENCE, unnamed::origin_size(server, repo, path)).await;
+            let told = told.ok().flatten();
+            server.sizes.insert(expected.digest, told);
+            told
+        }
     };
-    if let (Some(size), None) = (size, known) {
-        server.sizes.insert(expected.digest, size);
-    }
-    Expected { size, ..expected }
-}
-
-/// The blob that metadata means, as far as that is known without reading bytes.
-fn known_blob(server: &Server, expected: &Expected) -> Option<Blob> {
-    Some(Blob { id: server.packages.resolve(expected)?, size: expected.size? })
+    Some(Blob { id, size: size? })
 }
 
 fn redirect(
@@ -113,7 +118,7 @@ async fn serve(
     }
     match &repo.config.origin {
         Origin::Tree(_) => from_tree(server, repo, path, expected, asked).await,
-        Origin::Upstream(bases) => match server.packages.get(expected, origin::source(bases, path, None)) {
+        Origin::Upstream(_) => match server.packages.get(expected, sources(server, repo, path, &expected)) {
             Ok(content) => content_response(server, path, expected, content, asked).await,
             Err(e) => {
                 tracing::warn!(path = path.as_str(), error = %e, "passing through without keeping");
@@ -153,22 +158,35 @@ async fn arriving(
         Ok(size) => size,
         Err(e) => return fetch_failed(&e),
     };
-    // Without a SHA-256 the entity tag would be unknown until the end: wait for it.
-    let blob = match expected.blob_id() {
-        Some(id) => Blob { id, size },
-        None => match flight.finished().await {
-            Ok(blob) => blob,
-            Err(e) => return fetch_failed(&e),
-        },
+    let what = match expected.blob_id() {
+        Some(id) => representation(server, path, Blob { id, size }),
+        None => Representation::unhashed(stand_in(&expected), size, path.file_name()),
     };
-    let what = representation(server, path, blob);
     let (traffic, kind) = (server.traffic.clone(), asked.kind);
     respond::respond(&asked.method, &asked.headers, &what, move |part| traffic.count(kind, flight.body(part)))
 }
 
 fn representation<'a>(server: &Server, path: &'a RepoPath, blob: Blob) -> Representation<'a> {
-    let digests = server.db.digests(blob.id).ok().flatten();
-    Representation { blob, file_name: path.file_name(), digests, must_revalidate: false }
+    Representation::of_blob(blob, path.file_name(), server.db.digests(blob.id).ok().flatten())
+}
+
+/// Where to fetch a package: at its repository, then at others that publish the same bytes.
+fn sources(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Source {
+    let mut source = origin::source(repo.upstreams(), path, None);
+    for (other, path, _) in expected.blob_id().map(|id| server.find(id)).unwrap_or_default() {
+        let more = origin::source(other.upstreams(), &path, None).urls;
+        source.urls.extend(more.into_iter().filter(|_| other.config.name != repo.config.name));
+    }
+    source
+}
+
+/// Something that changes when the bytes do, until they were hashed.
+fn stand_in(expected: &Expected) -> BlobId {
+    let mut id = [0; 32];
+    let digest = expected.digest.as_bytes();
+    let len = digest.len().min(id.len());
+    id[..len].copy_from_slice(&digest[..len]);
+    BlobId(id)
 }
 
 /// 404 is only for what does not exist; an outage is a 5xx that clients may try again.
@@ -202,23 +220,16 @@ async fn from_tree(
         );
         return plain(StatusCode::SERVICE_UNAVAILABLE, "the tree is being changed; try again");
     }
-    let blob = Blob { id: tree_identity(server, &expected), size: found.size };
-    if server.packages.resolve(&expected).is_none() {
-        aliases::learn_one(server, found.path, expected);
-    }
-    let what = representation(server, path, blob);
+    let what = match server.packages.resolve(&expected) {
+        Some(id) => representation(server, path, Blob { id, size: found.size }),
+        None => {
+            aliases::learn_one(server, found.path, expected);
+            Representation::unhashed(stand_in(&expected), found.size, path.file_name())
+        }
+    };
     let (file, traffic, kind) = (Arc::new(found.file), server.traffic.clone(), asked.kind);
     respond::respond(&asked.method, &asked.headers, &what, move |part| {
         traffic.count(kind, Body::file(file, part, None))
-    })
-}
-
-/// The blob, or until its bytes were hashed something that changes when they do.
-fn tree_identity(server: &Server, expected: &Expected) -> BlobId {
-    server.packages.resolve(expected).unwrap_or_else(|| {
-        let mut id = [0; 32];
-        id[..16].copy_from_slice(&expected.digest.as_bytes()[..16]);
-        BlobId(id)
     })
 }
 
@@ -241,8 +252,10 @@ pub async fn manifest(
             let text = respond::manifest(&digests, algorithm, package.file_name());
             let bytes = bytes::Bytes::from(text);
             let blob = crate::catalog::Root::new(bytes.clone()).blob;
-            let what =
-                Representation { blob, file_name: path.file_name(), digests: None, must_revalidate: true };
+            let what = Representation {
+                must_revalidate: true,
+                ..Representation::of_blob(blob, path.file_name(), None)
+            };
             let traffic = server.traffic.clone();
             respond::respond(&asked.method, &asked.headers, &what, move |part| {
                 traffic.count(Kind::Metadata, Body::full(bytes.slice(part.start as usize..part.end as usize)))

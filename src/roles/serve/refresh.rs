@@ -24,6 +24,8 @@ use crate::model::{Blob, BlobId, Digest, Expected, RepoPath};
 /// Attempts to catch an upstream between two of its own updates.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long a client waits for its package list to be read.
+const LEARN_PATIENCE: Duration = Duration::from_secs(5);
 /// Kind of the database's records of units.
 const RECORD: &str = "unit";
 
@@ -50,6 +52,8 @@ struct Record {
     generation: u64,
     roots: Vec<(String, BlobId, u64)>,
     learned: Vec<String>,
+    #[serde(default)]
+    adopted_secs: u64,
 }
 
 /// Looks at the origin unless that was done within `max_age`. Concurrent calls for one unit share a look.
@@ -65,7 +69,8 @@ pub async fn refresh(
     let current = repo.snapshot().unit(key).cloned();
     if state.looked.is_some_and(|looked| clock::now().since(looked) < max_age) {
         return match (current, state.problem) {
-            (None, Some(problem)) => Err(RefreshError::NotFound(problem)),
+            (None, Some(_)) if state.is_missing => Err(RefreshError::NotFound(key.to_string())),
+            (None, Some(problem)) => Err(RefreshError::Internal(problem)),
             _ => Ok(()),
         };
     }
@@ -73,6 +78,7 @@ pub async fn refresh(
     repo.with_unit(key, |state| {
         state.looked = Some(clock::now());
         state.problem = outcome.as_ref().err().map(ToString::to_string);
+        state.is_missing = matches!(outcome, Err(RefreshError::NotFound(_)));
     });
     match &outcome {
         Err(e) if current.is_some() => {
@@ -84,12 +90,38 @@ pub async fn refresh(
     outcome
 }
 
-/// Reads a family that a client asked for, by making the current generation again with it.
+/// How a look at the origin ended, as far as the caller waited for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    Current,
+    /// The origin says that there is no such unit.
+    Missing,
+    /// It failed, or goes on: nothing can be said.
+    Unsettled,
+}
+
+/// [`refresh`], waited for until `patience` ends. The look itself goes on whatever the client does.
+pub async fn refresh_within(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    max_age: Duration,
+    patience: Duration,
+) -> Looked {
+    let (server, index, key) = (server.clone(), repo.index, key.clone());
+    let look = tokio::spawn(async move { refresh(&server, &server.repos[index], &key, max_age).await });
+    match tokio::time::timeout(patience, look).await {
+        Ok(Ok(Ok(()))) => Looked::Current,
+        Ok(Ok(Err(RefreshError::NotFound(_)))) => Looked::Missing,
+        _ => Looked::Unsettled,
+    }
+}
+
+/// Reads a family that a client asked for, by making the current generation again with it. A client that has
+/// its list soon asks for packages, so it waits for this, but not long.
 pub async fn learn(server: &Arc<Server>, repo: &Repo, unit: &Arc<Unit>, stem: &str) {
-    let is_new = repo.with_unit(&unit.key, |state| state.learned.insert(stem.to_owned()));
-    if is_new && let Err(e) = refresh(server, repo, &unit.key, Duration::ZERO).await {
-        repo.with_unit(&unit.key, |state| state.learned.remove(stem));
-        tracing::warn!(repo = repo.config.name, unit = %unit.key, stem, error = %e, "cannot read a package list");
+    if repo.with_unit(&unit.key, |state| state.learned.insert(stem.to_owned())) {
+        refresh_within(server, repo, &unit.key, Duration::ZERO, LEARN_PATIENCE).await;
     }
 }
 
@@ -130,13 +162,14 @@ async fn look_once(
     let is_same = current.is_some_and(|unit| {
         unit.roots.len() == roots.len()
             && roots.iter().all(|root| unit.roots.get(&root.path) == Some(&root.root))
-            && wanted.iter().all(|step| unit.stems.contains(&step.stem))
+            && wanted.iter().all(|step| unit.stems.contains(&step.stem) || unit.absent.contains(&step.stem))
     });
     if is_same {
         return Ok(());
     }
     let generation = current.map_or(1, |unit| unit.generation + 1);
-    let unit = complete(server, repo, draft, wanted, generation).await?;
+    let plan = Plan { wanted, current, generation, adopted_secs: clock::now().as_secs() };
+    let unit = complete(server, repo, draft, plan).await?;
     remember(server, repo, &unit)?;
     adopt(server, repo, unit);
     Ok(())
@@ -178,16 +211,36 @@ fn root_paths(repo: &Repo, key: &UnitKey) -> Vec<(RepoPath, bool)> {
     names.into_iter().map(|path| (path, false)).collect()
 }
 
+/// What it takes to make a generation of a draft.
+struct Plan<'a> {
+    wanted: Vec<Step>,
+    current: Option<&'a Arc<Unit>>,
+    generation: u64,
+    adopted_secs: u64,
+}
+
 /// Fetches and reads what the draft wants; parsing runs on a thread that may block.
 async fn complete(
     server: &Arc<Server>,
     repo: &Repo,
     mut draft: Draft,
-    wanted: Vec<Step>,
-    generation: u64,
+    plan: Plan<'_>,
 ) -> Result<Unit, RefreshError> {
-    for step in wanted {
-        let (path, blob) = fetch_step(server, repo, &step, draft.has_by_hash()).await?;
+    let families = plan.wanted.len();
+    let mut missing = Vec::new();
+    for step in plan.wanted {
+        let (path, blob) = match fetch_step(server, repo, &step, draft.has_by_hash()).await {
+            Ok(found) => found,
+            // A mirror may carry only some of the architectures that its signed Release lists.
+            // One that was there a generation ago is being replaced: then this is no whole generation.
+            Err(RefreshError::Member { source: FetchError::NotFound, .. })
+                if !plan.current.is_some_and(|unit| unit.stems.contains(&step.stem)) =>
+            {
+                missing.push(step);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
         let store = server.metadata.store.clone();
         let read = move || {
             let bytes =
@@ -198,7 +251,16 @@ async fn complete(
         draft =
             tokio::task::spawn_blocking(read).await.map_err(|e| RefreshError::Internal(e.to_string()))??;
     }
-    let finish = move || draft.finish(generation);
+    if let Some(step) = missing.first() {
+        if missing.len() == families {
+            return Err(RefreshError::NotFound(step.stem.clone()));
+        }
+        let (repo, first) = (repo.config.name.as_str(), step.stem.as_str());
+        tracing::info!(repo, missing = missing.len(), families, first, "the origin lacks package lists that its Release names");
+    }
+    draft.lacks(missing.into_iter().map(|step| step.stem));
+    let Plan { generation, adopted_secs, .. } = plan;
+    let finish = move || draft.finish(generation, adopted_secs);
     tokio::task::spawn_blocking(finish).await.map_err(|e| RefreshError::Internal(e.to_string()))
 }
 
@@ -317,6 +379,7 @@ fn remember(server: &Server, repo: &Repo, unit: &Unit) -> Result<(), RefreshErro
         repo: repo.config.name.clone(),
         key: unit.key.clone(),
         generation: unit.generation,
+        adopted_secs: unit.adopted_secs,
         roots: unit
             .roots
             .iter()
@@ -361,7 +424,8 @@ async fn restore_one(server: &Arc<Server>, repo: &Repo, record: Record) -> Resul
     if !wanted.iter().all(held) {
         return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
     }
-    let unit = complete(server, repo, draft, wanted, record.generation).await?;
+    let Record { generation, adopted_secs, .. } = record;
+    let unit = complete(server, repo, draft, Plan { wanted, current: None, generation, adopted_secs }).await?;
     adopt(server, repo, unit);
     Ok(())
 }

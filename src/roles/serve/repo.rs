@@ -26,6 +26,8 @@ pub struct UnitState {
     /// When the origin was last looked at, and what went wrong.
     pub looked: Option<Time>,
     pub problem: Option<String>,
+    /// What went wrong is that the origin does not have it.
+    pub is_missing: bool,
     pub adopted: Option<Time>,
     /// Index families that clients asked for.
     pub learned: BTreeSet<String>,
@@ -36,6 +38,8 @@ pub struct UnitState {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Repo {
+    /// Position in the server's list.
+    pub index: usize,
     pub config: RepoConfig,
     snapshot: ArcSwap<Snapshot>,
     units: Mutex<BTreeMap<UnitKey, UnitState>>,
@@ -43,9 +47,9 @@ pub struct Repo {
 }
 
 impl Repo {
-    pub fn new(config: RepoConfig) -> Self {
+    pub fn new(index: usize, config: RepoConfig) -> Self {
         let is_warm = tokio::sync::watch::Sender::new(false);
-        Self { config, snapshot: ArcSwap::default(), units: Mutex::default(), is_warm }
+        Self { index, config, snapshot: ArcSwap::default(), units: Mutex::default(), is_warm }
     }
 
     /// Everything that is read at start-up was read.

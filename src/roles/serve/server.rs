@@ -47,7 +47,7 @@ pub struct Server {
     pub started: Time,
     pub stats: Mutex<CatalogStats>,
     /// Sizes of files whose metadata gives none (checksum files), once the origin told them.
-    pub sizes: Cache<Digest, u64>,
+    pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
     /// Tree files being hashed or found to be wrong, so that each is read once.
@@ -110,7 +110,7 @@ impl Server {
         let Parts { config, packages, metadata, upstream, db, access, shutdown } = parts;
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
-            repos: config.repos.iter().cloned().map(Repo::new).collect(),
+            repos: config.repos.iter().cloned().enumerate().map(|(index, repo)| Repo::new(index, repo)).collect(),
             tokens: TokenFile::in_state_dir(&config.state_dir),
             config,
             packages,
@@ -182,17 +182,18 @@ impl Server {
         choice
     }
 
-    /// Where the catalog has a blob: by its SHA-256, or by a digest that its hashed bytes are known to have.
-    pub fn find(&self, id: BlobId) -> Option<(&Repo, RepoPath, Expected)> {
+    /// Where the catalog has a blob, once per repository: by its SHA-256, or by a digest that its hashed bytes are known to have.
+    pub fn find(&self, id: BlobId) -> Vec<(&Repo, RepoPath, Expected)> {
         let mut digests = vec![id.digest()];
         if let Ok(Some(all)) = self.db.digests(id) {
             digests.extend([Algorithm::Sha512, Algorithm::Sha1].map(|algorithm| all.get(algorithm)));
         }
-        self.repos.iter().find_map(|repo| {
-            let snapshot = repo.snapshot();
+        let in_repo = |repo| {
+            let snapshot = Repo::snapshot(repo);
             let (path, expected) = digests.iter().find_map(|digest| snapshot.path_of(digest))?;
             Some((repo, RepoPath::new(path).ok()?, expected))
-        })
+        };
+        self.repos.iter().filter_map(in_repo).collect()
     }
 
     /// Has copies made of a blob whose bytes have just become known.
@@ -209,7 +210,7 @@ impl Server {
 
     fn send_orders(&self, orders: &[Order]) {
         for order in orders {
-            let Some((repo, path, _)) = self.find(order.blob.id) else { continue };
+            let Some((repo, path, _)) = self.find(order.blob.id).into_iter().next() else { continue };
             let message = ToVolunteer::Fetch { blob: order.blob, file_name: path.file_name().to_owned() };
             let sent = self.volunteers().get(&order.node).is_some_and(|outbox| {
                 // A full or closed outbox loses the order.

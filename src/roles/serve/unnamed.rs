@@ -13,7 +13,7 @@ use super::traffic::Kind;
 use crate::io::body::Body;
 use crate::io::respond::{Representation, content_type, plain, respond};
 use crate::io::upstream::Reply;
-use crate::model::{Blob, BlobId, RepoPath};
+use crate::model::{BlobId, RepoPath};
 
 /// Most bytes of one such file: larger ones belong behind metadata that names them.
 const MAX_PASSED: u64 = 16 << 30;
@@ -35,16 +35,16 @@ pub async fn answer(
     let Some(found) = open_tree_file(repo, path).await else {
         return plain(StatusCode::NOT_FOUND, "no such file");
     };
-    let blob = Blob { id: fingerprint(&found), size: found.size };
-    let what = Representation { blob, file_name: path.file_name(), digests: None, must_revalidate: true };
+    let modified_secs = u64::try_from(found.modified_nanos / 1_000_000_000).unwrap_or(0);
+    let what = Representation {
+        modified_secs,
+        must_revalidate: true,
+        ..Representation::unhashed(fingerprint(&found), found.size, path.file_name())
+    };
     let (file, traffic) = (Arc::new(found.file), server.traffic.clone());
-    let mut response = respond(&asked.method, &asked.headers, &what, move |part| {
+    respond(&asked.method, &asked.headers, &what, move |part| {
         traffic.count(Kind::Passed, Body::file(file, part, None))
-    });
-    // The fingerprint is not a digest of the bytes.
-    response.headers_mut().remove("digest");
-    response.headers_mut().remove("repr-digest");
-    response
+    })
 }
 
 /// A stand-in for the digest of a file that nobody hashed: changes when the file does.

@@ -47,12 +47,8 @@ fn serve(edge: &Arc<Edge>, request: &Request<Incoming>, ticket: &Ticket<'_>) -> 
     if edge.config.donate.0 / (edge.running_uploads() as u64 + 1) < MIN_SHARE {
         return send_back(edge, "/direct", ticket, "overloaded");
     }
-    let what = Representation {
-        blob: Blob { id: ticket.blob, size },
-        file_name: ticket.file_name,
-        digests: edge.fetcher.db.digests(ticket.blob).ok().flatten(),
-        must_revalidate: false,
-    };
+    let digests = edge.fetcher.db.digests(ticket.blob).ok().flatten();
+    let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests);
     respond(request.method(), request.headers(), &what, |part| {
         let upload = edge.start_upload(ticket.blob, part.end - part.start);
         let body = Body::file(Arc::new(file), part, Some(edge.shaper.clone()));
