@@ -530,8 +530,9 @@ fn volunteers_come_back_to_a_restarted_server() {
     server.process.terminate();
 
     let server = Server::start_file(&server.config);
-    server.wait_until("both are back", |status| volunteers.iter().all(|v| status.state(v.id()) == "up"));
-    assert!(server.status().sum("holdings") >= 1);
+    server.wait_until("both are back, with what they hold", |status| {
+        volunteers.iter().all(|v| status.state(v.id()) == "up") && status.sum("holdings") >= 1
+    });
     server.wait_redirect(&files[0]);
 }
 

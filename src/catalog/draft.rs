@@ -264,7 +264,7 @@ impl Draft {
         let plain = self.members.get(stem).and_then(|member| member.expected.size);
         let declared = self.open_sizes.get(path).copied().or(plain);
         // A declared size is believed only as far as a compressed file of this length can reach.
-        let reachable = compressed.saturating_mul(RATIO).max(FLOOR).min(MAX_OPEN);
+        let reachable = compressed.saturating_mul(RATIO).clamp(FLOOR, MAX_OPEN);
         declared.map_or(reachable, |declared| declared.min(reachable))
     }
 

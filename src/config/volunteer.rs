@@ -81,10 +81,10 @@ impl VolunteerOptions {
         let server = self.server.ok_or_else(|| missing("server", "--server http://mirror.example:8080"))?;
         let listen = self.listen.as_deref().unwrap_or("0.0.0.0:8090");
         let donate = self.donate.unwrap_or(Rate(50 << 20));
-        if donate.0 < 16 << 10 {
+        if donate.0 < 128 << 10 {
             return Err(ConfigError::value(
                 "donate",
-                format!("{donate} is too little to serve a package; give at least 16KiB/s"),
+                format!("{donate} is too little to serve a package; give at least 128KiB/s"),
             ));
         }
         for tree in &self.adopt {

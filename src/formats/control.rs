@@ -68,9 +68,6 @@ pub struct Report {
     pub served_requests: u64,
     /// Requests answered with a redirect back to the server.
     pub returned_requests: u64,
-    /// Bytes sent during those milliseconds in which at least one upload ran, since the last report.
-    pub busy_bytes: u64,
-    pub busy_millis: u64,
     pub store_bytes: u64,
     pub holdings: u64,
 }

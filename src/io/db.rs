@@ -1,6 +1,8 @@
 //! What cannot be recomputed cheaply: digests of blobs, aliases, adopted files, units' last generations,
 //! volunteers' keys. One redb file; every write is one durable transaction.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
@@ -45,6 +47,9 @@ pub struct Db(Database);
 impl Db {
     /// Opens or creates the file. Only one process can have it open.
     pub fn open(path: &Path) -> Result<Self, DbError> {
+        // It holds keys of volunteers: for its owner only, from the first byte.
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        file.map_err(redb::StorageError::from)?;
         let db = Database::builder().set_cache_size(16 << 20).create(path)?;
         let setup = db.begin_write()?;
         setup.open_table(DIGESTS)?;

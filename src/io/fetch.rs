@@ -22,8 +22,10 @@ use super::store::{BlobStore, Committed, Incoming, VerifyError};
 use super::upstream::{Reply, Upstream, UpstreamError};
 use crate::model::{Blob, BlobId, Digest, Expected};
 
-/// Fetches at a time; more wait. Each has one connection, one temporary file and one hashing thread.
-const MAX_FETCHES: usize = 64;
+/// Fetches at a time from one host; more wait. A host that hangs holds up its own files, nobody else's.
+const PER_HOST: usize = 32;
+/// Fetches running or waiting. Beyond it a file is passed through without being kept.
+const MAX_FLIGHTS: usize = 1024;
 /// Chunks between network and disk: bounds memory to some MiB per fetch.
 const QUEUE: usize = 16;
 /// Most bytes taken for a file whose metadata gives no size, if the upstream gives none either.
@@ -151,7 +153,8 @@ pub struct Fetcher {
     pub db: Arc<Db>,
     upstream: Upstream,
     flights: Mutex<HashMap<Digest, Flight>>,
-    permits: Arc<Semaphore>,
+    /// By host; there are as many as the configuration names.
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
     fetches: AtomicU64,
     bytes: AtomicU64,
     on_commit: OnCommit,
@@ -164,7 +167,7 @@ impl Fetcher {
             db,
             upstream,
             flights: Mutex::default(),
-            permits: Arc::new(Semaphore::new(MAX_FETCHES)),
+            hosts: Mutex::default(),
             fetches: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             on_commit,
@@ -197,6 +200,13 @@ impl Fetcher {
         if let Some(flight) = flights.get(&expected.digest) {
             return Ok(Content::Arriving(flight.clone()));
         }
+        if flights.len() >= MAX_FLIGHTS {
+            return Err(FetchError::Store("too many fetches are under way".to_owned()));
+        }
+        // It may have been committed between the look above and this lock.
+        if let Some(content) = self.held(&expected) {
+            return Ok(content);
+        }
         let store_error = |e: io::Error| FetchError::Store(e.to_string());
         let incoming = self.store.incoming(expected).map_err(store_error)?;
         let file = Arc::new(incoming.reader().map_err(store_error)?);
@@ -219,6 +229,13 @@ impl Fetcher {
         Ok(Content::Arriving(flight))
     }
 
+    fn host(&self, source: &Source) -> Arc<Semaphore> {
+        let first = source.urls.first().and_then(|url| url.parse::<http::Uri>().ok());
+        let name = first.and_then(|uri| uri.authority().map(ToString::to_string)).unwrap_or_default();
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.entry(name).or_insert_with(|| Arc::new(Semaphore::new(PER_HOST))).clone()
+    }
+
     /// Like [`Self::get`], but waits until the blob is whole.
     pub async fn get_whole(self: &Arc<Self>, expected: Expected, source: Source) -> Result<Blob, FetchError> {
         match self.get(expected, source)? {
@@ -234,7 +251,7 @@ impl Fetcher {
         source: &Source,
         state: &watch::Sender<State>,
     ) -> Result<Blob, FetchError> {
-        let _permit = self.permits.acquire().await.map_err(|_| aborted())?;
+        let _permit = self.host(source).acquire_owned().await.map_err(|_| aborted())?;
         self.fetches.fetch_add(1, Ordering::Relaxed);
         let reply = self.ask(source, &expected).await?;
         let url = reply.url.clone();

@@ -217,10 +217,11 @@ mod tests {
             set(&mut request, name.clone(), value);
         }
         let mut sent = None;
-        let response = respond(&Method::GET, &request, &Representation::of_blob(BLOB, "a.deb", None), |part| {
-            sent = Some(part);
-            Body::Empty
-        });
+        let response =
+            respond(&Method::GET, &request, &Representation::of_blob(BLOB, "a.deb", None), |part| {
+                sent = Some(part);
+                Body::Empty
+            });
         let range = text(response.headers(), header::CONTENT_RANGE).map(str::to_owned);
         (response.status().as_u16(), range, sent)
     }
@@ -248,7 +249,9 @@ mod tests {
     #[test]
     fn head_has_the_headers_and_no_body() {
         let response =
-            respond(&Method::HEAD, &HeaderMap::new(), &Representation::of_blob(BLOB, "a.deb", None), |_| unreachable!("no body is opened"));
+            respond(&Method::HEAD, &HeaderMap::new(), &Representation::of_blob(BLOB, "a.deb", None), |_| {
+                unreachable!("no body is opened")
+            });
         assert_eq!(text(response.headers(), header::CONTENT_LENGTH), Some("1000"));
         assert_eq!(
             text(response.headers(), header::CONTENT_TYPE),

@@ -3,6 +3,7 @@
 //! Tolerates what real mirrors do: no Last-Modified, no ETag, redirects. Bounded: connect and answer times,
 //! silence within a body, redirects, sizes.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -115,14 +116,23 @@ impl Upstream {
 
     async fn send(&self, method: &Method, url: &str, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
         let mut at: Uri = url.parse().map_err(|e| UpstreamError::broken(url, e))?;
+        let mut own = headers.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let reply = self.once(method, url, &at, headers).await?;
+            let reply = self.once(method, url, &at, &own).await?;
             match reply.status {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => return Ok(reply),
                 StatusCode::NOT_FOUND | StatusCode::GONE => {
                     return Err(UpstreamError::NotFound { url: url.into() });
                 }
-                status if status.is_redirection() => at = target(url, &at, &reply.headers)?,
+                status if status.is_redirection() => {
+                    let next = target(url, &at, &reply.headers)?;
+                    if next.authority() != at.authority() {
+                        check_public(url, &at, &next).await?;
+                        // What is for this upstream is not for another host.
+                        own = HeaderMap::new();
+                    }
+                    at = next;
+                }
                 status => return Err(UpstreamError::Status { url: url.into(), status }),
             }
         }
@@ -218,6 +228,42 @@ fn target(url: &str, at: &Uri, headers: &HeaderMap) -> Result<Uri, UpstreamError
     match uri.scheme_str() {
         Some("http" | "https") => Ok(uri),
         _ => Err(broken("redirects to something else than http or https")),
+    }
+}
+
+/// A redirect to another host may not lead into our own network, unless it begins there: an upstream must
+/// not make us read from this machine's or its neighbours' services.
+async fn check_public(url: &str, from: &Uri, to: &Uri) -> Result<(), UpstreamError> {
+    let inside = async |uri: &Uri| {
+        let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
+        let port = uri.port_u16().unwrap_or(80);
+        let found = tokio::net::lookup_host((host, port)).await.map_err(|e| UpstreamError::broken(url, e))?;
+        let addresses: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
+        Ok::<_, UpstreamError>((addresses.iter().any(is_inside), addresses))
+    };
+    let (to_inside, to_addresses) = inside(to).await?;
+    if !to_inside {
+        return Ok(());
+    }
+    // Another port of the same machine is another service, such as our own status API.
+    let (from_inside, from_addresses) = inside(from).await?;
+    let is_loopback = to_addresses.iter().any(IpAddr::is_loopback) && to_addresses != from_addresses;
+    if from_inside && !is_loopback && from.port() == to.port() {
+        return Ok(());
+    }
+    Err(UpstreamError::broken(
+        url,
+        format!("redirects into the local network ({})", to.authority().map_or("", |a| a.as_str())),
+    ))
+}
+
+/// Loopback, link-local, private (RFC 1918, RFC 4193) or unspecified.
+fn is_inside(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
+        }
     }
 }
 

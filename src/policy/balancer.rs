@@ -25,6 +25,8 @@ pub struct Request {
     pub len: u64,
     /// How busy the server's own line is, 0 to 1.
     pub origin_load: f64,
+    /// The client is on the server's own machine.
+    pub is_local: bool,
 }
 
 /// Who answers.
@@ -160,7 +162,9 @@ struct Holders {
 impl Holders {
     fn of(tracker: &Tracker, params: &Params, request: &Request, now: Time) -> Self {
         let fresh = |no: &NodeNo| tracker.node(*no).state(params, now) == NodeState::Up;
-        let live = || tracker.live_holders(request.blob.id, now).take(MAX_SCORED);
+        // A volunteer on a loopback address is another machine's own loopback.
+        let reachable = |no: &NodeNo| request.is_local || !tracker.node(*no).is_local;
+        let live = || tracker.live_holders(request.blob.id, now).filter(reachable).take(MAX_SCORED);
         let list: Vec<NodeNo> = live().filter(fresh).collect();
         if list.is_empty() {
             Self { list: live().collect(), are_fresh: false }

@@ -21,13 +21,13 @@ fn later(millis: u64) -> Time {
 }
 
 fn request(blob: Blob) -> Request {
-    Request { blob, len: blob.size, origin_load: 0.0 }
+    Request { blob, len: blob.size, origin_load: 0.0, is_local: false }
 }
 
 fn join(policy: &mut Policy, n: usize, donate: u64, now: Time) -> (NodeNo, u32) {
     let id = format!("v{n}").parse().expect("valid id");
     let base_url = format!("http://127.0.0.{n}").into();
-    policy.join(Joined { id, base_url, donate: Rate(donate), max_size: Size(1 << 40) }, now)
+    policy.join(Joined { id, base_url, is_local: false, donate: Rate(donate), max_size: Size(1 << 40) }, now)
 }
 
 fn hold(policy: &mut Policy, (node, epoch): (NodeNo, u32), blob: BlobId, now: Time) {
@@ -258,4 +258,23 @@ fn silence_takes_a_volunteer_out() {
     assert!(matches!(policy.choose(&full, later(29_000), &mut rng), Decision::Volunteer { .. }));
     let gone = policy.choose(&request(BLOB), later(31_000), &mut rng);
     assert_eq!(gone, Decision::Origin(OriginReason::NoHolder));
+}
+
+#[test]
+fn a_volunteer_on_loopback_is_for_local_clients_only() {
+    let mut policy = Policy::new(Params::default());
+    let joined = Joined {
+        id: "near".parse().expect("valid id"),
+        base_url: "http://127.0.0.1:8090".into(),
+        is_local: true,
+        donate: Rate(50 << 20),
+        max_size: Size(1 << 40),
+    };
+    let session = policy.join(joined, START);
+    hold(&mut policy, session, BLOB.id, START);
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let remote = policy.choose(&request(BLOB), START, &mut rng);
+    assert_eq!(remote, Decision::Origin(OriginReason::NoHolder));
+    let local = policy.choose(&Request { is_local: true, ..request(BLOB) }, START, &mut rng);
+    assert!(matches!(local, Decision::Volunteer { .. }));
 }

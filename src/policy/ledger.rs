@@ -69,7 +69,8 @@ impl Ledger {
         for flow in running {
             self.add(flow.id, flow.size, young);
         }
-        let mean = running.iter().map(|flow| flow.size).sum::<u64>() / (running.len() as u64).max(1);
+        let total = running.iter().fold(0_u64, |sum, flow| sum.saturating_add(flow.size));
+        let mean = total / (running.len() as u64).max(1);
         for _ in 0..unlisted.min(MAX_FLOWS as u32) {
             self.add(BlobId([0; 32]), mean, young);
         }

@@ -27,8 +27,6 @@ pub struct Params {
     pub origin_load: f64,
     /// How long a redirect may take to show up in a report.
     pub report_lag: Duration,
-    /// Time constant of the estimate of a volunteer's rate.
-    pub rate_tau: Duration,
     /// Half-life of demand counters.
     pub demand_half_life: Duration,
     /// Utilisation that placement aims at.
@@ -59,7 +57,6 @@ impl Default for Params {
             small_file_load: 0.5,
             origin_load: 0.8,
             report_lag: Duration::from_secs(2),
-            rate_tau: Duration::from_secs(600),
             demand_half_life: Duration::from_secs(600),
             target_utilisation: 0.7,
             hot_requests: 3.0,

@@ -28,6 +28,8 @@ pub struct Joined {
     pub id: VolunteerId,
     /// Base URL that clients are sent to.
     pub base_url: Arc<str>,
+    /// Only clients on the server's own machine can reach it.
+    pub is_local: bool,
     pub donate: Rate,
     pub max_size: Size,
 }
@@ -66,8 +68,6 @@ pub struct Load {
     pub remaining: Vec<Blob>,
     pub served_bytes: u64,
     pub served_requests: u64,
-    pub busy_bytes: u64,
-    pub busy_millis: u64,
     pub store_bytes: u64,
 }
 
@@ -96,6 +96,7 @@ pub struct Node {
     pub id: VolunteerId,
     pub epoch: u32,
     pub base_url: Arc<str>,
+    pub is_local: bool,
     pub donate: Rate,
     pub max_size: Size,
     pub holdings: u64,
@@ -106,8 +107,6 @@ pub struct Node {
     pub(super) ledger: Ledger,
     pub(super) orders: BTreeMap<BlobId, OrderState>,
     is_connected: bool,
-    /// Estimated upload rate in bytes/s: the donated one until busy seconds teach less.
-    rate: f64,
 }
 
 /// An order given to a volunteer and not yet forgotten.
@@ -118,8 +117,10 @@ pub(super) struct OrderState {
 }
 
 impl Node {
+    /// Estimated upload rate in bytes/s: what is donated. How fast clients were served proves nothing, the
+    /// slow one may have been the client; only audits of the server's own could teach less.
     pub fn rate(&self) -> f64 {
-        self.rate
+        (self.donate.0 as f64).max(1.0)
     }
 
     /// Downloads that the ledger counts as running.
@@ -138,21 +139,6 @@ impl Node {
             () if silence > params.stale_after => NodeState::Suspect,
             () => NodeState::Up,
         }
-    }
-
-    fn learn_rate(&mut self, load: &Load, params: &Params) {
-        /// Shorter busy times say more about one client's line than about the volunteer's.
-        const ENOUGH_MILLIS: u64 = 1000;
-        let cap = self.donate.0 as f64;
-        // With a free slot the client was the bottleneck: the sample proves nothing about the volunteer.
-        if load.busy_millis < ENOUGH_MILLIS || load.uploads < 2 {
-            self.rate = self.rate.min(cap);
-            return;
-        }
-        let busy = load.busy_millis as f64 / 1000.0;
-        let sample = load.busy_bytes as f64 / busy;
-        let weight = 1.0 - (-busy / params.rate_tau.as_secs_f64()).exp();
-        self.rate = (self.rate + weight * (sample - self.rate)).clamp(1.0, cap);
     }
 }
 
@@ -214,6 +200,7 @@ impl Tracker {
             id: join.id,
             epoch,
             base_url: join.base_url,
+            is_local: join.is_local,
             donate: join.donate,
             max_size: join.max_size,
             holdings: 0,
@@ -224,7 +211,6 @@ impl Tracker {
             ledger: Ledger::default(),
             orders: BTreeMap::new(),
             is_connected: true,
-            rate: join.donate.0 as f64,
         };
         match self.nodes.get_mut(no.0 as usize) {
             Some(slot) => *slot = node,
@@ -311,8 +297,7 @@ impl Tracker {
         let lag = self.params.report_lag;
         let node = &mut self.nodes[no.0 as usize];
         node.last_seen = now;
-        node.learn_rate(load, &self.params);
-        node.ledger.advance(node.rate, now);
+        node.ledger.advance(node.rate(), now);
         let unlisted = load.uploads.saturating_sub(u32::try_from(load.remaining.len()).unwrap_or(u32::MAX));
         node.ledger.reconcile(&load.remaining, unlisted, lag, now);
         node.load = load.clone();

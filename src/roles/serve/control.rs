@@ -1,5 +1,6 @@
 //! The control API: volunteers' sessions, and questions about files in bulk.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-use super::package::is_same;
 use super::server::Server;
 use super::session;
 use crate::formats::control::{
@@ -18,7 +18,7 @@ use crate::formats::control::{
     MatchRequest, SESSION_PATH, TreeFile, Verdict,
 };
 use crate::io::tokens::Token;
-use crate::model::{BlobId, RepoPath};
+use crate::model::{Algorithm, BlobId, Digest, RepoPath};
 
 /// A refusal in words, with its status.
 type Refusal = (StatusCode, &'static str);
@@ -118,35 +118,39 @@ async fn lookup(
     Json(request): Json<LookupRequest>,
 ) -> Result<Json<LookupReply>, Refusal> {
     check_batch(request.files.len())?;
-    // One scan of the catalog at a time: anyone may ask.
-    let Ok(_only) = server.lookups.clone().acquire_owned().await else {
-        return Err((StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
+    // One scan of the catalog at a time: anyone may ask. The scan keeps its permit when its client leaves.
+    let Ok(only) = server.lookups.clone().try_acquire_owned() else {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "another check is running; try again"));
     };
-    let scan = move || look_up(&server, &request.files);
+    let scan = move || {
+        let _only = only;
+        look_up(&server, &request.files)
+    };
     let files =
         tokio::task::spawn_blocking(scan).await.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, "failed"))?;
     Ok(Json(LookupReply { files }))
 }
 
+/// One pass over the catalog, whatever the number of files.
 fn look_up(server: &Server, files: &[LocalFile]) -> Vec<Verdict> {
+    let (by_digest, by_name) = (index_digests(files), index_names(files));
     let mut verdicts = vec![Verdict::Unknown; files.len()];
     for repo in &server.repos {
         let snapshot = repo.snapshot().clone();
         for (path, expected) in snapshot.retained().flat_map(|unit| unit.packages.iter()) {
+            let full = || format!("{}/{path}", repo.config.name);
+            let is_size = |file: &LocalFile| expected.size.is_none_or(|size| size == file.size);
+            let same = by_digest.get(&expected.digest).into_iter().flatten();
+            for &index in same.filter(|&&index| is_size(&files[index])) {
+                if !matches!(verdicts[index], Verdict::Good { .. }) {
+                    verdicts[index] = Verdict::Good { path: full() };
+                }
+            }
             let name = path.rsplit('/').next().unwrap_or(path);
-            for (file, verdict) in files.iter().zip(&mut verdicts) {
-                let has_size = expected.size.is_none_or(|size| size == file.size);
-                let full = || format!("{}/{path}", repo.config.name);
-                if has_size && is_same(&expected.digest, &file.sha1, &file.sha256, &file.sha512) {
-                    if !matches!(verdict, Verdict::Good { .. }) {
-                        *verdict = Verdict::Good { path: full() };
-                    }
-                } else if *verdict == Verdict::Unknown && is_name(&file.name, name) {
-                    *verdict = Verdict::Differs {
-                        path: full(),
-                        expected: expected.digest.to_string(),
-                        size: expected.size,
-                    };
+            for &index in by_name.get(name).into_iter().flatten() {
+                if verdicts[index] == Verdict::Unknown {
+                    let (expected, size) = (expected.digest.to_string(), expected.size);
+                    verdicts[index] = Verdict::Differs { path: full(), expected, size };
                 }
             }
         }
@@ -154,16 +158,33 @@ fn look_up(server: &Server, files: &[LocalFile]) -> Vec<Verdict> {
     verdicts
 }
 
-/// apt keeps `hello_1%3a2.0-1_amd64.deb` of what the archive calls `hello_2.0-1_amd64.deb`.
-fn is_name(local: &str, published: &str) -> bool {
-    if local == published {
-        return true;
+/// Files by each digest that metadata may name them with. Several files may have the same bytes.
+fn index_digests(files: &[LocalFile]) -> BTreeMap<Digest, Vec<usize>> {
+    let mut index: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+    for (at, file) in files.iter().enumerate() {
+        let others = [(Algorithm::Sha1, &file.sha1), (Algorithm::Sha512, &file.sha512)];
+        let others = others.into_iter().filter_map(|(algorithm, hex)| Digest::from_hex(algorithm, hex).ok());
+        for digest in others.chain([file.sha256.digest()]) {
+            index.entry(digest).or_default().push(at);
+        }
     }
-    let without_epoch = || {
-        let (package, rest) = local.split_once('_')?;
-        let (_, rest) = rest.split_once("%3a")?;
-        let (published_package, published_rest) = published.split_once('_')?;
-        Some(package == published_package && rest == published_rest)
-    };
-    without_epoch() == Some(true)
+    index
+}
+
+/// Files by the names under which an archive may publish them.
+fn index_names(files: &[LocalFile]) -> BTreeMap<String, Vec<usize>> {
+    let mut index: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (at, file) in files.iter().enumerate() {
+        for name in [Some(file.name.clone()), without_epoch(&file.name)].into_iter().flatten() {
+            index.entry(name).or_default().push(at);
+        }
+    }
+    index
+}
+
+/// apt keeps `hello_1%3a2.0-1_amd64.deb` of what the archive calls `hello_2.0-1_amd64.deb`.
+fn without_epoch(local: &str) -> Option<String> {
+    let (package, rest) = local.split_once('_')?;
+    let (_, rest) = rest.split_once("%3a")?;
+    Some(format!("{package}_{rest}"))
 }

@@ -3,7 +3,7 @@
 //! `/<repo>/...` packages and metadata; `/direct/<repo>/...` the same, never redirected; `_blob` in the place
 //! of a repo names a blob by its hash; `/_mh/v1/...` the control API. Everything else is 404.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -29,6 +29,7 @@ const WARM_PATIENCE: Duration = Duration::from_secs(20);
 /// What of a request the answering parts need.
 #[derive(Clone, Debug)]
 pub struct Asked {
+    pub client: IpAddr,
     pub method: Method,
     pub headers: HeaderMap,
     /// Under `/direct/`: never redirect.
@@ -83,7 +84,8 @@ async fn route(
     let rest = direct_path.unwrap_or_else(|| path.trim_start_matches('/'));
     let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
     let (method, headers, direct) = (parts.method, parts.headers, direct_path.is_some());
-    let mut asked = Asked { method, headers, direct, kind: Kind::Package };
+    let client = peer.ip().to_canonical();
+    let mut asked = Asked { client, method, headers, direct, kind: Kind::Package };
     if name == "_blob" {
         asked.kind = package::kind_of(server, &asked.headers);
         return by_hash(server, rest, &asked).await;
@@ -171,7 +173,7 @@ pub fn from_axum(body: axum::body::Body) -> Body {
 
 /// What the access log keeps of a request while it is answered.
 struct Logged {
-    client: std::net::IpAddr,
+    client: IpAddr,
     method: Method,
     target: String,
     referer: Option<String>,

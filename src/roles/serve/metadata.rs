@@ -39,7 +39,9 @@ pub async fn answer(
         (Found::Member { unit, path: canonical, expected }, _) => {
             Some(member_response(server, repo, path, &unit, &canonical, expected, asked).await)
         }
-        (Found::Package(expected), _) => Some(super::package::answer(server, repo, path, expected, asked).await),
+        (Found::Package(expected), _) => {
+            Some(super::package::answer(server, repo, path, expected, asked).await)
+        }
         (Found::Nothing, Some(key)) if repo.tree().is_none() => Some(absent(repo, &key, looked)),
         (Found::Nothing, _) => None,
     }
@@ -109,10 +111,19 @@ fn absent(repo: &Repo, key: &UnitKey, looked: Looked) -> Response<Body> {
     if repo.snapshot().unit(key).is_some() || looked == Looked::Missing {
         return plain(StatusCode::NOT_FOUND, "the origin has no such file");
     }
-    plain(StatusCode::SERVICE_UNAVAILABLE, "the origin does not answer and there is no earlier generation; try again")
+    plain(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the origin does not answer and there is no earlier generation; try again",
+    )
 }
 
-fn root_response(server: &Server, path: &RepoPath, unit: &Unit, root: &Root, asked: &Asked) -> Response<Body> {
+fn root_response(
+    server: &Server,
+    path: &RepoPath,
+    unit: &Unit,
+    root: &Root,
+    asked: &Asked,
+) -> Response<Body> {
     let what = Representation::of_metadata(root.blob, path.file_name(), unit.modified_secs());
     respond(&asked.method, &asked.headers, &what, |part| {
         let bytes = root.bytes.slice(part.start as usize..part.end as usize);

@@ -20,8 +20,9 @@ use crate::formats::ticket::{self, Ticket};
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::fetch::{Content, FetchError, Flight, Source};
+use crate::io::hasher;
 use crate::io::respond::{self, Representation, plain};
-use crate::model::{Algorithm, Blob, BlobId, Digest, Digests, Expected, RepoPath, encode_path};
+use crate::model::{Algorithm, Blob, BlobId, Digests, Expected, RepoPath, encode_path};
 
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
@@ -93,7 +94,8 @@ fn redirect(
         Method::GET => range::requested_len(asked.header(header::RANGE), blob.size),
         _ => 0,
     };
-    let Choice::Volunteer { base_url, key } = server.choose(blob, len, &repo.config.name, path.as_str())
+    let Choice::Volunteer { base_url, key } =
+        server.choose(blob, len, asked.client, &repo.config.name, path.as_str())
     else {
         return None;
     };
@@ -276,9 +278,13 @@ async fn digests(
     if let Some(digests) = server.packages.resolve(&expected).and_then(remembered) {
         return Ok(digests);
     }
-    if let Origin::Upstream(bases) = &repo.config.origin {
-        let blob = server.packages.get_whole(expected, origin::source(bases, path, None)).await?;
-        return remembered(blob.id).ok_or_else(|| FetchError::Store("digests are not remembered".to_owned()));
+    if let Origin::Upstream(_) = &repo.config.origin {
+        let blob = server.packages.get_whole(expected, sources(server, repo, path, &expected)).await?;
+        return match remembered(blob.id) {
+            Some(digests) => Ok(digests),
+            // Held, but a crash lost what was known of it.
+            None => hash_held(server, blob).await,
+        };
     }
     let found = unnamed::open_tree_file(repo, path).await.ok_or(FetchError::NotFound)?;
     let server = server.clone();
@@ -292,12 +298,14 @@ async fn digests(
     tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }
 
-/// Whether metadata's digest and a local file's digests name the same bytes.
-pub fn is_same(expected: &Digest, sha1: &str, sha256: &BlobId, sha512: &str) -> bool {
-    match expected.algorithm() {
-        Algorithm::Sha256 => *expected == sha256.digest(),
-        Algorithm::Sha512 => expected.to_hex() == sha512,
-        Algorithm::Sha1 => expected.to_hex() == sha1,
-        Algorithm::Md4 | Algorithm::Md5 => false,
-    }
+async fn hash_held(server: &Arc<Server>, blob: Blob) -> Result<Digests, FetchError> {
+    let server = server.clone();
+    let hash = move || {
+        let (file, _) = server.packages.store.open_blob(blob.id).ok_or(FetchError::NotFound)?;
+        let store = |e: &dyn std::fmt::Display| FetchError::Store(e.to_string());
+        let (digests, _) = hasher::hash(file).map_err(|e| store(&e))?;
+        server.db.put_digests(&digests).map_err(|e| store(&e))?;
+        Ok(digests)
+    };
+    tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }

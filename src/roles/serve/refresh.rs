@@ -256,7 +256,13 @@ async fn complete(
             return Err(RefreshError::NotFound(step.stem.clone()));
         }
         let (repo, first) = (repo.config.name.as_str(), step.stem.as_str());
-        tracing::info!(repo, missing = missing.len(), families, first, "the origin lacks package lists that its Release names");
+        tracing::info!(
+            repo,
+            missing = missing.len(),
+            families,
+            first,
+            "the origin lacks package lists that its Release names"
+        );
     }
     draft.lacks(missing.into_iter().map(|step| step.stem));
     let Plan { generation, adopted_secs, .. } = plan;
@@ -425,7 +431,8 @@ async fn restore_one(server: &Arc<Server>, repo: &Repo, record: Record) -> Resul
         return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
     }
     let Record { generation, adopted_secs, .. } = record;
-    let unit = complete(server, repo, draft, Plan { wanted, current: None, generation, adopted_secs }).await?;
+    let unit =
+        complete(server, repo, draft, Plan { wanted, current: None, generation, adopted_secs }).await?;
     adopt(server, repo, unit);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What every part of the server shares.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -110,7 +111,13 @@ impl Server {
         let Parts { config, packages, metadata, upstream, db, access, shutdown } = parts;
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
-            repos: config.repos.iter().cloned().enumerate().map(|(index, repo)| Repo::new(index, repo)).collect(),
+            repos: config
+                .repos
+                .iter()
+                .cloned()
+                .enumerate()
+                .map(|(index, repo)| Repo::new(index, repo))
+                .collect(),
             tokens: TokenFile::in_state_dir(&config.state_dir),
             config,
             packages,
@@ -151,9 +158,10 @@ impl Server {
     }
 
     /// Decides who answers, and has missing copies made. `repo` and `path` are for the log.
-    pub fn choose(&self, blob: Blob, len: u64, repo: &str, path: &str) -> Choice {
+    pub fn choose(&self, blob: Blob, len: u64, client: IpAddr, repo: &str, path: &str) -> Choice {
         let now = clock::now();
-        let request = Request { blob, len, origin_load: self.traffic.load(self.config.uplink) };
+        let origin_load = self.traffic.load(self.config.uplink);
+        let request = Request { blob, len, origin_load, is_local: client.is_loopback() };
         let mut chooser = self.chooser();
         let Chooser { policy, rng, keys } = &mut *chooser;
         let (decision, orders) = policy.decide(&request, now, rng);
@@ -228,7 +236,11 @@ impl Server {
 
     /// Connects a session's outbox; an older session of the same volunteer loses its own and ends.
     pub fn attach(&self, node: NodeNo, epoch: u32, sender: mpsc::Sender<ToVolunteer>) {
-        self.volunteers().insert(node, Outbox { epoch, sender });
+        let mut volunteers = self.volunteers();
+        // Two sessions that begin at once may come here in the other order.
+        if volunteers.get(&node).is_none_or(|outbox| outbox.epoch < epoch) {
+            volunteers.insert(node, Outbox { epoch, sender });
+        }
     }
 
     pub fn detach(&self, node: NodeNo, epoch: u32) {

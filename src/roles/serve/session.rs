@@ -14,11 +14,15 @@ use crate::formats::control::{Hello, PROTOCOL, Report, ToServer, ToVolunteer, We
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::tokens::Token;
-use crate::model::BlobId;
+use crate::model::{BlobId, Rate};
 use crate::policy::{Event, Joined, Load, NodeNo, Params};
 
 /// A volunteer that connects says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A volunteer that does not take a message in this time is gone.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Less than this is not worth a redirect: the smallest rate that configurations may give.
+const MIN_DONATE: Rate = Rate(128 << 10);
 /// How often a session looks whether its token was revoked.
 const RECHECK: Duration = Duration::from_secs(10);
 /// Kind of the database's records of volunteers.
@@ -34,6 +38,7 @@ struct Enrolment {
 /// Who the session is with.
 #[derive(Debug)]
 struct Session {
+    server: Arc<Server>,
     node: NodeNo,
     epoch: u32,
     token: Token,
@@ -57,11 +62,17 @@ pub async fn run(server: Arc<Server>, mut socket: WebSocket, peer: SocketAddr, t
         Err(reason) => reason,
     };
     // However it ended, a clean end spares the volunteer a guess.
-    let _ = socket.send(Message::Close(None)).await;
-    let Session { node, epoch, .. } = session;
-    server.policy(|policy| policy.handle(Event::Left { node, epoch }, clock::now()));
-    server.detach(node, epoch);
+    let _ = tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::Close(None))).await;
     tracing::info!(volunteer = %id, reason, "volunteer left");
+}
+
+impl Drop for Session {
+    /// However a session ends, a panic included: no more redirects there.
+    fn drop(&mut self) {
+        let Self { node, epoch, .. } = *self;
+        self.server.policy(|policy| policy.handle(Event::Left { node, epoch }, clock::now()));
+        self.server.detach(node, epoch);
+    }
 }
 
 async fn refuse(mut socket: WebSocket, peer: SocketAddr, reason: String) {
@@ -72,7 +83,8 @@ async fn refuse(mut socket: WebSocket, peer: SocketAddr, reason: String) {
 
 async fn send(socket: &mut WebSocket, message: &ToVolunteer) -> Result<(), String> {
     let json = serde_json::to_string(message).map_err(|e| e.to_string())?;
-    socket.send(Message::text(json)).await.map_err(|_| "connection lost".to_owned())
+    let sent = tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::text(json))).await;
+    sent.map_err(|_| "it does not read".to_owned())?.map_err(|_| "connection lost".to_owned())
 }
 
 async fn hello(socket: &mut WebSocket) -> Result<Hello, String> {
@@ -97,24 +109,35 @@ async fn join(
     peer: SocketAddr,
     token: Token,
 ) -> Result<(Session, Welcome, mpsc::Receiver<ToVolunteer>), String> {
+    if hello.donate < MIN_DONATE {
+        return Err(format!(
+            "it donates {}; at least {MIN_DONATE} are needed to serve a package",
+            hello.donate
+        ));
+    }
     let base_url = base_url(&hello, peer)?;
     let key = {
         let (server, id, token) = (server.clone(), hello.id.to_string(), token.clone());
         let enrol = move || enrol(&server, &id, &token);
         tokio::task::spawn_blocking(enrol).await.map_err(|e| e.to_string())??
     };
-    let joined =
-        Joined { id: hello.id, base_url: base_url.into(), donate: hello.donate, max_size: hello.max_size };
+    let is_local = is_loopback(&base_url);
+    if is_local {
+        tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients of this machine");
+    }
+    let Hello { id, donate, max_size, .. } = hello;
+    let joined = Joined { id, base_url: base_url.into(), is_local, donate, max_size };
     let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
     server.set_key(node, Key::new(&key.0));
     let (sender, orders) = mpsc::channel(OUTBOX);
     server.attach(node, epoch, sender);
+    let session = Session { server: server.clone(), node, epoch, token };
     let welcome = Welcome {
         key: key.to_string(),
         now_secs: clock::now().as_secs(),
         heartbeat_secs: Params::default().heartbeat.as_secs(),
     };
-    Ok((Session { node, epoch, token }, welcome, orders))
+    Ok((session, welcome, orders))
 }
 
 /// Where clients are sent: what the volunteer says, else where it connected from.
@@ -131,6 +154,13 @@ fn base_url(hello: &Hello, peer: SocketAddr) -> Result<String, String> {
         }
         _ => Err(format!("advertise {advertised:?} is no http or https URL")),
     }
+}
+
+fn is_loopback(base_url: &str) -> bool {
+    let host = base_url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+    let host = host.unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The key of a volunteer, made at its first joining. A name belongs to the token that first used it, until
@@ -249,8 +279,6 @@ fn load(report: Report) -> Load {
         remaining,
         served_bytes: report.served_bytes,
         served_requests: report.served_requests,
-        busy_bytes: report.busy_bytes,
-        busy_millis: report.busy_millis,
         store_bytes: report.store_bytes,
     }
 }

@@ -10,28 +10,29 @@ use anyhow::Context;
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
 
-use super::edge::{Adopted, Edge, fingerprint};
+use super::edge::{Adopted, Edge, fingerprint, modified_nanos};
 use crate::formats::control::{MATCH_PATH, MAX_BATCH, MAX_MESSAGE, MatchReply, MatchRequest, TreeFile};
 use crate::model::BlobId;
 
 /// How often trees are looked through for new files.
 const RESCAN: Duration = Duration::from_secs(600);
-/// After a failure, usually because the server is not reachable yet.
-const RETRY: Duration = Duration::from_secs(5);
+/// Early on, and after failures, more often: the server may not have read its metadata yet.
+const FIRST_RESCAN: Duration = Duration::from_secs(5);
 /// Files adopted in one step: what a crash makes us hash again.
 const STEP: usize = 64;
 
 /// Adopts the configured trees, now and whenever they have new files; ends with the process.
 pub async fn keep(edge: Arc<Edge>) {
+    let mut pause = FIRST_RESCAN;
     loop {
-        let mut pause = RESCAN;
+        pause = (pause * 2).min(RESCAN);
         for tree in edge.config.adopt.clone() {
             match adopt(&edge, &tree).await {
                 Ok(0) => {}
                 Ok(adopted) => tracing::info!(tree = %tree.display(), adopted, "adopted"),
                 Err(e) => {
                     tracing::warn!(tree = %tree.display(), error = format!("{e:#}"), "not adopted now; trying again");
-                    pause = RETRY;
+                    pause = FIRST_RESCAN;
                 }
             }
         }
@@ -51,7 +52,7 @@ async fn adopt(edge: &Arc<Edge>, tree: &Path) -> anyhow::Result<u64> {
             adopted += tokio::task::spawn_blocking(move || verify(&own, &root, &step)).await??;
         }
         seen += batch.len();
-        tracing::info!(tree = %tree.display(), seen, total, adopted, "adopting");
+        tracing::debug!(tree = %tree.display(), seen, total, adopted, "adopting");
     }
     Ok(adopted)
 }
@@ -73,7 +74,11 @@ fn list(edge: &Edge, tree: &Path) -> anyhow::Result<Vec<TreeFile>> {
             let path = dir.join(entry.file_name());
             match entry.metadata() {
                 Ok(meta) if meta.is_dir() => open.push(path),
-                Ok(meta) if meta.is_file() && meta.len() > 0 && !edge.is_adopted(&tree.join(&path)) => {
+                Ok(meta) if meta.is_file() && meta.len() > 0 => {
+                    let modified = modified_nanos(&meta).unwrap_or(0);
+                    if edge.is_adopted(&tree.join(&path), meta.len(), modified) {
+                        continue;
+                    }
                     files.extend(
                         path.to_str().map(|path| TreeFile { path: path.to_owned(), size: meta.len() }),
                     );

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
@@ -50,8 +50,9 @@ pub struct Edge {
     pub shaper: Arc<Shaper>,
     db: Arc<Db>,
     key: ArcSwapOption<Key>,
-    /// The server's clock minus ours, in seconds.
-    clock_offset: AtomicI64,
+    /// The server's clock at its last welcome, and when that was by our monotonic clock: a step of the local
+    /// wall clock does not void tickets.
+    server_clock: Mutex<Option<(u64, Instant)>>,
     adopted: Mutex<BTreeMap<BlobId, (PathBuf, Adopted)>>,
     changes: Arc<Changes>,
     uploads: Arc<Uploads>,
@@ -106,9 +107,6 @@ struct Uploads {
 #[derive(Debug, Default)]
 struct UploadState {
     running: BTreeMap<u64, (BlobId, Arc<AtomicU64>)>,
-    busy_since: Option<Instant>,
-    busy_millis: u64,
-    reported_bytes: u64,
 }
 
 impl Uploads {
@@ -137,11 +135,6 @@ impl Drop for Upload {
     fn drop(&mut self) {
         let mut state = self.uploads.lock();
         state.running.remove(&self.number);
-        if state.running.is_empty()
-            && let Some(since) = state.busy_since.take()
-        {
-            state.busy_millis += since.elapsed().as_millis() as u64;
-        }
         drop(state);
         self.uploads.ended.notify_waiters();
     }
@@ -169,7 +162,7 @@ impl Edge {
             upstream,
             shaper: Arc::new(Shaper::new(config.donate)),
             key: ArcSwapOption::empty(),
-            clock_offset: AtomicI64::new(0),
+            server_clock: Mutex::default(),
             adopted: Mutex::default(),
             changes,
             uploads: Arc::default(),
@@ -194,7 +187,7 @@ impl Edge {
     /// What the server said in its welcome.
     pub fn set_key(&self, secret: [u8; 32], server_now_secs: u64) {
         self.key.store(Some(Arc::new(Key::new(&secret))));
-        self.clock_offset.store(server_now_secs as i64 - clock::now().as_secs() as i64, Relaxed);
+        *self.lock_clock() = Some((server_now_secs, Instant::now()));
         let name = format!("key {}", self.config.server);
         if let Err(e) = self.db.put_records(SELF, [(name.as_str(), Some(secret.to_vec()))]) {
             tracing::warn!(error = %e, "the key is not remembered");
@@ -207,7 +200,14 @@ impl Edge {
 
     /// Seconds since 1970 by the server's clock.
     pub fn server_now_secs(&self) -> u64 {
-        clock::now().as_secs().saturating_add_signed(self.clock_offset.load(Relaxed))
+        match *self.lock_clock() {
+            Some((then, since)) => then + since.elapsed().as_secs(),
+            None => clock::now().as_secs(),
+        }
+    }
+
+    fn lock_clock(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {
+        self.server_clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn changes(&self) -> &Changes {
@@ -273,8 +273,11 @@ impl Edge {
         Ok(())
     }
 
-    pub fn is_adopted(&self, path: &std::path::Path) -> bool {
-        self.db.record(ADOPTED, &path.to_string_lossy()).is_ok_and(|record| record.is_some())
+    /// Whether the file is adopted as it is now.
+    pub fn is_adopted(&self, path: &std::path::Path, size: u64, modified_nanos: u128) -> bool {
+        let record = self.db.record(ADOPTED, &path.to_string_lossy()).ok().flatten();
+        let known = record.and_then(|json| serde_json::from_slice::<Adopted>(&json).ok());
+        known.is_some_and(|known| (known.size, known.modified_nanos) == (size, modified_nanos))
     }
 
     /// Brings adopted files back whose size and date are as they were when they were hashed.
@@ -307,7 +310,6 @@ impl Edge {
         let number = uploads.next.fetch_add(1, Relaxed);
         uploads.served_requests.fetch_add(1, Relaxed);
         let mut state = uploads.lock();
-        state.busy_since.get_or_insert_with(Instant::now);
         state.running.insert(number, (blob, remaining.clone()));
         drop(state);
         Upload { uploads, number, remaining }
@@ -341,17 +343,11 @@ impl Edge {
         }
     }
 
-    /// The next heartbeat; busy times count from the last one.
+    /// The next heartbeat.
     pub fn report(&self) -> Report {
         let (holdings, store_bytes) = self.totals();
         let served_bytes = self.uploads.served_bytes.load(Relaxed);
-        let mut state = self.uploads.lock();
-        if let Some(since) = state.busy_since.replace(Instant::now()) {
-            state.busy_millis += since.elapsed().as_millis() as u64;
-        }
-        if state.running.is_empty() {
-            state.busy_since = None;
-        }
+        let state = self.uploads.lock();
         let left = |(blob, left): &(BlobId, Arc<AtomicU64>)| Blob { id: *blob, size: left.load(Relaxed) };
         Report {
             uploads: u32::try_from(state.running.len()).unwrap_or(u32::MAX),
@@ -359,8 +355,6 @@ impl Edge {
             served_bytes,
             served_requests: self.uploads.served_requests.load(Relaxed),
             returned_requests: self.returned.load(Relaxed),
-            busy_bytes: served_bytes - std::mem::replace(&mut state.reported_bytes, served_bytes),
-            busy_millis: std::mem::take(&mut state.busy_millis),
             store_bytes,
             holdings,
         }
@@ -370,8 +364,12 @@ impl Edge {
 /// Size and modification time: what tells that a file was touched.
 pub fn fingerprint(file: &File) -> Option<(u64, u128)> {
     let meta = file.metadata().ok()?;
-    let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some((meta.len(), modified.as_nanos()))
+    Some((meta.len(), modified_nanos(&meta)?))
+}
+
+/// Nanoseconds since 1970.
+pub fn modified_nanos(meta: &std::fs::Metadata) -> Option<u128> {
+    Some(meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos())
 }
 
 /// The configured name, or the remembered one, or a new one from the host's name.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use rand::{RngExt, SeedableRng};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -32,6 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A session that lasted this long was a good one: the next pause is short again.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
+/// A server that answers no ping for this long is gone, or the way to it is.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Orders carried out at a time; the rest wait in the session.
 const PARALLEL_ORDERS: usize = 4;
 /// Outcomes of orders on their way to the server.
@@ -47,7 +51,7 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
     let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(clock::now().as_nanos());
     let mut pause = FIRST_PAUSE;
     while !shutdown.has_begun() {
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let ended = session(&edge, &mut shutdown).await;
         edge.changes().stop();
         if shutdown.has_begun() {
@@ -173,9 +177,11 @@ async fn run(
     let mut heartbeat = tokio::time::interval(Duration::from_secs(welcome.heartbeat_secs.clamp(1, 60)));
     let permits = Arc::new(Semaphore::new(PARALLEL_ORDERS));
     let (outcomes, mut ended) = mpsc::channel::<Outcome>(OUTCOMES);
+    let mut deadline = Instant::now() + SILENCE;
     loop {
         tokio::select! {
-            received = socket.next() => match received {
+            () = tokio::time::sleep_until(deadline) => bail!("the server is silent for {} s", SILENCE.as_secs()),
+            received = socket.next() => { deadline = Instant::now() + SILENCE; match received {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
                     Ok(ToVolunteer::Fetch { blob, file_name }) => {
                         tokio::spawn(carry_out(edge.clone(), blob, file_name, permits.clone(), outcomes.clone()));
@@ -187,10 +193,12 @@ async fn run(
                 Some(Ok(Message::Close(_))) | None => bail!("the server ended the connection"),
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(lost(&e)),
-            },
+            } }
             _ = heartbeat.tick() => {
                 tell_changes(edge, &mut socket).await?;
                 send(&mut socket, &ToServer::Report(edge.report())).await?;
+                // Its pong shows that the server is there: a lost network tells nobody.
+                socket.send(Message::Ping(Bytes::new())).await.map_err(|e| lost(&e))?;
             }
             () = edge.changes().woken.notified() => tell_changes(edge, &mut socket).await?,
             Some((blob, error)) = ended.recv() => {
