@@ -247,6 +247,16 @@ mod tests {
     }
 
     #[test]
+    fn no_digest_is_claimed_for_bytes_that_nobody_hashed() {
+        let what = Representation::unhashed(BlobId([9; 32]), 1000, "a.rpm");
+        let response = respond(&Method::GET, &HeaderMap::new(), &what, |_| Body::Empty);
+        assert!(
+            text(response.headers(), DIGEST).is_none() && text(response.headers(), REPR_DIGEST).is_none()
+        );
+        assert!(text(response.headers(), header::ETAG).is_some());
+    }
+
+    #[test]
     fn head_has_the_headers_and_no_body() {
         let response =
             respond(&Method::HEAD, &HeaderMap::new(), &Representation::of_blob(BLOB, "a.deb", None), |_| {

@@ -9,6 +9,7 @@
 mod apt;
 mod digests;
 mod fixture;
+mod flat;
 mod http;
 mod process;
 mod rpm;
@@ -20,6 +21,7 @@ pub use digests::{base64_of_hex, hex, random_bytes, sha256_file, sha256_hex};
 pub use fixture::{
     DebRepo, Scratch, copy_tree, overlay_tree, package_files, test_key, test_repos, tree_digest,
 };
+pub use flat::{locations, package, serve_sizes, spread};
 pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url};
 pub use process::{BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, run, run_ok};
 pub use rpm::{Dnf, Zypper};
