@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::{
-    Conn, Fault, Scratch, Server, ServerConfig, Upstream, copy_tree, fetch, get, sha256_file, sha256_hex,
-    test_repos,
+    Conn, Fault, Scratch, Server, ServerConfig, Upstream, Volunteer, VolunteerOptions, copy_tree, fetch, get,
+    sha256_file, sha256_hex, test_repos,
 };
 
 const DATA: &str = "alder/pool/main/h/hands-data/hands-data_1.0-1_all.deb";
@@ -152,4 +152,21 @@ fn made_up_checksum_files_hide_no_real_one() {
     assert_eq!(upstream.gets_ending("CHECKSUM").len(), before, "asked again for what is known to be missing");
     get(&server.url("far/Real-CHECKSUM")).expect(200);
     assert_eq!(sha256_hex(&fetch(&server.url("far/a.img"))), sha256_file(&root.join("a.img")));
+}
+
+#[test]
+fn a_mirror_of_images_is_adopted_though_checksum_files_give_no_sizes() {
+    let scratch = Scratch::new();
+    let images = test_repos("t0").join("images");
+    let config = ServerConfig::default().tree("images", "generic-files", &images, "");
+    let server = Server::start(&scratch, &config);
+    let mirror = scratch.path("mirror");
+    copy_tree(&images, &mirror);
+    let mut options = VolunteerOptions::new(&scratch, &server, 1);
+    options.adopt.push(mirror);
+    let volunteer = Volunteer::join(&server, options);
+    server.wait_until("all three images are held", |status| status.of("v1", "holdings") == 3);
+    let location = server.wait_redirect("images/8.1/demo-image.iso");
+    assert!(volunteer.serves(&location));
+    assert_eq!(sha256_hex(&fetch(&location)), sha256_file(&images.join("8.1/demo-image.iso")));
 }

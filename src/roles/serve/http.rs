@@ -75,7 +75,12 @@ async fn route(
         response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    if request.uri().authority().is_some() {
+    let own = |authority: &http::uri::Authority| {
+        let public = server.config.public_url.as_deref().and_then(|url| url.split("://").nth(1));
+        public.is_some_and(|public| public.split('/').next() == Some(authority.as_str()))
+    };
+    // RFC 9112 section 3.2.2: a server takes the absolute form too, for itself.
+    if request.uri().authority().is_some_and(|authority| !own(authority)) {
         return plain(StatusCode::FORBIDDEN, "this server is no general proxy; use its base URLs");
     }
     let (parts, _) = request.into_parts();
