@@ -1,8 +1,9 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`http`] takes a request apart; [`metadata`], [`package`] and [`unnamed`] answer it; [`refresh`] brings
-//! new generations in from an [`origin`]; [`control`] and [`session`] talk with volunteers; [`server`] is
-//! what they share. Decisions are the policy's, in the layer below.
+//! [`http`] takes a request apart; [`metadata`], [`package`] and [`unnamed`] answer it. [`refresh`] brings new
+//! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
+//! [`session`] talk with volunteers. [`server`] is what they share. Decisions are the policy's, two layers
+//! below.
 
 mod access;
 mod admin;
@@ -13,6 +14,7 @@ mod http;
 mod metadata;
 mod origin;
 mod package;
+mod records;
 mod refresh;
 mod repo;
 mod server;
@@ -60,7 +62,7 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
-    refresh::restore(&server).await;
+    records::restore(&server).await;
     spawn_work(&server, committed).await;
     announce(&server, &public_addresses, &admin_address);
 

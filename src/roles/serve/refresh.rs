@@ -6,11 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-
 use super::aliases;
 use super::origin::{self, OriginError};
+use super::records;
 use super::repo::Repo;
 use super::server::Server;
 use crate::catalog::{
@@ -19,15 +17,13 @@ use crate::catalog::{
 use crate::config::Origin;
 use crate::io::clock;
 use crate::io::fetch::{Content, FetchError};
-use crate::model::{Blob, BlobId, Digest, Expected, RepoPath};
+use crate::model::{Blob, Digest, Expected, RepoPath};
 
 /// Attempts to catch an upstream between two of its own updates.
 const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a client waits for its package list to be read.
 const LEARN_PATIENCE: Duration = Duration::from_secs(5);
-/// Kind of the database's records of units.
-const RECORD: &str = "unit";
 
 /// Why a unit has no new generation.
 #[derive(Debug, thiserror::Error)]
@@ -42,18 +38,6 @@ pub enum RefreshError {
     Member { path: RepoPath, source: FetchError },
     #[error("internal: {0}")]
     Internal(String),
-}
-
-/// What the database keeps of a unit, so that a restart needs no upstream.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    repo: String,
-    key: UnitKey,
-    generation: u64,
-    roots: Vec<(String, BlobId, u64)>,
-    learned: Vec<String>,
-    #[serde(default)]
-    adopted_secs: u64,
 }
 
 /// Looks at the origin unless that was done within `max_age`. Concurrent calls for one unit share a look.
@@ -170,7 +154,7 @@ async fn look_once(
     let generation = current.map_or(1, |unit| unit.generation + 1);
     let plan = Plan { wanted, current, generation, adopted_secs: clock::now().as_secs() };
     let unit = complete(server, repo, draft, plan).await?;
-    remember(server, repo, &unit)?;
+    records::remember(server, repo, &unit)?;
     adopt(server, repo, unit);
     Ok(())
 }
@@ -212,15 +196,15 @@ fn root_paths(repo: &Repo, key: &UnitKey) -> Vec<(RepoPath, bool)> {
 }
 
 /// What it takes to make a generation of a draft.
-struct Plan<'a> {
-    wanted: Vec<Step>,
-    current: Option<&'a Arc<Unit>>,
-    generation: u64,
-    adopted_secs: u64,
+pub struct Plan<'a> {
+    pub wanted: Vec<Step>,
+    pub current: Option<&'a Arc<Unit>>,
+    pub generation: u64,
+    pub adopted_secs: u64,
 }
 
 /// Fetches and reads what the draft wants; parsing runs on a thread that may block.
-async fn complete(
+pub async fn complete(
     server: &Arc<Server>,
     repo: &Repo,
     mut draft: Draft,
@@ -270,7 +254,7 @@ async fn complete(
     tokio::task::spawn_blocking(finish).await.map_err(|e| RefreshError::Internal(e.to_string()))
 }
 
-fn read_blob(store: &crate::io::store::BlobStore, blob: Blob) -> Option<Vec<u8>> {
+pub fn read_blob(store: &crate::io::store::BlobStore, blob: Blob) -> Option<Vec<u8>> {
     use std::io::Read;
     let (mut file, size) = store.open_blob(blob.id)?;
     let mut bytes = Vec::with_capacity(usize::try_from(size).ok()?);
@@ -338,7 +322,7 @@ pub async fn fetch_member(
     }
 }
 
-fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) {
+pub fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) {
     let (name, key, paths) = (repo.config.name.as_str(), &unit.key, unit.packages.len());
     tracing::info!(repo = name, unit = %key, generation = unit.generation, paths, "adopted");
     if unit.skipped > 0 {
@@ -367,74 +351,6 @@ fn count(server: &Server) {
     };
     let stats = CatalogStats::of(snapshots.iter().map(AsRef::as_ref), canonical);
     *server.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stats;
-}
-
-/// Writes down what a restart needs: the root files as blobs, and their names.
-fn remember(server: &Server, repo: &Repo, unit: &Unit) -> Result<(), RefreshError> {
-    let internal = |e: &dyn std::fmt::Display| RefreshError::Internal(e.to_string());
-    let store = &server.metadata.store;
-    for root in unit.roots.values() {
-        if store.size_of(root.blob.id).is_none() {
-            let mut incoming = store.incoming(root.blob.into()).map_err(|e| internal(&e))?;
-            incoming.write(&root.bytes).map_err(|e| internal(&e))?;
-            let verified = incoming.verify().map_err(|e| internal(&e))?;
-            store.commit(verified).map_err(|e| internal(&e))?;
-        }
-    }
-    let record = Record {
-        repo: repo.config.name.clone(),
-        key: unit.key.clone(),
-        generation: unit.generation,
-        adopted_secs: unit.adopted_secs,
-        roots: unit
-            .roots
-            .iter()
-            .map(|(path, root)| (path.to_string(), root.blob.id, root.blob.size))
-            .collect(),
-        learned: repo.unit_state(&unit.key).learned.into_iter().collect(),
-    };
-    let name = format!("{} {:?} {}", record.repo, record.key.kind, record.key.dir);
-    let json = serde_json::to_vec(&record).map_err(|e| internal(&e))?;
-    server.db.put_records(RECORD, [(name.as_str(), Some(json))]).map_err(|e| internal(&e))
-}
-
-/// Brings back the generations that were current before a restart, from the metadata store alone.
-pub async fn restore(server: &Arc<Server>) {
-    let records = server.db.records(RECORD).unwrap_or_default();
-    for (name, json) in records {
-        let Ok(record) = serde_json::from_slice::<Record>(&json) else { continue };
-        let Some(repo) = server.repo(&record.repo) else { continue };
-        let (unit, generation) = (record.key.clone(), record.generation);
-        match restore_one(server, repo, record).await {
-            Ok(()) => tracing::debug!(repo = repo.config.name, %unit, generation, "restored"),
-            Err(e) => {
-                tracing::warn!(record = name, error = %e, "not restored; it will be read from the origin")
-            }
-        }
-    }
-}
-
-async fn restore_one(server: &Arc<Server>, repo: &Repo, record: Record) -> Result<(), RefreshError> {
-    repo.with_unit(&record.key, |state| state.learned.extend(record.learned));
-    let mut roots = Vec::new();
-    for (path, id, size) in record.roots {
-        let bytes = read_blob(&server.metadata.store, Blob { id, size });
-        let (Ok(path), Some(bytes)) = (RepoPath::new(&path), bytes) else {
-            return Err(RefreshError::Internal(format!("{path} is not in the store")));
-        };
-        roots.push(RootFile::new(path, Bytes::from(bytes)));
-    }
-    let draft = Draft::new(record.key.clone(), roots)?;
-    let wanted = draft.wanted(&repo.warm(&record.key));
-    let held = |step: &Step| step.choices.iter().any(|(_, e)| server.metadata.held(e).is_some());
-    if !wanted.iter().all(held) {
-        return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
-    }
-    let Record { generation, adopted_secs, .. } = record;
-    let unit =
-        complete(server, repo, draft, Plan { wanted, current: None, generation, adopted_secs }).await?;
-    adopt(server, repo, unit);
-    Ok(())
 }
 
 /// Reads what the configuration names and, in a tree, everything that is there. Returns when done.
