@@ -17,7 +17,7 @@ use crate::formats::{self, Entry, FormatError, Skipped, checksums, clearsign};
 use crate::model::{Expected, RepoPath};
 
 /// A root file as fetched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootFile {
     pub path: RepoPath,
     pub root: Root,

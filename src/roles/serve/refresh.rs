@@ -30,6 +30,8 @@ const LEARN_PATIENCE: Duration = Duration::from_secs(5);
 pub enum RefreshError {
     #[error("{0} is not at the origin")]
     NotFound(String),
+    #[error("{0} changes while it is being read")]
+    Changing(String),
     #[error(transparent)]
     Origin(#[from] OriginError),
     #[error(transparent)]
@@ -150,6 +152,10 @@ async fn look_once(
     });
     if is_same {
         return Ok(());
+    }
+    // Several files make one generation: an update in between shows in a second reading.
+    if roots.len() > 1 && fetch_roots(server, repo, key, base).await? != roots {
+        return Err(RefreshError::Changing(key.to_string()));
     }
     let generation = current.map_or(1, |unit| unit.generation + 1);
     let plan = Plan { wanted, current, generation, adopted_secs: clock::now().as_secs() };

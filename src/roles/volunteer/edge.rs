@@ -53,12 +53,15 @@ pub struct Edge {
     /// The server's clock at its last welcome, and when that was by our monotonic clock: a step of the local
     /// wall clock does not void tickets.
     server_clock: Mutex<Option<(u64, Instant)>>,
-    adopted: Mutex<BTreeMap<BlobId, (PathBuf, Adopted)>>,
+    adopted: Arc<AdoptedFiles>,
     changes: Arc<Changes>,
     uploads: Arc<Uploads>,
     is_draining: AtomicBool,
     returned: AtomicU64,
 }
+
+/// Adopted files by what they are.
+type AdoptedFiles = Mutex<BTreeMap<BlobId, (PathBuf, Adopted)>>;
 
 /// Changes of holdings that the server has not been told of.
 #[derive(Debug, Default)]
@@ -149,10 +152,13 @@ impl Edge {
         let db = Arc::new(db.with_context(|| format!("{}; is another volunteer using it?", named()))?);
         let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
         let changes = Arc::new(Changes::default());
-        let told = changes.clone();
+        let adopted: Arc<AdoptedFiles> = Arc::default();
+        let (told, still_held) = (changes.clone(), adopted.clone());
         let on_commit = OnCommit(Box::new(move |committed| {
             told.push(HoldingsChange::Add, [committed.blob.id]);
-            told.push(HoldingsChange::Remove, committed.evicted.iter().copied());
+            let adopted = still_held.lock().unwrap_or_else(PoisonError::into_inner);
+            let gone = committed.evicted.iter().filter(|blob| !adopted.contains_key(*blob));
+            told.push(HoldingsChange::Remove, gone.copied());
         }));
         let edge = Self {
             id: identity(&config, &db)?,
@@ -163,7 +169,7 @@ impl Edge {
             shaper: Arc::new(Shaper::new(config.donate)),
             key: ArcSwapOption::empty(),
             server_clock: Mutex::default(),
-            adopted: Mutex::default(),
+            adopted,
             changes,
             uploads: Arc::default(),
             is_draining: AtomicBool::new(false),
