@@ -41,6 +41,7 @@ impl UnitKey {
     pub fn of_root(path: &RepoPath, profile: &Profile) -> Option<Self> {
         let dir = path.parent().unwrap_or("");
         match (path.file_name(), profile.layout) {
+            ("Release", Layout::Deb) if is_part_of_suite(dir) => None,
             ("InRelease" | "Release" | "Release.gpg", Layout::Deb) => Some(Self::of_release(dir)),
             ("repomd.xml" | "repomd.xml.asc" | "repomd.xml.key", Layout::RpmMd) => {
                 let dir = if dir == "repodata" { "" } else { dir.strip_suffix("/repodata")? };
@@ -135,6 +136,12 @@ impl std::fmt::Display for UnitKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.dir.is_empty() { "./" } else { &self.dir })
     }
+}
+
+/// Suites have a small `Release` beside each package list, which starts nothing: it is a member itself.
+fn is_part_of_suite(dir: &str) -> bool {
+    let folder = dir.rsplit('/').next().unwrap_or(dir);
+    is_below_dists(dir) && (folder.starts_with("binary-") || folder == "source")
 }
 
 fn is_below_dists(dir: &str) -> bool {
@@ -255,6 +262,8 @@ mod tests {
         let table = [
             ("dists/stable/InRelease", "generic-deb", Some((UnitKind::Suite, "dists/stable"))),
             ("x/dists/a/b/Release.gpg", "generic-deb", Some((UnitKind::Suite, "x/dists/a/b"))),
+            ("dists/stable/main/binary-amd64/Release", "generic-deb", None),
+            ("dists/stable/main/source/Release", "generic-deb", None),
             ("InRelease", "generic-deb", Some((UnitKind::Flat, ""))),
             ("flat/Release", "generic-deb", Some((UnitKind::Flat, "flat"))),
             ("os/repodata/repomd.xml", "generic-rpm", Some((UnitKind::RpmMd, "os"))),
