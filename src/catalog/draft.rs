@@ -168,8 +168,11 @@ impl Draft {
         for root in sorted {
             let base = root.path.parent().unwrap_or("");
             let mut sink = Sink::new(base, false, &mut self.packages);
-            let read =
-                checksums::checksum_file(root.path.file_name(), &root.root.bytes, &mut |e| sink.take(&e));
+            let read = checksums::checksum_file(root.path.file_name(), &root.root.bytes, &mut |e| {
+                if !is_metadata(e.path) {
+                    sink.take(&e);
+                }
+            });
             let bad = sink.skipped;
             merge(&mut self.skipped, read.map_err(|e| format_error(&root.path, e))?);
             merge(&mut self.skipped, bad);
@@ -340,6 +343,15 @@ fn place(base: &str, path: &RepoPath) -> RepoPath {
         tail = tail.split_once('/').map_or("", |(_, rest)| rest);
     }
     path.under(base)
+}
+
+/// A checksum file may list a whole tree; what starts or belongs to a generation is still no package.
+fn is_metadata(path: &str) -> bool {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    matches!(
+        name,
+        "InRelease" | "Release" | "Release.gpg" | "repomd.xml" | "repomd.xml.asc" | "repomd.xml.key"
+    ) || dir.split('/').any(|segment| matches!(segment, "repodata" | "dists"))
 }
 
 fn is_index(stem: &str) -> bool {
