@@ -170,3 +170,36 @@ fn a_mirror_of_images_is_adopted_though_checksum_files_give_no_sizes() {
     assert!(volunteer.serves(&location));
     assert_eq!(sha256_hex(&fetch(&location)), sha256_file(&images.join("8.1/demo-image.iso")));
 }
+
+#[test]
+fn a_tree_that_was_never_whole_shows_no_release() {
+    let scratch = Scratch::new();
+    let tree = scratch.path("alder");
+    copy_tree(&test_repos("t0").join("alder"), &tree);
+    // A mirror script has brought the new root files, and nothing that they name.
+    for name in ["InRelease", "Release", "Release.gpg"] {
+        let path = format!("dists/stable/{name}");
+        fs::copy(test_repos("t1").join("alder").join(&path), tree.join(&path)).expect("a committed file");
+    }
+    let config = ServerConfig::default().tree("alder", "generic-deb", &tree, "");
+    let server = Server::start(&scratch, &config);
+    for name in ["InRelease", "Release", "Release.gpg"] {
+        assert_eq!(get(&server.url(&format!("alder/dists/stable/{name}"))).status, 503, "{name}");
+    }
+    get(&server.url("alder/dists/testing/InRelease")).expect(200);
+}
+
+#[test]
+fn a_checksum_file_makes_no_package_of_metadata() {
+    let scratch = Scratch::new();
+    let tree = scratch.path("elder");
+    copy_tree(&test_repos("t0").join("elder"), &tree);
+    let listed = ["repodata/repomd.xml", "repodata/primary.xml.xz"];
+    let lines = listed.map(|path| format!("{}  {path}\n", sha256_file(&tree.join(path))));
+    fs::write(tree.join("SHA256SUMS"), lines.concat()).expect("the scratch folder is writable");
+    let config = ServerConfig::default().tree("elder", "generic-rpm", &tree, "");
+    let server = Server::start(&scratch, &config);
+    let answer = get(&server.url("elder/repodata/repomd.xml")).expect(200);
+    assert_eq!(answer.must("cache-control"), "no-cache", "served as metadata");
+    assert!(server.status().0["snapshots"].as_array().is_some_and(|all| all.len() == 2), "both are units");
+}

@@ -42,7 +42,11 @@ pub async fn answer(
         (Found::Package(expected), _) => {
             Some(super::package::answer(server, repo, path, expected, asked).await)
         }
-        (Found::Nothing, Some(key)) if repo.tree().is_none() => Some(absent(repo, &key, looked)),
+        // A tree's root file that was not adopted is not shown either: its generation is not whole. Checksum
+        // files that cannot be read stand for themselves.
+        (Found::Nothing, Some(key)) if repo.tree().is_none() || key.kind != UnitKind::Checksums => {
+            Some(absent(repo, &key, looked))
+        }
         (Found::Nothing, _) => None,
     }
 }
@@ -84,7 +88,9 @@ async fn look(server: &Arc<Server>, repo: &Repo, key: &UnitKey, path: &RepoPath)
     let looked = refresh::refresh_within(server, repo, key, max_age, PATIENCE).await;
     if is_new && !is_root() {
         repo.with_unit(key, |state| state.learned.remove(path.file_name()));
-        server.has_own_file.insert(name, false);
+        if looked != Looked::Unsettled {
+            server.has_own_file.insert(name, false);
+        }
     }
     looked
 }
