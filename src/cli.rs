@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::config::VolunteerOptions;
 use crate::model::{Rate, Size, VolunteerId};
 use crate::roles;
+use crate::roles::status::Shown;
 
 /// Package-mirror proxy for apt and yum/dnf whose downloads are carried by volunteer servers.
 ///
@@ -91,6 +92,9 @@ pub enum Command {
         /// Print the whole report as JSON
         #[arg(long)]
         json: bool,
+        /// Show which files are identical within and between repositories, instead of the status
+        #[arg(long)]
+        dedup: bool,
         /// Show it again every two seconds
         #[arg(long)]
         watch: bool,
@@ -217,7 +221,9 @@ impl Command {
             Self::Token(TokenCommand::Issue { config, note }) => roles::token::issue(&config, &note)?,
             Self::Token(TokenCommand::List { config, json }) => roles::token::list(&config, json)?,
             Self::Token(TokenCommand::Revoke { config, id }) => roles::token::revoke(&config, &id)?,
-            Self::Status { admin, json, watch } => block_on(roles::status::run(&admin, json, watch))?,
+            Self::Status { admin, json, dedup, watch } => {
+                block_on(roles::status::run(&admin, Shown { json, dedup, watch }))?;
+            }
             Self::Check { config } => roles::check::run(&config)?,
             Self::Demo { repos, listen } => block_on(roles::demo::run(&repos, listen))?,
             Self::Man { dir } => clap_mangen::generate_to(Cli::command(), dir)?,

@@ -8,13 +8,14 @@ use std::io::BufReader;
 
 use bytes::Bytes;
 
-use super::table::PathTableBuilder;
-use super::unit::{Member, Root, Unit, UnitKey, UnitKind};
+use super::builder::PathTableBuilder;
+use super::table::PathTable;
+use super::unit::{Root, Unit, UnitKey, UnitKind};
 use crate::formats::compress::{self, Compression};
 use crate::formats::release::Release;
 use crate::formats::repomd::Repomd;
 use crate::formats::{self, Entry, FormatError, Skipped, checksums, clearsign};
-use crate::model::{Expected, RepoPath};
+use crate::model::{Algorithm, Digest, Expected, RepoPath};
 
 /// A root file as fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,14 @@ impl RootFile {
     pub fn new(path: RepoPath, bytes: Bytes) -> Self {
         Self { path, root: Root::new(bytes) }
     }
+}
+
+/// A file that the root file names, with everything known about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member {
+    expected: Expected,
+    /// Every digest listed, for `by-hash` look-ups.
+    digests: Vec<Digest>,
 }
 
 /// Why metadata is refused. The unit's last good generation stays.
@@ -228,6 +237,11 @@ impl Draft {
         self.has_by_hash
     }
 
+    /// When its metadata was made, and until when it may be used, where it says.
+    pub fn dates(&self) -> (Option<u64>, Option<u64>) {
+        (self.date, self.valid_until)
+    }
+
     /// Notes families that the origin does not have.
     pub fn lacks(&mut self, stems: impl Iterator<Item = String>) {
         self.absent.extend(stems);
@@ -282,19 +296,36 @@ impl Draft {
         }
     }
 
-    pub fn finish(self, generation: u64, adopted_secs: u64) -> Unit {
-        let mut by_digest = BTreeMap::new();
-        for (path, member) in &self.members {
-            for digest in &member.digests {
-                by_digest.entry(*digest).or_insert_with(|| path.clone());
+    /// The members that this algorithm names besides their main digest.
+    fn members_by(&self, algorithm: Algorithm) -> PathTable {
+        let mut table = PathTableBuilder::default();
+        for (path, Member { expected, digests }) in &self.members {
+            if let Some(digest) = digests.iter().find(|digest| digest.algorithm() == algorithm)
+                && *digest != expected.digest
+            {
+                table.push(path.as_str(), Expected { digest: *digest, size: expected.size });
             }
+        }
+        table.build()
+    }
+
+    pub fn finish(self, generation: u64, adopted_secs: u64) -> Unit {
+        let other_digests = Algorithm::ALL
+            .into_iter()
+            .map(|algorithm| self.members_by(algorithm))
+            .filter(|table| !table.is_empty())
+            .collect();
+        let mut members = PathTableBuilder::default();
+        for (path, member) in &self.members {
+            members.push(path.as_str(), member.expected);
         }
         Unit {
             key: self.key,
             generation,
             roots: self.roots,
-            members: self.members,
-            by_digest,
+            members: members.build(),
+            other_digests,
+            is_retired: false,
             has_by_hash: self.has_by_hash,
             components: self.components,
             skipped: self.skipped.count + self.packages.overflow(),

@@ -5,12 +5,22 @@
 //! rpm-md repository, a directory with checksum files. A unit's *generation* is immutable; the snapshot of
 //! a repository is the set of its units' current generations. Nothing here fetches, caches or logs.
 
+mod builder;
+mod census;
+mod diff;
 mod draft;
+mod index;
 mod snapshot;
 mod table;
+mod trust;
 mod unit;
 
+pub use builder::PathTableBuilder;
+pub use census::{Census, LARGE, Pair, Totals};
+pub use diff::{Diff, NewPath};
 pub use draft::{Draft, IngestError, RootFile, Step, Warm};
-pub use snapshot::{CatalogStats, Named, Snapshot};
-pub use table::{PathTable, PathTableBuilder};
-pub use unit::{Member, Root, Unit, UnitKey, UnitKind, by_hash_path};
+pub use index::{IndexError, decode as decode_unit, encode as encode_unit};
+pub use snapshot::{Named, Snapshot};
+pub use table::{Cursor, PathTable};
+pub use trust::{Trust, TrustError};
+pub use unit::{Root, Unit, UnitKey, UnitKind, by_hash_path};

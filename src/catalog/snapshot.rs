@@ -29,7 +29,7 @@ pub enum Named<'a> {
     /// A member of a generation: served from the metadata store.
     Member {
         unit: &'a Arc<Unit>,
-        path: &'a RepoPath,
+        path: RepoPath,
         expected: Expected,
     },
     /// Belongs to a unit's metadata, but its generation does not list it.
@@ -57,15 +57,32 @@ impl Snapshot {
         self.units.values().flatten()
     }
 
-    /// A snapshot with `unit` as the current generation of its key. Another generation with the same roots
-    /// is replaced, not kept beside it: it only learned more members.
-    pub fn adopt(&self, unit: Arc<Unit>) -> Self {
-        let mut next = self.clone();
-        let kept = next.units.entry(unit.key.clone()).or_default();
-        kept.retain(|old| old.roots != unit.roots);
+    /// The generations to keep of a unit that gets a new one, newest first. One with the same roots is
+    /// replaced, not kept beside it: it only learned more members. The one that was current is retired,
+    /// which takes time: do it before [`Self::adopt`].
+    pub fn succession(&self, unit: Arc<Unit>) -> VecDeque<Arc<Unit>> {
+        let old = self.units.get(&unit.key).into_iter().flatten().filter(|old| old.roots != unit.roots);
+        let retire = |old: &Arc<Unit>| match old.is_retired {
+            true => old.clone(),
+            false => Arc::new(old.retire(&unit)),
+        };
+        let mut kept: VecDeque<_> = old.take(RETAINED - 1).map(retire).collect();
         kept.push_front(unit);
-        kept.truncate(RETAINED);
+        kept
+    }
+
+    /// A snapshot with these generations of a unit, newest first.
+    pub fn adopt(&self, generations: VecDeque<Arc<Unit>>) -> Self {
+        let mut next = self.clone();
+        if let Some(key) = generations.front().map(|unit| unit.key.clone()) {
+            next.units.insert(key, generations);
+        }
         next
+    }
+
+    /// Every retained generation of a unit, the current one first.
+    pub fn generations(&self, key: &UnitKey) -> impl Iterator<Item = &Arc<Unit>> {
+        self.units.get(key).into_iter().flatten()
     }
 
     /// A snapshot without that unit.
@@ -92,16 +109,17 @@ impl Snapshot {
 
     /// What a package path must be, by the newest generation that names it. The hot path.
     pub fn package(&self, path: &str) -> Option<Expected> {
-        let current = self.units().find_map(|unit| unit.packages.get(path));
-        current.or_else(|| self.retained().find_map(|unit| unit.packages.get(path)))
+        let find = |unit: &Arc<Unit>| unit.may_hold(path).then(|| unit.packages.get(path)).flatten();
+        self.units().find_map(find).or_else(|| self.retired().find_map(find))
+    }
+
+    fn retired(&self) -> impl Iterator<Item = &Arc<Unit>> {
+        self.units.values().flat_map(|all| all.iter().skip(1))
     }
 
     /// Where a blob stands in this repository.
-    pub fn path_of<'a>(&'a self, digest: &Digest) -> Option<(&'a str, Expected)> {
-        self.retained().find_map(|unit| {
-            let path = unit.packages.path_of(digest)?;
-            Some((path, unit.packages.get(path)?))
-        })
+    pub fn path_of(&self, digest: &Digest) -> Option<(String, Expected)> {
+        self.units().chain(self.retired()).find_map(|unit| unit.packages.path_of(digest))
     }
 
     /// Members of older generations are reachable by names that change with their content: by-hash in deb,
@@ -122,42 +140,5 @@ impl Snapshot {
             Some(unit) => Named::Unlisted { unit },
             None => Named::Unknown,
         }
-    }
-}
-
-/// How many names stand for how many blobs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CatalogStats {
-    pub paths: u64,
-    pub blobs: u64,
-    /// Sizes added up over paths, and over blobs.
-    pub bytes: u64,
-    pub blob_bytes: u64,
-}
-
-impl CatalogStats {
-    /// Counts over all repositories. `canonical` maps a digest to the one that names the blob, where known.
-    pub fn of<'a>(
-        snapshots: impl Iterator<Item = &'a Snapshot>,
-        canonical: impl Fn(&Digest) -> Digest,
-    ) -> Self {
-        let mut stats = Self::default();
-        let mut blobs = BTreeMap::new();
-        for snapshot in snapshots {
-            // Suites of one archive share paths; a path counts once.
-            let mut paths: Vec<(&str, Expected)> =
-                snapshot.units().flat_map(|unit| unit.packages.iter()).collect();
-            paths.sort_unstable_by_key(|(path, _)| *path);
-            paths.dedup_by_key(|(path, _)| *path);
-            for (_, expected) in paths {
-                let size = expected.size.unwrap_or(0);
-                stats.paths += 1;
-                stats.bytes = stats.bytes.saturating_add(size);
-                blobs.insert(canonical(&expected.digest), size);
-            }
-        }
-        stats.blobs = blobs.len() as u64;
-        stats.blob_bytes = blobs.values().fold(0, |sum: u64, size| sum.saturating_add(*size));
-        stats
     }
 }

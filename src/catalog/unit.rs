@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::diff;
 use super::table::PathTable;
 use crate::config::{Layout, Profile};
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath};
@@ -169,14 +170,6 @@ pub fn by_hash_path(member: &RepoPath, expected: &Expected) -> Option<RepoPath> 
     Some(name.under(member.parent().unwrap_or("")))
 }
 
-/// A file that the root file names, with everything known about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    pub expected: Expected,
-    /// Every digest listed, for `by-hash` look-ups.
-    pub digests: Vec<Digest>,
-}
-
 /// One immutable generation.
 #[derive(Debug)]
 pub struct Unit {
@@ -185,11 +178,14 @@ pub struct Unit {
     pub generation: u64,
     /// The files that start it, byte for byte as upstream has them.
     pub roots: BTreeMap<RepoPath, Root>,
-    pub members: BTreeMap<RepoPath, Member>,
-    pub(super) by_digest: BTreeMap<Digest, RepoPath>,
+    pub members: PathTable,
+    /// The members again with their other digests, one table for each algorithm, for `by-hash` look-ups.
+    pub(super) other_digests: Vec<PathTable>,
     /// The archive offers members under `by-hash/`.
     pub has_by_hash: bool,
     pub packages: PathTable,
+    /// A later generation was adopted, and `packages` has only what that one has not.
+    pub is_retired: bool,
     /// Index families read into `packages`: member paths without their compression suffix.
     pub stems: BTreeSet<String>,
     /// Families that the metadata lists and the origin lacks.
@@ -213,13 +209,41 @@ impl Unit {
     }
 
     /// The member a path means: by its own name, or by `by-hash/ALGORITHM/HEX` in its directory.
-    pub fn member(&self, path: &RepoPath) -> Option<(&RepoPath, Expected)> {
-        if let Some((path, member)) = self.members.get_key_value(path) {
-            return Some((path, member.expected));
+    pub fn member(&self, path: &RepoPath) -> Option<(RepoPath, Expected)> {
+        if let Some(expected) = self.members.get(path.as_str()) {
+            return Some((path.clone(), expected));
         }
         let digest = by_hash_digest(path)?;
-        let path = self.by_digest.get(&digest)?;
-        Some((path, self.members.get(path)?.expected))
+        let tables = std::iter::once(&self.members).chain(&self.other_digests);
+        let (path, _) = tables.filter_map(|table| table.path_of(&digest)).next()?;
+        let expected = self.members.get(&path)?;
+        Some((RepoPath::new(&path).ok()?, expected))
+    }
+
+    /// This generation once `newer` is current: what both name alike is found there.
+    pub fn retire(&self, newer: &Self) -> Self {
+        Self {
+            packages: diff::minus(&self.packages, &newer.packages),
+            is_retired: true,
+            key: self.key.clone(),
+            roots: self.roots.clone(),
+            members: self.members.clone(),
+            other_digests: self.other_digests.clone(),
+            stems: self.stems.clone(),
+            absent: self.absent.clone(),
+            first_skipped: self.first_skipped.clone(),
+            components: self.components.clone(),
+            ..*self
+        }
+    }
+
+    /// Whether a package of this path could be in this unit: a cheap test before the look-up.
+    pub fn may_hold(&self, path: &str) -> bool {
+        let base = self.key.package_base();
+        // A flat repository's paths may begin above its directory.
+        self.key.kind == UnitKind::Flat
+            || base.is_empty()
+            || path.strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// Whether the path belongs to the metadata of this unit, known member or not.
@@ -230,7 +254,7 @@ impl Unit {
             UnitKind::RpmMd if self.key.dir.is_empty() => inside("repodata"),
             UnitKind::RpmMd => inside(&format!("{}/repodata", self.key.dir)),
             UnitKind::Flat | UnitKind::Checksums => {
-                self.roots.contains_key(path) || self.members.contains_key(path)
+                self.roots.contains_key(path) || self.members.get(path.as_str()).is_some()
             }
         }
     }

@@ -6,6 +6,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::VolunteerId;
 
+/// Where the admin listener has the status, and the report on identical files.
+pub const STATUS_PATH: &str = "/api/v1/status";
+pub const DEDUP_PATH: &str = "/api/v1/dedup";
+
+/// Which files are identical, within and between repositories. Identical by SHA-256: files whose metadata
+/// gives another digest count once their bytes were hashed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DedupReport {
+    /// Files of this size and more are large.
+    pub large_from_bytes: u64,
+    /// Every path of every repository.
+    pub paths: DedupCount,
+    /// Distinct contents over all of them: what is stored and fetched.
+    pub blobs: DedupCount,
+    /// Distinct contents of each repository, in the order of the configuration.
+    pub repos: Vec<(String, DedupCount)>,
+    /// Contents that two repositories both have; pairs that share nothing are left out.
+    pub pairs: Vec<DedupPair>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DedupCount {
+    pub files: u64,
+    pub bytes: u64,
+    pub large_files: u64,
+    pub large_bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DedupPair {
+    pub repos: [String; 2],
+    pub identical: DedupCount,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {

@@ -9,6 +9,7 @@ pub mod config_file;
 pub mod db;
 pub mod fetch;
 pub mod hasher;
+pub mod index_dir;
 pub mod listen;
 pub mod respond;
 pub mod shaper;

@@ -198,7 +198,8 @@ impl Upstream {
     }
 }
 
-async fn whole(mut reply: Reply, limit: u64) -> Result<Bytes, UpstreamError> {
+/// The whole of a small file in memory.
+pub async fn whole(mut reply: Reply, limit: u64) -> Result<Bytes, UpstreamError> {
     let declared = reply.content_length();
     let mut bytes = BytesMut::new();
     while let Some(chunk) = reply.chunk().await? {

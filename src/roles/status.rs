@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::HeaderMap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::formats::status::{SnapshotStatus, Status, VolunteerStatus};
+use crate::formats::status::{
+    DEDUP_PATH, DedupCount, DedupPair, DedupReport, STATUS_PATH, SnapshotStatus, Status, VolunteerStatus,
+};
 use crate::io::clock;
 use crate::io::upstream::Upstream;
 use crate::model::{Rate, Size};
@@ -16,31 +20,105 @@ use crate::model::{Rate, Size};
 const MAX_REPORT: u64 = 64 << 20;
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
-/// Prints the status once, or again and again.
-pub async fn run(admin: &str, json: bool, watch: bool) -> anyhow::Result<()> {
+/// Which report, and in which form.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    pub json: bool,
+    /// What repositories have in common, instead of the status.
+    pub dedup: bool,
+    pub watch: bool,
+}
+
+/// Prints a report once, or again and again.
+pub async fn run(admin: &str, shown: Shown) -> anyhow::Result<()> {
     let client = Upstream::new()?;
-    let url = format!("{}/api/v1/status", admin.trim_end_matches('/'));
     loop {
-        let bytes = client.get_bytes(&url, &HeaderMap::new(), MAX_REPORT).await;
-        let bytes = bytes.with_context(|| {
-            format!("no status from {admin}: does the server run, and is this its admin address?")
-        })?;
-        let status: Status =
-            serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;
-        let text = if json { format!("{}\n", serde_json::to_string_pretty(&status)?) } else { show(&status) };
+        let text = if shown.dedup {
+            let report: DedupReport = ask(&client, admin, DEDUP_PATH).await?;
+            if shown.json { json(&report)? } else { show_dedup(&report) }
+        } else {
+            let status: Status = ask(&client, admin, STATUS_PATH).await?;
+            if shown.json { json(&status)? } else { show(&status) }
+        };
         let mut out = std::io::stdout().lock();
-        if watch && !json && out.is_terminal() {
+        if shown.watch && !shown.json && out.is_terminal() {
             // Clear the screen and go home (ECMA-48).
             out.write_all(b"\x1b[2J\x1b[H")?;
         }
         out.write_all(text.as_bytes())?;
         out.flush()?;
         drop(out);
-        if !watch {
+        if !shown.watch {
             return Ok(());
         }
         tokio::time::sleep(WATCH_PERIOD).await;
     }
+}
+
+async fn ask<T: DeserializeOwned>(client: &Upstream, admin: &str, path: &str) -> anyhow::Result<T> {
+    let url = format!("{}{path}", admin.trim_end_matches('/'));
+    let bytes = client.get_bytes(&url, &HeaderMap::new(), MAX_REPORT).await;
+    let bytes = bytes.with_context(|| {
+        format!("no status from {admin}: does the server run, and is this its admin address?")
+    })?;
+    serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")
+}
+
+fn json(report: &impl Serialize) -> anyhow::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(report)?))
+}
+
+fn show_dedup(report: &DedupReport) -> String {
+    let DedupReport { paths, blobs, .. } = report;
+    let large = Size(report.large_from_bytes);
+    let saved = (paths.files - blobs.files, paths.bytes.saturating_sub(blobs.bytes));
+    let saved_large = paths.large_files.saturating_sub(blobs.large_files);
+    let mut text = format!(
+        "{} paths, {} contents: {} files ({}) are identical to another, {:.1} % of all and {:.1} % of those from {large}\n",
+        paths.files,
+        blobs.files,
+        saved.0,
+        Size(saved.1),
+        percent(saved.0, paths.files),
+        percent(saved_large, paths.large_files),
+    );
+    let name = |names: &[&str]| names.join(" + ");
+    let pairs = report.pairs.iter().map(|pair| (name(&[&pair.repos[0], &pair.repos[1]]), &pair.identical));
+    let rows: Vec<(String, &DedupCount)> =
+        report.repos.iter().map(|(repo, count)| (repo.clone(), count)).chain(pairs).collect();
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(10);
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "\n{:<width$} {:>9} {:>12} {:>9} {:>12}",
+        "CONTENTS OF", "FILES", "BYTES", "LARGE", "BYTES"
+    );
+    for (index, (name, count)) in rows.iter().enumerate() {
+        let share = match index.checked_sub(report.repos.len()) {
+            Some(pair) => shares(report, &report.pairs[pair]),
+            None => String::new(),
+        };
+        let (bytes, large_bytes) = (Size(count.bytes).to_string(), Size(count.large_bytes).to_string());
+        let _ = writeln!(
+            text,
+            "{name:<width$} {:>9} {bytes:>12} {:>9} {large_bytes:>12}{share}",
+            count.files, count.large_files
+        );
+    }
+    text
+}
+
+/// Which part of either repository's large files a pair shares.
+fn shares(report: &DedupReport, pair: &DedupPair) -> String {
+    let of = |repo: &String| {
+        let own = report.repos.iter().find(|(name, _)| name == repo).map_or(0, |(_, own)| own.large_files);
+        format!("{:.1} % of {repo}", percent(pair.identical.large_files, own))
+    };
+    format!("  {}, {}", of(&pair.repos[0]), of(&pair.repos[1]))
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
 }
 
 fn show(status: &Status) -> String {

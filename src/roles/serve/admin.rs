@@ -1,30 +1,65 @@
 //! The admin listener: the status API. Apart from the public one, so that it can stay private.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Serialize;
 
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Traffic;
-use crate::catalog::UnitKind;
+use crate::catalog::{LARGE, Totals, UnitKind};
 use crate::formats::status::{
-    CacheStatus, CatalogStatus, OffloadStatus, SnapshotStatus, Status, VolunteerStatus,
+    CacheStatus, CatalogStatus, DEDUP_PATH, DedupCount, DedupPair, DedupReport, OffloadStatus, STATUS_PATH,
+    SnapshotStatus, Status, VolunteerStatus,
 };
 use crate::io::clock;
 use crate::policy::{Node, Params};
 
-/// Where the status is.
-const STATUS_PATH: &str = "/api/v1/status";
-
 pub fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/", get(|| async { "manyhands: GET /api/v1/status, or run `manyhands status`\n" }))
-        .route(STATUS_PATH, get(|State(server): State<Arc<Server>>| async move { Json(status(&server)) }))
+        .route(STATUS_PATH, get(|State(server): State<Arc<Server>>| blocking(move || status(&server))))
+        .route(DEDUP_PATH, get(|State(server): State<Arc<Server>>| blocking(move || dedup(&server))))
         .with_state(server)
+}
+
+/// Answers from a thread that may block: counting millions of names takes a while.
+async fn blocking<T: Serialize + Send + 'static>(
+    answer: impl FnOnce() -> T + Send + 'static,
+) -> Result<Json<T>, StatusCode> {
+    let answered = tokio::task::spawn_blocking(answer).await;
+    answered.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// What repositories have in common.
+fn dedup(server: &Server) -> DedupReport {
+    let census = server.census();
+    let count = |totals: &Totals| DedupCount {
+        files: totals.files,
+        bytes: totals.bytes,
+        large_files: totals.large_files,
+        large_bytes: totals.large_bytes,
+    };
+    let name = |index: usize| server.repos[index].config.name.clone();
+    DedupReport {
+        large_from_bytes: LARGE,
+        paths: count(&census.paths),
+        blobs: count(&census.blobs),
+        repos: (0..).zip(&census.repos).map(|(index, totals)| (name(index), count(totals))).collect(),
+        pairs: census
+            .pairs
+            .iter()
+            .map(|pair| DedupPair {
+                repos: [name(pair.repos.0), name(pair.repos.1)],
+                identical: count(&pair.shared),
+            })
+            .collect(),
+    }
 }
 
 fn status(server: &Server) -> Status {
@@ -32,17 +67,17 @@ fn status(server: &Server) -> Status {
     let params = Params::default();
     let (fetches, fetched) = server.packages.totals();
     let (blobs, bytes) = server.packages.store.totals();
-    let stats = *server.stats.lock().unwrap_or_else(PoisonError::into_inner);
+    let census = server.census();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_secs: now.since(server.started).as_secs(),
         snapshots: server.repos.iter().flat_map(snapshots).collect(),
         catalog: CatalogStatus {
-            paths: stats.paths,
-            blobs: stats.blobs,
-            bytes: stats.bytes,
-            blob_bytes: stats.blob_bytes,
-            saved_bytes: stats.bytes.saturating_sub(stats.blob_bytes),
+            paths: census.paths.files,
+            blobs: census.blobs.files,
+            bytes: census.paths.bytes,
+            blob_bytes: census.blobs.bytes,
+            saved_bytes: census.paths.bytes.saturating_sub(census.blobs.bytes),
         },
         cache: CacheStatus {
             blobs,

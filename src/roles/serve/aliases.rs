@@ -44,7 +44,8 @@ pub fn learn_one(server: &Arc<Server>, file: PathBuf, expected: Expected) {
 pub fn learn_all(server: &Server, repo: &Repo, unit: &Unit) -> u64 {
     let Some(tree) = repo.tree() else { return 0 };
     let mut hashed = 0;
-    for (path, expected) in unit.packages.iter() {
+    let mut files = unit.packages.cursor();
+    while let Some((path, expected)) = files.next() {
         if server.packages.resolve(&expected).is_some() {
             continue;
         }

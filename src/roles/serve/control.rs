@@ -18,7 +18,7 @@ use crate::formats::control::{
     MatchRequest, SESSION_PATH, TreeFile, Verdict,
 };
 use crate::io::tokens::Token;
-use crate::model::{Algorithm, BlobId, Digest, RepoPath};
+use crate::model::{Algorithm, BlobId, Digest, Expected, RepoPath};
 
 /// A refusal in words, with its status.
 type Refusal = (StatusCode, &'static str);
@@ -139,7 +139,7 @@ fn look_up(server: &Server, files: &[LocalFile]) -> Vec<Verdict> {
     let mut verdicts = vec![Verdict::Unknown; files.len()];
     for repo in &server.repos {
         let snapshot = repo.snapshot().clone();
-        for (path, expected) in snapshot.retained().flat_map(|unit| unit.packages.iter()) {
+        let mut each = |path: &str, expected: Expected| {
             let full = || format!("{}/{path}", repo.config.name);
             let is_size = |file: &LocalFile| expected.size.is_none_or(|size| size == file.size);
             let same = by_digest.get(&expected.digest).into_iter().flatten();
@@ -155,7 +155,8 @@ fn look_up(server: &Server, files: &[LocalFile]) -> Vec<Verdict> {
                     verdicts[index] = Verdict::Differs { path: full(), expected, size };
                 }
             }
-        }
+        };
+        snapshot.retained().for_each(|unit| unit.packages.for_each(&mut each));
     }
     verdicts
 }

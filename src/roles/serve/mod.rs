@@ -35,6 +35,7 @@ use crate::config::{Origin, ServeConfig};
 use crate::io::config_file::read_serve_config;
 use crate::io::db::Db;
 use crate::io::fetch::{Fetcher, OnCommit};
+use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::Shutdown;
 use crate::io::store::{BlobStore, Committed};
 use crate::io::upstream::Upstream;
@@ -100,6 +101,7 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
         BlobStore::open(&dir.join("cache"), config.cache_max_size.0).with_context(|| named("the cache"))?;
     let metadata =
         BlobStore::open(&dir.join("metadata"), METADATA_MAX).with_context(|| named("the metadata"))?;
+    let indexes = IndexDir::open(&dir.join("index")).with_context(|| named("the indexes"))?;
     let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
     let access = match &config.access_log {
         Some(path) => Some(
@@ -125,6 +127,7 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
         upstream,
         db,
         access,
+        indexes,
         shutdown,
     };
     Ok(Server::new(parts)?)
@@ -151,7 +154,8 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));
     for (index, repo) in server.repos.iter().enumerate() {
-        if repo.tree().is_some() {
+        // What was restored can be served at once; a tree never read is read first.
+        if repo.tree().is_some() && repo.snapshot().units().next().is_none() {
             refresh::warm_up(server, repo).await;
         } else {
             let server = server.clone();

@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::config::{Origin, Profile};
 use crate::io::fetch::Source;
-use crate::io::upstream::{Upstream, UpstreamError};
+use crate::io::upstream::{self, Upstream, UpstreamError};
 use crate::model::RepoPath;
 
 /// Largest root file taken (InRelease, repomd.xml, checksum files): Debian's are 200 KB.
@@ -58,29 +60,86 @@ pub fn source(upstreams: &[String], path: &RepoPath, by_hash: Option<&RepoPath>)
     Source { urls, headers: HeaderMap::new() }
 }
 
-/// A root file; `None` if the origin does not have it.
+/// What an upstream said about a file when it sent it: asked with this, it says whether it has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validator {
+    /// Of another upstream it means nothing.
+    url: String,
+    etag: Option<HeaderValue>,
+    modified: Option<HeaderValue>,
+}
+
+impl Validator {
+    /// None from a file that has just changed: dates count whole seconds, and so do the tags that servers
+    /// make of them, so a second change within one would not show (RFC 9110 section 8.8.2.2).
+    fn of(url: &str, headers: &HeaderMap) -> Option<Self> {
+        let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
+        let age = date(header::DATE)?.duration_since(date(header::LAST_MODIFIED)?).ok()?;
+        let header = |name| headers.get(name).cloned();
+        (age > Duration::from_secs(1)).then(|| Self {
+            url: url.to_owned(),
+            etag: header(header::ETAG),
+            modified: header(header::LAST_MODIFIED),
+        })
+    }
+}
+
+/// A root file as the origin has it.
+#[derive(Debug)]
+pub enum RootRead {
+    Missing,
+    /// As it was when the validator was given.
+    Unchanged,
+    Bytes(Bytes, Option<Validator>),
+}
+
+/// Reads a root file, conditionally where a validator of the same upstream is at hand.
 pub async fn read_root(
     origin: &Origin,
     upstream: &Upstream,
     base: usize,
     path: &RepoPath,
-) -> Result<Option<Bytes>, OriginError> {
+    validator: Option<&Validator>,
+) -> Result<RootRead, OriginError> {
     match origin {
         Origin::Tree(tree) => {
             let (tree, path) = (tree.clone(), path.clone());
             let read = move || read_in_tree(&tree, &path);
-            tokio::task::spawn_blocking(read).await.unwrap_or(Ok(None))
+            let found = tokio::task::spawn_blocking(read).await.unwrap_or(Ok(None))?;
+            Ok(found.map_or(RootRead::Missing, |bytes| RootRead::Bytes(bytes, None)))
         }
         Origin::Upstream(bases) => {
             let url = format!("{}/{}", bases[base.min(bases.len() - 1)], path.to_url());
-            let mut headers = HeaderMap::new();
-            headers.insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("max-age=0"));
-            match upstream.get_bytes(&url, &headers, MAX_ROOT).await {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(e) if e.is_not_found() => Ok(None),
-                Err(e) => Err(e.into()),
-            }
+            read_upstream(upstream, &url, validator.filter(|validator| validator.url == url)).await
         }
+    }
+}
+
+async fn read_upstream(
+    upstream: &Upstream,
+    url: &str,
+    validator: Option<&Validator>,
+) -> Result<RootRead, OriginError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=0"));
+    if let Some(validator) = validator {
+        // RFC 9110 section 13.1.3: the date only counts without a tag.
+        match (&validator.etag, &validator.modified) {
+            (Some(etag), _) => headers.insert(header::IF_NONE_MATCH, etag.clone()),
+            (None, Some(modified)) => headers.insert(header::IF_MODIFIED_SINCE, modified.clone()),
+            (None, None) => None,
+        };
+    }
+    match upstream.get(url, &headers).await {
+        Ok(reply) if reply.status == StatusCode::NOT_MODIFIED && validator.is_some() => {
+            Ok(RootRead::Unchanged)
+        }
+        Ok(reply) => {
+            let validator = Validator::of(url, &reply.headers);
+            Ok(RootRead::Bytes(upstream::whole(reply, MAX_ROOT).await?, validator))
+        }
+        Err(e) if e.is_not_found() => Ok(RootRead::Missing),
+        Err(e) => Err(e.into()),
     }
 }
 

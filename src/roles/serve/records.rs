@@ -1,96 +1,204 @@
-//! What survives a restart: the database names each unit's root files, the metadata store holds them and the
-//! members, and both together make the generation again without asking anyone.
+//! What survives a restart: the database names each unit's retained generations and their root files, the
+//! metadata store holds those and the members, and an index file holds each generation ready to use.
+//!
+//! An index that is missing, damaged or of other root files is made again from the metadata, without asking
+//! anyone. An earlier generation without one is given up: its members are still found by hash upstream.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::refresh::{Plan, RefreshError, adopt, complete, read_blob};
+use super::refresh::{Plan, RefreshError, complete, install, read_blob};
 use super::repo::Repo;
 use super::server::Server;
-use crate::catalog::{Draft, RootFile, Step, Unit, UnitKey};
+use crate::catalog::{Draft, Root, RootFile, Step, Unit, UnitKey, decode_unit, encode_unit};
 use crate::model::{Blob, BlobId, RepoPath};
 
 /// Kind of the database's records of units.
-const RECORD: &str = "unit";
+const RECORD: &str = "unit-2";
 
 /// What the database keeps of a unit, so that a restart needs no upstream.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     repo: String,
     key: UnitKey,
+    /// Newest first.
+    generations: Vec<Generation>,
+    learned: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Generation {
     generation: u64,
     roots: Vec<(String, BlobId, u64)>,
-    learned: Vec<String>,
-    #[serde(default)]
+    /// Families that the origin did not have.
+    absent: Vec<String>,
     adopted_secs: u64,
 }
 
-/// Writes down what a restart needs: the root files as blobs, and their names.
-pub fn remember(server: &Server, repo: &Repo, unit: &Unit) -> Result<(), RefreshError> {
-    let internal = |e: &dyn std::fmt::Display| RefreshError::Internal(e.to_string());
+impl Generation {
+    fn of(unit: &Unit) -> Self {
+        let roots = unit.roots.iter();
+        Self {
+            generation: unit.generation,
+            roots: roots.map(|(path, root)| (path.to_string(), root.blob.id, root.blob.size)).collect(),
+            absent: unit.absent.iter().cloned().collect(),
+            adopted_secs: unit.adopted_secs,
+        }
+    }
+
+    /// Whether a unit is this generation.
+    fn is(&self, unit: &Unit) -> bool {
+        let same = |(path, id, _): &(String, BlobId, u64)| {
+            unit.roots.get(path.as_str()).is_some_and(|root| root.blob.id == *id)
+        };
+        unit.generation == self.generation
+            && unit.roots.len() == self.roots.len()
+            && self.roots.iter().all(same)
+    }
+}
+
+fn record_name(repo: &str, key: &UnitKey) -> String {
+    format!("{repo} {:?} {}", key.kind, key.dir)
+}
+
+/// Any directory's name may be longer than a file's: the hash of it is not.
+fn index_name(repo: &str, key: &UnitKey, generation: u64) -> String {
+    let unit = Root::new(record_name(repo, key).into()).blob.id.to_string();
+    format!("{}-{generation}", &unit[..32])
+}
+
+/// Writes down what a restart needs: root files as blobs, and the names of generations. Blocks.
+pub fn remember(server: &Server, repo: &Repo, generations: &VecDeque<Arc<Unit>>) -> Result<(), RefreshError> {
+    let Some(unit) = generations.front() else { return Ok(()) };
     let store = &server.metadata.store;
     for root in unit.roots.values() {
         if store.size_of(root.blob.id).is_none() {
-            let mut incoming = store.incoming(root.blob.into()).map_err(|e| internal(&e))?;
-            incoming.write(&root.bytes).map_err(|e| internal(&e))?;
-            let verified = incoming.verify().map_err(|e| internal(&e))?;
-            store.commit(verified).map_err(|e| internal(&e))?;
+            let mut incoming = store.incoming(root.blob.into()).map_err(RefreshError::internal)?;
+            incoming.write(&root.bytes).map_err(RefreshError::internal)?;
+            let verified = incoming.verify().map_err(RefreshError::internal)?;
+            store.commit(verified).map_err(RefreshError::internal)?;
         }
     }
     let record = Record {
         repo: repo.config.name.clone(),
         key: unit.key.clone(),
-        generation: unit.generation,
-        adopted_secs: unit.adopted_secs,
-        roots: unit
-            .roots
-            .iter()
-            .map(|(path, root)| (path.to_string(), root.blob.id, root.blob.size))
-            .collect(),
+        generations: generations.iter().map(|unit| Generation::of(unit)).collect(),
         learned: repo.unit_state(&unit.key).learned.into_iter().collect(),
     };
-    let name = format!("{} {:?} {}", record.repo, record.key.kind, record.key.dir);
-    let json = serde_json::to_vec(&record).map_err(|e| internal(&e))?;
-    server.db.put_records(RECORD, [(name.as_str(), Some(json))]).map_err(|e| internal(&e))
+    let name = record_name(&record.repo, &record.key);
+    let json = serde_json::to_vec(&record).map_err(RefreshError::internal)?;
+    server.db.put_records(RECORD, [(name.as_str(), Some(json))]).map_err(RefreshError::internal)
 }
 
-/// Brings back the generations that were current before a restart, from the metadata store alone.
+/// Writes the index files of generations that have none yet or whose tables have changed since. Blocks.
+pub fn write_indexes(server: &Server, repo: &Repo, generations: &VecDeque<Arc<Unit>>) {
+    let repo_name = repo.config.name.as_str();
+    for unit in generations.iter().filter(|unit| !repo.is_indexed(unit)) {
+        let name = index_name(repo_name, &unit.key, unit.generation);
+        match server.indexes.put(&name, &encode_unit(unit)) {
+            Ok(()) => repo.set_indexed(unit),
+            Err(e) => {
+                tracing::warn!(repo = repo_name, unit = %unit.key, error = %e, "no index is kept: the next start takes longer");
+            }
+        }
+    }
+    let Some(unit) = generations.front() else { return };
+    for gone in repo.forget_indexed(&unit.key) {
+        server.indexes.remove(&index_name(repo_name, &unit.key, gone));
+    }
+}
+
+/// Brings back the generations that were retained before a restart.
 pub async fn restore(server: &Arc<Server>) {
     let records = server.db.records(RECORD).unwrap_or_default();
+    let mut kept = BTreeSet::new();
     for (name, json) in records {
         let Ok(record) = serde_json::from_slice::<Record>(&json) else { continue };
         let Some(repo) = server.repo(&record.repo) else { continue };
-        let (unit, generation) = (record.key.clone(), record.generation);
-        match restore_one(server, repo, record).await {
-            Ok(()) => tracing::debug!(repo = repo.config.name, %unit, generation, "restored"),
+        let unit = record.key.clone();
+        let of_generation = |old: &Generation| index_name(&record.repo, &record.key, old.generation);
+        kept.extend(record.generations.iter().map(of_generation));
+        match restore_unit(server, repo, record).await {
+            Ok(generations) => {
+                tracing::debug!(repo = repo.config.name, %unit, generations, "restored");
+            }
             Err(e) => {
                 tracing::warn!(record = name, error = %e, "not restored; it will be read from the origin")
             }
         }
     }
+    server.indexes.retain(|name| kept.contains(name));
 }
 
-async fn restore_one(server: &Arc<Server>, repo: &Repo, record: Record) -> Result<(), RefreshError> {
-    repo.with_unit(&record.key, |state| state.learned.extend(record.learned));
+/// Returns how many generations came back.
+async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Result<usize, RefreshError> {
+    let Record { key, generations, learned, .. } = record;
+    repo.with_unit(&key, |state| state.learned.extend(learned));
+    let mut restored: VecDeque<Arc<Unit>> = VecDeque::new();
+    for generation in generations {
+        let unit = match (read_index(server, repo, &key, &generation).await, restored.front()) {
+            (Some(unit), None) if !unit.is_retired => unit,
+            // A crash came before it was written again.
+            (Some(unit), Some(newer)) if !unit.is_retired => unit.retire(newer),
+            (Some(unit), Some(_)) => unit,
+            (_, None) => rebuild(server, repo, &key, generation).await?,
+            (None, Some(_)) => continue,
+        };
+        restored.push_back(Arc::new(unit));
+    }
+    let count = restored.len();
+    install(server, repo, restored);
+    Ok(count)
+}
+
+async fn read_index(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    generation: &Generation,
+) -> Option<Unit> {
+    let name = index_name(&repo.config.name, key, generation.generation);
+    let shared = server.clone();
+    let read = move || shared.indexes.get(&name).ok().map(|file| decode_unit(&file));
+    match tokio::task::spawn_blocking(read).await.ok().flatten()? {
+        Ok(unit) if unit.key == *key && generation.is(&unit) => {
+            repo.set_indexed(&unit);
+            Some(unit)
+        }
+        Ok(_) => None,
+        Err(e) => {
+            tracing::warn!(repo = repo.config.name, unit = %key, error = %e, "an index cannot be used and is made again");
+            None
+        }
+    }
+}
+
+/// Makes a generation from its metadata again.
+async fn rebuild(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    generation: Generation,
+) -> Result<Unit, RefreshError> {
+    let Generation { generation, roots: names, absent, adopted_secs } = generation;
     let mut roots = Vec::new();
-    for (path, id, size) in record.roots {
+    for (path, id, size) in names {
         let bytes = read_blob(&server.metadata.store, Blob { id, size });
         let (Ok(path), Some(bytes)) = (RepoPath::new(&path), bytes) else {
             return Err(RefreshError::Internal(format!("{path} is not in the store")));
         };
         roots.push(RootFile::new(path, Bytes::from(bytes)));
     }
-    let draft = Draft::new(record.key.clone(), roots)?;
-    let wanted = draft.wanted(&repo.warm(&record.key));
+    let mut draft = Draft::new(key.clone(), roots)?;
+    let mut wanted = draft.wanted(&repo.warm(key));
+    wanted.retain(|step| !absent.contains(&step.stem));
+    draft.lacks(absent.into_iter());
     let held = |step: &Step| step.choices.iter().any(|(_, e)| server.metadata.held(e).is_some());
     if !wanted.iter().all(held) {
         return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
     }
-    let Record { generation, adopted_secs, .. } = record;
-    let unit =
-        complete(server, repo, draft, Plan { wanted, current: None, generation, adopted_secs }).await?;
-    adopt(server, repo, unit);
-    Ok(())
+    complete(server, repo, draft, Plan { wanted, current: None, generation, adopted_secs }).await
 }

@@ -1,15 +1,16 @@
 //! One mounted repository at run time: its snapshot and what is known about its units' freshness.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::catalog::{Snapshot, Unit, UnitKey, Warm};
+use super::origin::Validator;
+use crate::catalog::{Snapshot, Trust, Unit, UnitKey, Warm};
 use crate::config::{Origin, RepoConfig};
-use crate::model::Time;
+use crate::model::{RepoPath, Time};
 
 /// A client's request for a root file makes the server look at the origin again if its last look is older.
 /// Upstreams are asked rarely: a crowd refreshing must not become our upstream's crowd.
@@ -31,6 +32,10 @@ pub struct UnitState {
     pub adopted: Option<Time>,
     /// Index families that clients asked for.
     pub learned: BTreeSet<String>,
+    /// What the upstream said about the root files of the current generation.
+    pub validators: BTreeMap<RepoPath, Validator>,
+    /// Generations that have an index file, and whether it is that of a retired one.
+    indexed: BTreeMap<u64, bool>,
     /// Held while the unit is being refreshed.
     pub refreshing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -41,15 +46,16 @@ pub struct Repo {
     /// Position in the server's list.
     pub index: usize,
     pub config: RepoConfig,
+    pub trust: Trust,
     snapshot: ArcSwap<Snapshot>,
     units: Mutex<BTreeMap<UnitKey, UnitState>>,
     is_warm: tokio::sync::watch::Sender<bool>,
 }
 
 impl Repo {
-    pub fn new(index: usize, config: RepoConfig) -> Self {
+    pub fn new(index: usize, config: RepoConfig, trust: Trust) -> Self {
         let is_warm = tokio::sync::watch::Sender::new(false);
-        Self { index, config, snapshot: ArcSwap::default(), units: Mutex::default(), is_warm }
+        Self { index, config, trust, snapshot: ArcSwap::default(), units: Mutex::default(), is_warm }
     }
 
     /// Everything that is read at start-up was read.
@@ -90,11 +96,31 @@ impl Repo {
         if self.tree().is_some() { FRESH_TREE } else { FRESH_UPSTREAM }
     }
 
-    /// Makes a generation the current one, in one step.
-    pub fn adopt(&self, unit: Arc<Unit>, now: Time) {
-        let key = unit.key.clone();
-        self.snapshot.rcu(|snapshot| snapshot.adopt(unit.clone()));
-        self.with_unit(&key, |state| state.adopted = Some(now));
+    /// Makes generations of one unit the retained ones, the first the current one, in one step.
+    pub fn adopt(&self, generations: &VecDeque<Arc<Unit>>, now: Time) {
+        let Some(unit) = generations.front() else { return };
+        self.snapshot.rcu(|snapshot| snapshot.adopt(generations.clone()));
+        self.with_unit(&unit.key, |state| state.adopted = Some(now));
+    }
+
+    /// Whether the unit has an index file as it is now.
+    pub fn is_indexed(&self, unit: &Unit) -> bool {
+        self.unit_state(&unit.key).indexed.get(&unit.generation) == Some(&unit.is_retired)
+    }
+
+    pub fn set_indexed(&self, unit: &Unit) {
+        self.with_unit(&unit.key, |state| state.indexed.insert(unit.generation, unit.is_retired));
+    }
+
+    /// Generations that have an index file and are no longer retained; they count as having none from now on.
+    pub fn forget_indexed(&self, key: &UnitKey) -> Vec<u64> {
+        let retained: BTreeSet<u64> = self.snapshot().generations(key).map(|unit| unit.generation).collect();
+        self.with_unit(key, |state| {
+            let gone = state.indexed.keys().filter(|generation| !retained.contains(generation));
+            let gone: Vec<u64> = gone.copied().collect();
+            state.indexed.retain(|generation, _| retained.contains(generation));
+            gone
+        })
     }
 
     /// What is known of a unit; a default for one never seen.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use tokio::sync::{Notify, mpsc};
 use super::access::AccessLog;
 use super::repo::Repo;
 use super::traffic::Traffic;
-use crate::catalog::CatalogStats;
+use crate::catalog::{Census, Snapshot, Trust};
 use crate::config::ServeConfig;
 use crate::formats::control::ToVolunteer;
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
+use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
 use crate::io::upstream::Upstream;
@@ -46,7 +48,11 @@ pub struct Server {
     pub traffic: Arc<Traffic>,
     pub access: Option<AccessLog>,
     pub started: Time,
-    pub stats: Mutex<CatalogStats>,
+    /// Encoded generations, for a quick start.
+    pub indexes: IndexDir,
+    census: Mutex<Option<(u64, Arc<Census>)>>,
+    /// Grows whenever a snapshot or what is known of its blobs changes.
+    catalog_version: AtomicU64,
     /// Sizes of files whose metadata gives none (checksum files), once the origin told them.
     pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
@@ -96,6 +102,7 @@ pub struct Parts {
     pub upstream: Upstream,
     pub db: Arc<Db>,
     pub access: Option<AccessLog>,
+    pub indexes: IndexDir,
     pub shutdown: Shutdown,
 }
 
@@ -108,7 +115,7 @@ impl Server {
             rng: Pcg64Mcg::from_seed(seed),
             keys: BTreeMap::new(),
         };
-        let Parts { config, packages, metadata, upstream, db, access, shutdown } = parts;
+        let Parts { config, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
             repos: config
@@ -116,7 +123,10 @@ impl Server {
                 .iter()
                 .cloned()
                 .enumerate()
-                .map(|(index, repo)| Repo::new(index, repo))
+                .map(|(index, repo)| {
+                    let trust = Trust { check_valid_until: true };
+                    Repo::new(index, repo, trust)
+                })
                 .collect(),
             tokens: TokenFile::in_state_dir(&config.state_dir),
             config,
@@ -127,7 +137,9 @@ impl Server {
             access,
             traffic: Arc::default(),
             started: clock::now(),
-            stats: Mutex::default(),
+            indexes,
+            census: Mutex::default(),
+            catalog_version: AtomicU64::new(0),
             sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
@@ -190,6 +202,29 @@ impl Server {
         choice
     }
 
+    /// Notes that a census taken before is out of date.
+    pub fn catalog_changed(&self) {
+        self.catalog_version.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many names stand for how many blobs now. Blocks while millions are counted.
+    pub fn census(&self) -> Arc<Census> {
+        let mut taken = self.census.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = self.catalog_version.load(Ordering::Relaxed);
+        if let Some((_, census)) = taken.as_ref().filter(|(of, _)| *of == version) {
+            return census.clone();
+        }
+        let snapshots: Vec<_> = self.repos.iter().map(|repo| repo.snapshot().clone()).collect();
+        let snapshots: Vec<&Snapshot> = snapshots.iter().map(AsRef::as_ref).collect();
+        let canonical = |digest: &Digest| {
+            let expected = Expected { digest: *digest, size: None };
+            self.packages.resolve(&expected).map_or(*digest, |id| id.digest())
+        };
+        let census = Arc::new(Census::of(&snapshots, canonical));
+        *taken = Some((version, census.clone()));
+        census
+    }
+
     /// Where the catalog has a blob, once per repository: by its SHA-256, or by a digest that its hashed bytes are known to have.
     pub fn find(&self, id: BlobId) -> Vec<(&Repo, RepoPath, Expected)> {
         let mut digests = vec![id.digest()];
@@ -199,7 +234,7 @@ impl Server {
         let in_repo = |repo| {
             let snapshot = Repo::snapshot(repo);
             let (path, expected) = digests.iter().find_map(|digest| snapshot.path_of(digest))?;
-            Some((repo, RepoPath::new(path).ok()?, expected))
+            Some((repo, RepoPath::new(&path).ok()?, expected))
         };
         self.repos.iter().filter_map(in_repo).collect()
     }
@@ -218,14 +253,17 @@ impl Server {
 
     fn send_orders(&self, orders: &[Order]) {
         for order in orders {
-            let Some((repo, path, _)) = self.find(order.blob.id).into_iter().next() else { continue };
-            let message = ToVolunteer::Fetch { blob: order.blob, file_name: path.file_name().to_owned() };
-            let sent = self.volunteers().get(&order.node).is_some_and(|outbox| {
-                // A full or closed outbox loses the order.
-                outbox.epoch == order.epoch && outbox.sender.try_send(message).is_ok()
+            // What no catalog names has no name to be fetched by.
+            let sent = self.find(order.blob.id).first().is_some_and(|(repo, path, _)| {
+                let message = ToVolunteer::Fetch { blob: order.blob, file_name: path.file_name().to_owned() };
+                let sent = self.volunteers().get(&order.node).is_some_and(|outbox| {
+                    // A full or closed outbox loses the order.
+                    outbox.epoch == order.epoch && outbox.sender.try_send(message).is_ok()
+                });
+                let name = repo.config.name.as_str();
+                tracing::debug!(repo = name, path = path.as_str(), size = %Size(order.blob.size), sent, "ordered a copy");
+                sent
             });
-            let name = repo.config.name.as_str();
-            tracing::debug!(repo = name, path = path.as_str(), size = %Size(order.blob.size), sent, "ordered a copy");
             if !sent {
                 let Order { node, epoch, blob } = *order;
                 let lost = Event::OrderEnded { node, epoch, blob: blob.id, failed: true };

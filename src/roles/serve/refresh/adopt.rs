@@ -1,0 +1,71 @@
+//! A generation that is whole becomes the one that clients see.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::RefreshError;
+use crate::catalog::{Diff, Unit};
+use crate::io::clock;
+use crate::roles::serve::repo::Repo;
+use crate::roles::serve::server::Server;
+use crate::roles::serve::{aliases, records};
+
+/// Writes down what a restart needs, then makes `unit` current. What takes long comes before or after the
+/// one step, and off the threads that answer requests.
+pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), RefreshError> {
+    let (shared, index) = (server.clone(), repo.index);
+    let adopt = move || {
+        let repo = &shared.repos[index];
+        let unit = Arc::new(unit);
+        let before = repo.snapshot().unit(&unit.key).cloned();
+        log(repo, before.as_deref(), &unit);
+        let generations = repo.snapshot().succession(unit);
+        records::remember(&shared, repo, &generations)?;
+        install(&shared, repo, generations);
+        Ok(())
+    };
+    tokio::task::spawn_blocking(adopt).await.map_err(RefreshError::internal)?
+}
+
+/// Makes generations visible, then sees to everything that follows from them. Blocks only shortly.
+pub fn install(server: &Arc<Server>, repo: &Repo, generations: VecDeque<Arc<Unit>>) {
+    let Some(unit) = generations.front().cloned() else { return };
+    repo.adopt(&generations, clock::now());
+    server.catalog_changed();
+    let (server, index) = (server.clone(), repo.index);
+    tokio::task::spawn_blocking(move || {
+        let repo = &server.repos[index];
+        records::write_indexes(&server, repo, &generations);
+        let hashed = aliases::learn_all(&server, repo, &unit);
+        if hashed > 0 {
+            let name = repo.config.name.as_str();
+            tracing::info!(repo = name, unit = %unit.key, hashed, "read files whose metadata gives no SHA-256");
+            server.catalog_changed();
+        }
+    });
+}
+
+fn log(repo: &Repo, before: Option<&Unit>, unit: &Unit) {
+    let (repo, paths) = (repo.config.name.as_str(), unit.packages.len());
+    match before {
+        Some(before) => {
+            let diff = Diff::between(&before.packages, &unit.packages);
+            let updates = diff.new.iter().filter(|new| new.predecessor.is_some()).count();
+            tracing::info!(
+                repo, unit = %unit.key, generation = unit.generation, paths,
+                new = diff.new.len(), updates, changed = diff.changed.len(), gone = diff.gone.len(), "adopted"
+            );
+            if let Some(first) = diff.changed.first() {
+                tracing::warn!(
+                    repo, unit = %unit.key, changed = diff.changed.len(), first,
+                    "files have new contents under their old names"
+                );
+            }
+        }
+        None => tracing::info!(repo, unit = %unit.key, generation = unit.generation, paths, "adopted"),
+    }
+    if unit.skipped > 0 {
+        let first = unit.first_skipped.as_deref().unwrap_or("");
+        tracing::warn!(repo, unit = %unit.key, skipped = unit.skipped, first, "unusable entries in the metadata");
+    }
+}

@@ -1,0 +1,207 @@
+//! One look at the origin: the root files, whether they are new, whole and to be trusted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::complete::{Plan, complete};
+use super::{RefreshError, adopt};
+use crate::catalog::{Draft, RootFile, Unit, UnitKey, UnitKind};
+use crate::io::clock;
+use crate::io::upstream::UpstreamError;
+use crate::model::RepoPath;
+use crate::roles::serve::origin::{self, OriginError, RootRead, Validator};
+use crate::roles::serve::repo::Repo;
+use crate::roles::serve::server::Server;
+
+/// Attempts to catch an upstream between two of its own updates.
+const ATTEMPTS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The root files of a unit as one upstream has them now.
+#[derive(Debug, Default)]
+struct Roots {
+    files: Vec<RootFile>,
+    validators: BTreeMap<RepoPath, Validator>,
+}
+
+/// Tries upstreams in order, more than once each if it takes that to find a whole generation.
+pub async fn look(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    current: Option<&Arc<Unit>>,
+) -> Result<(), RefreshError> {
+    let bases = order(server, repo);
+    let mut missing = 0;
+    let mut attempt = 0;
+    loop {
+        let tried = look_once(server, repo, key, current, bases[attempt % bases.len()]).await;
+        attempt += 1;
+        missing += usize::from(matches!(tried, Err(RefreshError::NotFound(_))));
+        match tried {
+            // Missing only if every upstream says so, and no other failed.
+            Err(e @ RefreshError::NotFound(_)) if attempt >= bases.len() && missing == attempt => {
+                return Err(e);
+            }
+            Err(e) if attempt >= ATTEMPTS.max(bases.len()) => return Err(e),
+            Err(e) => {
+                tracing::debug!(repo = repo.config.name, unit = %key, attempt, error = %e, "trying again");
+                // Another upstream may be whole at once; the same one needs time.
+                if attempt >= bases.len() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Positions of the upstreams, those that failed lately last. One for a tree.
+fn order(_server: &Server, repo: &Repo) -> Vec<usize> {
+    (0..repo.upstreams().len().max(1)).collect()
+}
+
+async fn look_once(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    current: Option<&Arc<Unit>>,
+    base: usize,
+) -> Result<(), RefreshError> {
+    let reader = Reader { server, repo, key, current, base };
+    let Some(Roots { files: roots, validators }) = reader.read_new().await? else { return Ok(()) };
+    if roots.is_empty() {
+        return Err(RefreshError::NotFound(key.to_string()));
+    }
+    let now_secs = clock::now().as_secs();
+    repo.trust.check_signatures(&roots, now_secs)?;
+    let draft = Draft::new(key.clone(), roots.clone())?;
+    let wanted = draft.wanted(&repo.warm(key));
+    let has_all = |unit: &Arc<Unit>| {
+        wanted.iter().all(|step| unit.stems.contains(&step.stem) || unit.absent.contains(&step.stem))
+    };
+    let is_same = current.is_some_and(|unit| is_of(unit, &roots) && has_all(unit));
+    if is_same {
+        repo.with_unit(key, |state| state.validators = validators);
+        return Ok(());
+    }
+    repo.trust.check_dates(key, draft.dates(), current.map(AsRef::as_ref), now_secs)?;
+    // Several files make one generation: an update in between shows in a second reading.
+    if roots.len() > 1 && reader.read_all().await?.files != roots {
+        return Err(RefreshError::Changing(key.to_string()));
+    }
+    let generation = current.map_or(1, |unit| unit.generation + 1);
+    let plan = Plan { wanted, current, generation, adopted_secs: now_secs };
+    let unit = complete(server, repo, draft, plan).await?;
+    adopt(server, repo, unit).await?;
+    repo.with_unit(key, |state| state.validators = validators);
+    Ok(())
+}
+
+fn is_of(unit: &Unit, roots: &[RootFile]) -> bool {
+    unit.roots.len() == roots.len() && roots.iter().all(|root| unit.roots.get(&root.path) == Some(&root.root))
+}
+
+/// Reads the root files of one unit at one upstream.
+struct Reader<'a> {
+    server: &'a Server,
+    repo: &'a Repo,
+    key: &'a UnitKey,
+    current: Option<&'a Arc<Unit>>,
+    base: usize,
+}
+
+impl Reader<'_> {
+    /// The root files; `None` if the first of them, which stands for all, is the one already adopted and
+    /// nothing more is to be learned from its generation.
+    async fn read_new(&self) -> Result<Option<Roots>, RefreshError> {
+        let known = self.repo.unit_state(self.key).validators;
+        let mut roots = Roots::default();
+        for (path, must_exist) in root_paths(self.repo, self.key) {
+            let is_first = roots.files.is_empty();
+            self.read_one(&mut roots, path, must_exist, &known).await?;
+            if let (true, Some(first), Some(unit)) = (is_first, roots.files.first(), self.current)
+                && self.key.kind != UnitKind::Checksums
+                && unit.roots.get(&first.path) == Some(&first.root)
+                && self.is_learned(unit)
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(roots))
+    }
+
+    /// All root files, whatever is known of them.
+    async fn read_all(&self) -> Result<Roots, RefreshError> {
+        let mut roots = Roots::default();
+        for (path, must_exist) in root_paths(self.repo, self.key) {
+            self.read_one(&mut roots, path, must_exist, &BTreeMap::new()).await?;
+        }
+        Ok(roots)
+    }
+
+    async fn read_one(
+        &self,
+        roots: &mut Roots,
+        path: RepoPath,
+        must_exist: bool,
+        known: &BTreeMap<RepoPath, Validator>,
+    ) -> Result<(), RefreshError> {
+        let adopted = self.current.and_then(|unit| unit.roots.get(&path));
+        // Without the adopted bytes at hand "unchanged" would be no answer.
+        let validator = adopted.and_then(|_| known.get(&path));
+        let origin = &self.repo.config.origin;
+        let read = origin::read_root(origin, &self.server.upstream, self.base, &path, validator).await;
+        let read = match read {
+            // Object stores say "forbidden" for what does not exist; of what was there it is a failure.
+            Err(e) if is_forbidden(&e) && !must_exist && adopted.is_none() => RootRead::Missing,
+            read => read?,
+        };
+        match (read, adopted, validator) {
+            (RootRead::Bytes(bytes, validator), _, _) => {
+                roots.validators.extend(validator.map(|validator| (path.clone(), validator)));
+                roots.files.push(RootFile::new(path, bytes));
+            }
+            (RootRead::Unchanged, Some(root), Some(validator)) => {
+                roots.validators.insert(path.clone(), validator.clone());
+                roots.files.push(RootFile { path, root: root.clone() });
+            }
+            (RootRead::Unchanged, ..) => return Err(RefreshError::Internal(format!("{path}: 304 unasked"))),
+            (RootRead::Missing, ..) if must_exist => return Err(RefreshError::NotFound(path.to_string())),
+            (RootRead::Missing, ..) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the unit has read every family that clients asked for since.
+    fn is_learned(&self, unit: &Unit) -> bool {
+        let learned = self.repo.unit_state(self.key).learned;
+        learned.iter().all(|stem| unit.stems.contains(stem) || unit.absent.contains(stem))
+    }
+}
+
+fn is_forbidden(error: &OriginError) -> bool {
+    let forbidden = [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED];
+    matches!(error, OriginError::Upstream(UpstreamError::Status { status, .. }) if forbidden.contains(status))
+}
+
+fn root_paths(repo: &Repo, key: &UnitKey) -> Vec<(RepoPath, bool)> {
+    if key.kind != UnitKind::Checksums {
+        let valid = |(path, must): (String, bool)| RepoPath::new(&path).ok().map(|path| (path, must));
+        return key.roots().into_iter().filter_map(valid).collect();
+    }
+    let names: Vec<RepoPath> = match repo.tree() {
+        Some(tree) => origin::checksum_files_in(tree, &key.dir, &repo.config.profile),
+        None => {
+            // Names with a wildcard become known when a client asks for one.
+            let learned = repo.unit_state(key).learned;
+            let plain = repo.config.profile.checksum_files.iter().filter(|name| !name.contains('*'));
+            let names = plain.chain(&learned).filter_map(|name| RepoPath::new(name).ok());
+            names.map(|name| name.under(&key.dir)).collect()
+        }
+    };
+    names.into_iter().map(|path| (path, false)).collect()
+}

@@ -1,0 +1,131 @@
+//! Looking at the origin: is there a new generation of a unit, and if so is it whole?
+//!
+//! [`look`] reads the root files and judges them, [`complete`] fetches every wanted member and verifies it
+//! against them; only then is the generation [`adopt`]ed, in one step. Anything that does not fit together
+//! leaves the last good one in place. [`schedule`] looks without being asked.
+
+mod adopt;
+mod complete;
+mod look;
+mod schedule;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use adopt::{adopt, install};
+pub use complete::{Plan, complete, fetch_member, read_blob};
+pub use schedule::{poll, warm_up};
+
+use super::origin::OriginError;
+use super::repo::Repo;
+use super::server::Server;
+use crate::catalog::{IngestError, TrustError, Unit, UnitKey};
+use crate::io::clock;
+use crate::io::fetch::FetchError;
+use crate::model::RepoPath;
+
+/// How long a client waits for its package list to be read.
+const LEARN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a unit has no new generation.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    #[error("{0} is not at the origin")]
+    NotFound(String),
+    #[error("{0} changes while it is being read")]
+    Changing(String),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error("{path}: {source}")]
+    Member { path: RepoPath, source: FetchError },
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl RefreshError {
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+/// Looks at the origin unless that was done within `max_age`. Concurrent calls for one unit share a look.
+pub async fn refresh(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    max_age: Duration,
+) -> Result<(), RefreshError> {
+    let lock = repo.with_unit(key, |state| state.refreshing.clone());
+    let _held = lock.lock().await;
+    let state = repo.unit_state(key);
+    let current = repo.snapshot().unit(key).cloned();
+    if state.looked.is_some_and(|looked| clock::now().since(looked) < max_age) {
+        return match (current, state.problem) {
+            (None, Some(_)) if state.is_missing => Err(RefreshError::NotFound(key.to_string())),
+            (None, Some(problem)) => Err(RefreshError::Internal(problem)),
+            _ => Ok(()),
+        };
+    }
+    let outcome = look::look(server, repo, key, current.as_ref()).await;
+    let problem = outcome.as_ref().err().map(ToString::to_string);
+    repo.with_unit(key, |state| {
+        state.looked = Some(clock::now());
+        state.problem.clone_from(&problem);
+        state.is_missing = matches!(outcome, Err(RefreshError::NotFound(_)));
+    });
+    report(repo, key, current.as_deref(), problem.as_deref(), state.problem.as_deref());
+    outcome
+}
+
+/// Says what is new about how the origin is doing: an outage of hours is a line, not one every minute.
+fn report(repo: &Repo, key: &UnitKey, current: Option<&Unit>, problem: Option<&str>, before: Option<&str>) {
+    let repo = repo.config.name.as_str();
+    match (problem, current) {
+        (Some(error), Some(current)) if before != Some(error) => {
+            let generation = current.generation;
+            tracing::warn!(repo, unit = %key, generation, error, "keeping the last good generation");
+        }
+        (Some(error), None) => tracing::debug!(repo, unit = %key, error, "no such unit"),
+        (None, _) if before.is_some() => tracing::info!(repo, unit = %key, "the origin is well again"),
+        _ => {}
+    }
+}
+
+/// How a look at the origin ended, as far as the caller waited for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    Current,
+    /// The origin says that there is no such unit.
+    Missing,
+    /// It failed, or goes on: nothing can be said.
+    Unsettled,
+}
+
+/// [`refresh`], waited for until `patience` ends. The look itself goes on whatever the client does.
+pub async fn refresh_within(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    max_age: Duration,
+    patience: Duration,
+) -> Looked {
+    let (server, index, key) = (server.clone(), repo.index, key.clone());
+    let look = tokio::spawn(async move { refresh(&server, &server.repos[index], &key, max_age).await });
+    match tokio::time::timeout(patience, look).await {
+        Ok(Ok(Ok(()))) => Looked::Current,
+        Ok(Ok(Err(RefreshError::NotFound(_)))) => Looked::Missing,
+        _ => Looked::Unsettled,
+    }
+}
+
+/// Reads a family that a client asked for, by making the current generation again with it. A client that has
+/// its list soon asks for packages, so it waits for this, but not long.
+pub async fn learn(server: &Arc<Server>, repo: &Repo, unit: &Arc<Unit>, stem: &str) {
+    if repo.with_unit(&unit.key, |state| state.learned.insert(stem.to_owned())) {
+        refresh_within(server, repo, &unit.key, Duration::ZERO, LEARN_PATIENCE).await;
+    }
+}

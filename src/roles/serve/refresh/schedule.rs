@@ -1,0 +1,60 @@
+//! Looking without being asked: at start-up, and from time to time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::refresh;
+use crate::catalog::UnitKey;
+use crate::config::Origin;
+use crate::io::clock;
+use crate::roles::serve::origin;
+use crate::roles::serve::repo::Repo;
+use crate::roles::serve::server::Server;
+
+/// Reads what the configuration names and, in a tree, everything that is there. Returns when done.
+pub async fn warm_up(server: &Arc<Server>, repo: &Repo) {
+    let config = &repo.config;
+    let mut keys: Vec<UnitKey> = Vec::new();
+    if let Origin::Tree(tree) = &config.origin {
+        let (tree, profile) = (tree.clone(), config.profile.clone());
+        let find = move || {
+            let roots = origin::find_roots(&tree, |path| UnitKey::of_root(path, &profile).is_some());
+            let mut keys: Vec<UnitKey> =
+                roots.iter().filter_map(|path| UnitKey::of_root(path, &profile)).collect();
+            keys.dedup();
+            keys
+        };
+        keys = tokio::task::spawn_blocking(find).await.unwrap_or_default();
+    } else {
+        keys.extend(
+            config.profile.suites.iter().map(|suite| UnitKey::of_suite(suite, config.profile.layout)),
+        );
+        keys.extend(repo.snapshot().units().map(|unit| unit.key.clone()));
+    }
+    keys.sort();
+    keys.dedup();
+    if keys.is_empty() && repo.tree().is_some() {
+        tracing::warn!(repo = config.name, "the tree holds no metadata; is the path right?");
+    }
+    for key in keys {
+        if let Err(e) = refresh(server, repo, &key, Duration::from_secs(1)).await {
+            tracing::warn!(repo = config.name, unit = %key, error = %e, "cannot be read now; clients may still ask for it");
+        }
+    }
+    repo.set_warm();
+}
+
+/// Looks at every known unit from time to time; ends with the process.
+pub async fn poll(server: Arc<Server>, index: usize) {
+    let repo = &server.repos[index];
+    loop {
+        // Up to a tenth later, so that many servers do not ask one upstream in step.
+        let jitter = clock::now().as_nanos() % 100;
+        tokio::time::sleep(repo.config.poll.mul_f64(1.0 + jitter as f64 / 1000.0)).await;
+        let keys: Vec<UnitKey> = repo.snapshot().units().map(|unit| unit.key.clone()).collect();
+        for key in keys {
+            // The outcome is in the log and in the status.
+            let _ = refresh(&server, repo, &key, repo.fresh_for()).await;
+        }
+    }
+}
