@@ -6,6 +6,7 @@
 //! errors or skip and count, never panic, and leave path validation to [`RepoPath`](crate::model::RepoPath).
 
 pub mod access_log;
+pub mod byteranges;
 pub mod checksums;
 pub mod clearsign;
 pub mod compress;
