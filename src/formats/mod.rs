@@ -1,11 +1,13 @@
 //! L1: bytes to values and back. No I/O, no clock.
 //!
-//! Metadata of archives (deb822, Release, Packages, Sources, repomd, primary, checksum files), the HTTP
-//! pieces that must behave alike at the server and at every volunteer (ranges, tickets), the control
-//! messages between the two, and access-log lines. Everything read here may be hostile: parsers return
-//! errors or skip and count, never panic, and leave path validation to [`RepoPath`](crate::model::RepoPath).
+//! Metadata of archives (deb822, Release, Packages, Sources, diff indexes, repomd, primary, prestodelta,
+//! treeinfo, checksum files), the HTTP pieces that must behave alike at the server and at every volunteer
+//! (ranges, tickets), the control messages between the two, and access-log lines. Everything read here may
+//! be hostile: parsers return errors or skip and count, never panic, and leave path validation to
+//! [`RepoPath`](crate::model::RepoPath).
 
 pub mod access_log;
+pub mod byteranges;
 pub mod checksums;
 pub mod clearsign;
 pub mod compress;
@@ -13,6 +15,8 @@ pub mod control;
 pub mod deb822;
 mod entry;
 pub mod packages;
+pub mod pdiff;
+pub mod prestodelta;
 pub mod primary;
 pub mod range;
 pub mod release;
@@ -20,6 +24,7 @@ pub mod repomd;
 pub mod sources;
 pub mod status;
 pub mod ticket;
+pub mod treeinfo;
 mod xml;
 
 pub use entry::{Entry, FormatError, Package, Skipped};

@@ -38,6 +38,11 @@ impl Body {
         Self::Stream(Box::pin(stream))
     }
 
+    /// Gives parts of `bytes`, which the ranges asked for must lie within.
+    pub fn slices(bytes: Bytes) -> impl FnMut(Range<u64>) -> Self + Send + 'static {
+        move |part| Self::full(bytes.slice(part.start as usize..part.end as usize))
+    }
+
     /// A part of a file, perhaps at a bounded rate.
     pub fn file(file: Arc<File>, range: Range<u64>, shaper: Option<Arc<Shaper>>) -> Self {
         Self::stream(stream::try_unfold(range, move |range| {
@@ -55,6 +60,19 @@ impl Body {
                 Ok(Some((bytes, range.start + len..range.end)))
             }
         }))
+    }
+
+    /// One body after the other, each made when its turn comes.
+    pub fn sequence(bodies: impl Iterator<Item = Self> + Send + 'static) -> Self {
+        Self::stream(stream::iter(bodies).flat_map(Self::into_stream))
+    }
+
+    fn into_stream(self) -> BoxStream {
+        match self {
+            Self::Empty | Self::Full(None) => stream::empty().boxed(),
+            Self::Full(Some(bytes)) => stream::iter([Ok(bytes)]).boxed(),
+            Self::Stream(inner) => inner,
+        }
     }
 
     /// Tells `seen` how many bytes leave, as they leave.

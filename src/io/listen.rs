@@ -25,7 +25,7 @@ use super::shutdown::{DRAIN, Shutdown};
 const BACKLOG: i32 = 4096;
 /// A client that has not sent its headers in this time is cut off; idle kept-alive connections too.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest request head: apt's and dnf's are below 1 KiB.
+/// Largest request head: apt's and dnf's are below 1 KiB, zchunk's with 256 ranges below 8 KiB.
 const MAX_HEAD: usize = 16 << 10;
 /// A client that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT, tcp(7)).
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);

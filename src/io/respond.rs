@@ -12,6 +12,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use super::body::Body;
+use crate::formats::byteranges::Framing;
 use crate::formats::range::{self, Answer};
 use crate::model::{Algorithm, Blob, BlobId, Digests};
 
@@ -63,12 +64,13 @@ impl<'a> Representation<'a> {
     }
 }
 
-/// Answers a GET or HEAD. `open` is called for the bytes that are really sent.
+/// Answers a GET or HEAD. `open` is called for each part of the file that is really sent, when its turn
+/// comes; the body is [`Body::Empty`] if nothing is.
 pub fn respond(
     method: &Method,
     request: &HeaderMap,
     what: &Representation<'_>,
-    open: impl FnOnce(Range<u64>) -> Body,
+    mut open: impl FnMut(Range<u64>) -> Body + Send + 'static,
 ) -> Response<Body> {
     let size = what.size;
     let (etag, date) = (what.validator.etag(), http_date(what.modified_secs));
@@ -84,30 +86,58 @@ pub fn respond(
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return response;
     }
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(what.file_name)));
+    let content_type = content_type(what.file_name);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(id) = what.sha256 {
         digest_headers(headers, id, what.digests.as_ref());
     }
     let range_header = text(request, header::RANGE).filter(|_| range_applies(request, &etag, &date));
-    let (status, part) = match range::answer(range_header, size) {
-        Answer::Whole => (StatusCode::OK, 0..size),
+    let (status, length, plan) = plan(range::answer(range_header, size), &etag, content_type, size, headers);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    *response.status_mut() = status;
+    if method != Method::HEAD && length > 0 {
+        *response.body_mut() = match plan {
+            Plan::One(part) => open(part),
+            Plan::Several(parts, framing) => {
+                let tail = Body::full(framing.tail());
+                let framed = move |part: Range<u64>| [Body::full(framing.head(&part)), open(part)];
+                Body::sequence(parts.into_iter().flat_map(framed).chain([tail]))
+            }
+        };
+    }
+    response
+}
+
+/// The parts of the file that go into the body.
+enum Plan {
+    One(Range<u64>),
+    Several(Vec<Range<u64>>, Framing),
+}
+
+/// Status, length and plan of a body; sets the headers that follow from the range.
+fn plan(
+    answer: Answer,
+    etag: &str,
+    content_type: &'static str,
+    size: u64,
+    headers: &mut HeaderMap,
+) -> (StatusCode, u64, Plan) {
+    match answer {
+        Answer::Whole => (StatusCode::OK, size, Plan::One(0..size)),
         Answer::Part(part) => {
             set(headers, header::CONTENT_RANGE, &format!("bytes {}-{}/{size}", part.start, part.end - 1));
-            (StatusCode::PARTIAL_CONTENT, part)
+            (StatusCode::PARTIAL_CONTENT, part.end - part.start, Plan::One(part))
+        }
+        Answer::Parts(parts) => {
+            let framing = Framing::new(etag, content_type, size);
+            set(headers, header::CONTENT_TYPE, &framing.content_type());
+            (StatusCode::PARTIAL_CONTENT, framing.len(&parts), Plan::Several(parts, framing))
         }
         Answer::Unsatisfiable => {
             set(headers, header::CONTENT_RANGE, &format!("bytes */{size}"));
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            return response;
+            (StatusCode::RANGE_NOT_SATISFIABLE, 0, Plan::One(0..0))
         }
-    };
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-    *response.status_mut() = status;
-    if method != Method::HEAD && !part.is_empty() {
-        *response.body_mut() = open(part);
     }
-    response
 }
 
 /// `Digest` and `Repr-Digest` of the whole file.
@@ -124,6 +154,11 @@ pub fn digest_headers(headers: &mut HeaderMap, id: BlobId, all: Option<&Digests>
     }
     set(headers, DIGEST, &legacy);
     set(headers, REPR_DIGEST, &current);
+}
+
+/// The bytes of a body as announced; 0 if they are not.
+pub fn content_length(response: &Response<Body>) -> u64 {
+    text(response.headers(), header::CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0)
 }
 
 /// The text of a manifest, as the `sha256sum` family writes and checks it.
@@ -207,6 +242,11 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use http_body_util::BodyExt;
+    use proptest::prelude::*;
+
     use super::*;
 
     const BLOB: Blob = Blob { id: BlobId([9; 32]), size: 1000 };
@@ -216,14 +256,14 @@ mod tests {
         for (name, value) in headers {
             set(&mut request, name.clone(), value);
         }
-        let mut sent = None;
-        let response =
-            respond(&Method::GET, &request, &Representation::of_blob(BLOB, "a.deb", None), |part| {
-                sent = Some(part);
-                Body::Empty
-            });
+        let (asked, sent) = sync_channel(1);
+        let what = Representation::of_blob(BLOB, "a.deb", None);
+        let response = respond(&Method::GET, &request, &what, move |part| {
+            asked.send(part).expect("the test listens");
+            Body::Empty
+        });
         let range = text(response.headers(), header::CONTENT_RANGE).map(str::to_owned);
-        (response.status().as_u16(), range, sent)
+        (response.status().as_u16(), range, sent.try_recv().ok())
     }
 
     #[test]
@@ -244,6 +284,46 @@ mod tests {
         assert_eq!(ask(&[(header::IF_MODIFIED_SINCE, other)]), whole);
         assert_eq!(ask(&[(header::IF_NONE_MATCH, &format!("\"x\", {etag}"))]), (304, None, None));
         assert_eq!(ask(&[(header::IF_NONE_MATCH, "\"x\""), (header::IF_MODIFIED_SINCE, &date)]), whole);
+    }
+
+    /// Status, headers and bytes of an answer about a file of `size` bytes.
+    fn ranged(range: &str, size: u64) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let mut request = HeaderMap::new();
+        set(&mut request, header::RANGE, range);
+        let what = Representation::of_blob(Blob { size, ..BLOB }, "a.deb", None);
+        let response = respond(&Method::GET, &request, &what, |part| Body::full(file(part)));
+        let (head, body) = response.into_parts();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let body = runtime.block_on(body.collect()).expect("bodies in memory cannot fail");
+        (head.status, head.headers, body.to_bytes().to_vec())
+    }
+
+    fn file(part: Range<u64>) -> Vec<u8> {
+        part.map(|at| (at % 251) as u8).collect()
+    }
+
+    #[test]
+    fn several_ranges_are_sent_in_the_order_asked() {
+        let (status, headers, body) = ranged("bytes=1200-1202, 5000-, 0-1", 2000);
+        assert_eq!(status, StatusCode::PARTIAL_CONTENT);
+        let boundary = "09".repeat(16);
+        let kind = format!("multipart/byteranges; boundary={boundary}");
+        assert_eq!(text(&headers, header::CONTENT_TYPE), Some(kind.as_str()));
+        assert_eq!(text(&headers, header::CONTENT_RANGE), None);
+        let head = |range: &str| {
+            format!(
+                "\r\n--{boundary}\r\nContent-Type: application/vnd.debian.binary-package\r\n\
+                 Content-Range: bytes {range}/2000\r\n\r\n"
+            )
+        };
+        let want = [
+            head("1200-1202").into_bytes(),
+            file(1200..1203),
+            head("0-1").into_bytes(),
+            file(0..2),
+            format!("\r\n--{boundary}--\r\n").into_bytes(),
+        ];
+        assert!(body == want.concat(), "{}", String::from_utf8_lossy(&body));
     }
 
     #[test]
@@ -269,5 +349,21 @@ mod tests {
         );
         let digest = text(response.headers(), DIGEST).expect("digest");
         assert_eq!(digest, format!("SHA-256={}", BASE64.encode([9; 32])));
+    }
+
+    proptest! {
+        #[test]
+        fn the_length_is_that_of_the_body(
+            ranges in proptest::collection::vec((0u64..20_000, 0u64..2000), 1..12), size in 0u64..20_000)
+        {
+            let set: Vec<_> = ranges.iter().map(|(at, len)| format!("{at}-{}", at + len)).collect();
+            let (status, headers, body) = ranged(&format!("bytes={}", set.join(",")), size);
+            let length = body.len().to_string();
+            prop_assert_eq!(text(&headers, header::CONTENT_LENGTH), Some(length.as_str()));
+            prop_assert!(body.len() as u64 <= size);
+            if status == StatusCode::OK {
+                prop_assert_eq!(body, file(0..size));
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::io::body::Body;
 use crate::io::clock;
-use crate::io::respond::plain;
+use crate::io::respond::{content_length, plain};
 use crate::model::{BlobId, RepoPath};
 
 /// How long a request for an unknown package waits for the metadata that is read at start-up. Below apt's 30 s.
@@ -199,8 +199,6 @@ impl Logged {
     }
 
     fn line(&self, response: &Response<Body>) -> String {
-        let length =
-            response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         let mut line = String::with_capacity(200);
         Line {
             client: self.client,
@@ -208,7 +206,7 @@ impl Logged {
             method: self.method.as_str(),
             target: &self.target,
             status: response.status().as_u16(),
-            bytes: length.unwrap_or(0),
+            bytes: content_length(response),
             referer: self.referer.as_deref(),
             user_agent: self.user_agent.as_deref(),
         }

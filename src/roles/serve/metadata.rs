@@ -131,10 +131,8 @@ fn root_response(
     asked: &Asked,
 ) -> Response<Body> {
     let what = Representation::of_metadata(root.blob, path.file_name(), unit.modified_secs());
-    respond(&asked.method, &asked.headers, &what, |part| {
-        let bytes = root.bytes.slice(part.start as usize..part.end as usize);
-        server.traffic.count(Kind::Metadata, Body::full(bytes))
-    })
+    let response = respond(&asked.method, &asked.headers, &what, Body::slices(root.bytes.clone()));
+    response.map(|body| server.traffic.count(Kind::Metadata, body))
 }
 
 async fn member_response(
@@ -170,8 +168,8 @@ async fn member_response(
     } else {
         Representation::of_metadata(blob, name, unit.modified_secs())
     };
-    let (traffic, file) = (server.traffic.clone(), Arc::new(file));
-    respond(&asked.method, &asked.headers, &what, move |part| {
-        traffic.count(Kind::Metadata, Body::file(file, part, None))
-    })
+    let file = Arc::new(file);
+    let open = move |part| Body::file(file.clone(), part, None);
+    let response = respond(&asked.method, &asked.headers, &what, open);
+    response.map(|body| server.traffic.count(Kind::Metadata, body))
 }

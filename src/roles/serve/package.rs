@@ -140,10 +140,9 @@ async fn content_response(
     match content {
         Content::Held { file, blob } => {
             let what = representation(server, path, blob);
-            let (traffic, kind) = (server.traffic.clone(), asked.kind);
-            respond::respond(&asked.method, &asked.headers, &what, move |part| {
-                traffic.count(kind, Body::file(file, part, None))
-            })
+            let open = move |part| Body::file(file.clone(), part, None);
+            let response = respond::respond(&asked.method, &asked.headers, &what, open);
+            response.map(|body| server.traffic.count(asked.kind, body))
         }
         Content::Arriving(flight) => arriving(server, path, expected, flight, asked).await,
     }
@@ -164,8 +163,9 @@ async fn arriving(
         Some(id) => representation(server, path, Blob { id, size }),
         None => Representation::unhashed(stand_in(&expected), size, path.file_name()),
     };
-    let (traffic, kind) = (server.traffic.clone(), asked.kind);
-    respond::respond(&asked.method, &asked.headers, &what, move |part| traffic.count(kind, flight.body(part)))
+    let open = move |part| flight.clone().body(part);
+    let response = respond::respond(&asked.method, &asked.headers, &what, open);
+    response.map(|body| server.traffic.count(asked.kind, body))
 }
 
 fn representation<'a>(server: &Server, path: &'a RepoPath, blob: Blob) -> Representation<'a> {
@@ -229,10 +229,10 @@ async fn from_tree(
             Representation::unhashed(stand_in(&expected), found.size, path.file_name())
         }
     };
-    let (file, traffic, kind) = (Arc::new(found.file), server.traffic.clone(), asked.kind);
-    respond::respond(&asked.method, &asked.headers, &what, move |part| {
-        traffic.count(kind, Body::file(file, part, None))
-    })
+    let file = Arc::new(found.file);
+    let open = move |part| Body::file(file.clone(), part, None);
+    let response = respond::respond(&asked.method, &asked.headers, &what, open);
+    response.map(|body| server.traffic.count(asked.kind, body))
 }
 
 /// `PATH.sha256` and its kind, for packages whose origin has no such file itself.
@@ -258,10 +258,8 @@ pub async fn manifest(
                 must_revalidate: true,
                 ..Representation::of_blob(blob, path.file_name(), None)
             };
-            let traffic = server.traffic.clone();
-            respond::respond(&asked.method, &asked.headers, &what, move |part| {
-                traffic.count(Kind::Metadata, Body::full(bytes.slice(part.start as usize..part.end as usize)))
-            })
+            let response = respond::respond(&asked.method, &asked.headers, &what, Body::slices(bytes));
+            response.map(|body| server.traffic.count(Kind::Metadata, body))
         }
         Err(e) => fetch_failed(&e),
     })

@@ -41,10 +41,10 @@ pub async fn answer(
         must_revalidate: true,
         ..Representation::unhashed(fingerprint(&found), found.size, path.file_name())
     };
-    let (file, traffic) = (Arc::new(found.file), server.traffic.clone());
-    respond(&asked.method, &asked.headers, &what, move |part| {
-        traffic.count(Kind::Passed, Body::file(file, part, None))
-    })
+    let file = Arc::new(found.file);
+    let open = move |part| Body::file(file.clone(), part, None);
+    let response = respond(&asked.method, &asked.headers, &what, open);
+    response.map(|body| server.traffic.count(Kind::Passed, body))
 }
 
 /// A stand-in for the digest of a file that nobody hashed: changes when the file does.

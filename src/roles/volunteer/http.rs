@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use super::edge::Edge;
 use crate::formats::ticket::Ticket;
 use crate::io::body::Body;
-use crate::io::respond::{Representation, plain, redirect, respond};
+use crate::io::respond::{Representation, content_length, plain, redirect, respond};
 use crate::model::Blob;
 
 /// A download that would get less than this, in bytes/s, is better off at the server.
@@ -49,11 +49,14 @@ fn serve(edge: &Arc<Edge>, request: &Request<Incoming>, ticket: &Ticket<'_>) -> 
     }
     let digests = edge.fetcher.db.digests(ticket.blob).ok().flatten();
     let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests);
-    respond(request.method(), request.headers(), &what, |part| {
-        let upload = edge.start_upload(ticket.blob, part.end - part.start);
-        let body = Body::file(Arc::new(file), part, Some(edge.shaper.clone()));
-        body.counted(move |bytes| upload.sent(bytes))
-    })
+    let (file, shaper) = (Arc::new(file), edge.shaper.clone());
+    let open = move |part| Body::file(file.clone(), part, Some(shaper.clone()));
+    let response = respond(request.method(), request.headers(), &what, open);
+    if matches!(response.body(), Body::Empty) {
+        return response;
+    }
+    let upload = edge.start_upload(ticket.blob, content_length(&response));
+    response.map(|body| body.counted(move |bytes| upload.sent(bytes)))
 }
 
 /// 302 to the server: under `/direct` it serves itself, else it decides anew.
