@@ -1,8 +1,8 @@
 //! L1: bytes to values and back. No I/O, no clock.
 //!
-//! Metadata of archives (deb822, Release, Packages, Sources, repomd, primary, checksum files), the HTTP
-//! pieces that must behave alike at the server and at every volunteer (ranges, tickets), the control
-//! messages between the two, and access-log lines. Everything read here may be hostile: parsers return
+//! Metadata of archives (deb822, Release, Packages, Sources, repomd, primary, checksum files) and the OpenPGP
+//! signatures over it, the HTTP pieces that must behave alike at the server and at every volunteer (ranges,
+//! tickets), the control messages between the two, and access-log lines. Everything read here may be hostile: parsers return
 //! errors or skip and count, never panic, and leave path validation to [`RepoPath`](crate::model::RepoPath).
 
 pub mod access_log;
@@ -12,6 +12,7 @@ pub mod compress;
 pub mod control;
 pub mod deb822;
 mod entry;
+pub mod openpgp;
 pub mod packages;
 pub mod primary;
 pub mod range;
