@@ -4,7 +4,9 @@
 //! a stale or forged mirror costs a warning in the log and nobody's update.
 
 use super::draft::RootFile;
-use super::unit::{Unit, UnitKey};
+use super::unit::{Unit, UnitKey, UnitKind};
+use crate::formats::openpgp::{Keyring, SignatureError};
+use crate::model::RepoPath;
 
 /// A Release from further in the future than this is refused: apt refuses from 10 s on, but by its own
 /// clock, and this machine's may be the one that is wrong.
@@ -13,13 +15,19 @@ const MAX_FUTURE_SECS: u64 = 86_400;
 /// What a repository demands of its metadata.
 #[derive(Debug, Default)]
 pub struct Trust {
+    /// Root files of suites and rpm-md repositories must be signed by one of these keys.
+    pub keyring: Option<Keyring>,
     /// Whether an expired generation is refused, and an adopted one that expires is no longer shown.
     pub check_valid_until: bool,
 }
 
 /// Why metadata is not trusted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum TrustError {
+    #[error("{unit}: not signed, and a keyring is configured")]
+    Unsigned { unit: String },
+    #[error("{path}: {source}")]
+    Signature { path: RepoPath, source: SignatureError },
     #[error("{unit}: expired {ago_secs} s ago (Valid-Until)")]
     Expired { unit: String, ago_secs: u64 },
     #[error("{unit}: its Date is {ahead_secs} s ahead of this machine's clock")]
@@ -58,8 +66,76 @@ impl Trust {
         }
     }
 
-    /// Whether the root files are signed as demanded.
-    pub fn check_signatures(&self, _roots: &[RootFile], _now_secs: u64) -> Result<(), TrustError> {
-        Ok(())
+    /// Whether the root files are signed as demanded: each that a client may take alone. Checksum files are
+    /// not looked at: their signatures have no fixed names.
+    pub fn check_signatures(
+        &self,
+        key: &UnitKey,
+        roots: &[RootFile],
+        now_secs: u64,
+    ) -> Result<(), TrustError> {
+        let Some(keyring) = self.keyring.as_ref().filter(|_| key.kind != UnitKind::Checksums) else {
+            return Ok(());
+        };
+        let find = |name: &str| roots.iter().find(|root| root.path.file_name() == name);
+        let mut signed = 0;
+        if let Some(inline) = find("InRelease") {
+            let verified = keyring.verify_clearsigned(&inline.root.bytes, now_secs);
+            verified.map_err(|source| TrustError::Signature { path: inline.path.clone(), source })?;
+            signed += 1;
+        }
+        for (name, signature) in [("Release", "Release.gpg"), ("repomd.xml", "repomd.xml.asc")] {
+            if let (Some(text), Some(signature)) = (find(name), find(signature)) {
+                let verified = keyring.verify_detached(&text.root.bytes, &signature.root.bytes, now_secs);
+                verified.map_err(|source| TrustError::Signature { path: signature.path.clone(), source })?;
+                signed += 1;
+            }
+        }
+        if signed == 0 { Err(TrustError::Unsigned { unit: key.to_string() }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Draft;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key() -> UnitKey {
+        UnitKey { kind: UnitKind::Suite, dir: "dists/a".to_owned() }
+    }
+
+    fn served(date: &str) -> Unit {
+        let text = format!("Suite: a\nDate: {date}\nSHA256:\n");
+        let path = RepoPath::new("dists/a/Release").expect("valid");
+        Draft::new(key(), vec![RootFile::new(path, text.into())]).expect("valid").finish(1, NOW)
+    }
+
+    #[test]
+    fn dates_go_forward_and_end() {
+        let strict = Trust { check_valid_until: true, ..Trust::default() };
+        let lax = Trust::default();
+        let current = served("Fri, 15 Jan 2027 08:00:00 UTC");
+        let date = current.date.expect("read");
+        let check = |trust: &Trust, dates, current| match trust.check_dates(&key(), dates, current, NOW) {
+            Ok(()) => "ok",
+            Err(TrustError::Expired { .. }) => "expired",
+            Err(TrustError::Future { .. }) => "future",
+            Err(TrustError::Older { .. }) => "older",
+            Err(TrustError::Unsigned { .. } | TrustError::Signature { .. }) => "signature",
+        };
+        for (trust, dates, current, want) in [
+            (&strict, (None, None), None, "ok"),
+            (&strict, (Some(date), Some(NOW + 1)), Some(&current), "ok"),
+            (&strict, (Some(date), Some(NOW - 1)), Some(&current), "expired"),
+            (&lax, (Some(date), Some(NOW - 1)), Some(&current), "ok"),
+            (&strict, (Some(date - 1), None), Some(&current), "older"),
+            (&strict, (Some(date - 1), None), None, "ok"),
+            (&strict, (None, None), Some(&current), "ok"),
+            (&strict, (Some(NOW + 2 * MAX_FUTURE_SECS), None), None, "future"),
+        ] {
+            assert_eq!(check(trust, dates, current), want, "{dates:?}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The cleartext signature framework of OpenPGP (RFC 9580 section 7), as InRelease and Fedora's CHECKSUM
 //! files use it: takes the signed text out of its frame.
 //!
-//! Deliberately verifies no signature: the caller hands the same bytes to a verifier. What the two could
-//! read differently is refused here, above all text outside of the frame, which no signature covers.
+//! Deliberately verifies no signature: `openpgp` does, over the text that is taken out here, so that reader
+//! and verifier cannot see different texts. Text outside of the frame, which no signature covers, is refused.
 
 use std::borrow::Cow;
 
@@ -13,14 +13,29 @@ const MESSAGE: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 const SIGNATURE: &[u8] = b"-----BEGIN PGP SIGNATURE-----";
 const END: &[u8] = b"-----END PGP SIGNATURE-----";
 
-/// The signed text, without dash-escapes; input that is not clearsigned is returned as it is.
+/// The two parts of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed<'a> {
+    /// Without dash-escapes; borrowed if nothing was escaped. Line ends stay as they are. The last one, which
+    /// the signature does not cover, is kept, so that the text of an InRelease equals the Release beside it.
+    pub text: Cow<'a, [u8]>,
+    /// The armored signature, from its first line to its last.
+    pub signature: &'a [u8],
+}
+
+/// The signed text; input that is not clearsigned is returned as it is.
 ///
-/// Line ends stay as they are. The last one, which the signature does not cover, is kept, so that the text
-/// of an InRelease equals the Release beside it. The text is borrowed if nothing was escaped.
+/// # Errors
+/// Those of [`split`].
+pub fn cleartext(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
+    Ok(split(bytes)?.map_or(Cow::Borrowed(bytes), |signed| signed.text))
+}
+
+/// Takes the frame apart; `None` if the input is not clearsigned.
 ///
 /// # Errors
 /// If the frame is not complete, has armor headers other than `Hash`, or has text before or after it.
-pub fn cleartext(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
+pub fn split(bytes: &[u8]) -> Result<Option<Signed<'_>>, FormatError> {
     let mut lines = lines(bytes);
     match lines.next() {
         Some(first) if first.is(MESSAGE) => {}
@@ -33,8 +48,9 @@ pub fn cleartext(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
     for line in lines.by_ref() {
         if line.is(SIGNATURE) {
             let text = &bytes[start..line.offset];
-            frame_ends(&mut lines)?;
-            return Ok(if escaped { Cow::Owned(unescape(text)) } else { Cow::Borrowed(text) });
+            let text = if escaped { Cow::Owned(unescape(text)) } else { Cow::Borrowed(text) };
+            let end = frame_ends(&mut lines)?;
+            return Ok(Some(Signed { text, signature: &bytes[line.offset..end] }));
         }
         match line.text {
             [b'-', b' ', ..] => escaped = true,
@@ -46,10 +62,10 @@ pub fn cleartext(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
 }
 
 /// A signed message further down would be verified, and the text above it be believed.
-fn unsigned(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
+fn unsigned(bytes: &[u8]) -> Result<Option<Signed<'_>>, FormatError> {
     match lines(bytes).find(|line| line.is(MESSAGE)) {
         Some(line) => Err(problem(line.number, "a signed message begins below text that is not signed")),
-        None => Ok(Cow::Borrowed(bytes)),
+        None => Ok(None),
     }
 }
 
@@ -67,14 +83,14 @@ fn headers(lines: &mut Lines<'_>) -> Result<Option<usize>, FormatError> {
     Ok(None)
 }
 
-/// Reads the armored signature to its end, after which nothing may follow.
-fn frame_ends(lines: &mut Lines<'_>) -> Result<(), FormatError> {
-    if !lines.by_ref().any(|line| line.is(END)) {
+/// Reads the armored signature to its end, after which nothing may follow; gives the offset of that end.
+fn frame_ends(lines: &mut Lines<'_>) -> Result<usize, FormatError> {
+    let Some(last) = lines.by_ref().find(|line| line.is(END)) else {
         return Err(problem(1, "the signature has no end"));
-    }
+    };
     match lines.find(|line| !line.text.trim_ascii().is_empty()) {
         Some(line) => Err(problem(line.number, "text follows the signature")),
-        None => Ok(()),
+        None => Ok(last.offset + last.text.len()),
     }
 }
 
@@ -91,26 +107,26 @@ fn problem(line: u64, problem: &'static str) -> FormatError {
 }
 
 /// A line with its end.
-struct Line<'a> {
-    text: &'a [u8],
-    offset: usize,
+pub(super) struct Line<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) offset: usize,
     number: u64,
 }
 
 impl Line<'_> {
     /// RFC 9580 section 6.2: blanks may follow an armor line, nothing may precede it.
-    fn is(&self, armor: &[u8]) -> bool {
+    pub(super) fn is(&self, armor: &[u8]) -> bool {
         self.text.strip_prefix(armor).is_some_and(|rest| rest.trim_ascii().is_empty())
     }
 }
 
-struct Lines<'a> {
+pub(super) struct Lines<'a> {
     bytes: &'a [u8],
     offset: usize,
     number: u64,
 }
 
-fn lines(bytes: &[u8]) -> Lines<'_> {
+pub(super) fn lines(bytes: &[u8]) -> Lines<'_> {
     Lines { bytes, offset: 0, number: 0 }
 }
 
@@ -162,6 +178,18 @@ mod tests {
         ] {
             assert_eq!(shown(&input), want, "{input}");
         }
+    }
+
+    #[test]
+    fn the_signature_is_its_armor_alone() {
+        let framed = frame("- -----BEGIN PGP SIGNATURE-----\na\n") + "\n";
+        let signed = split(framed.as_bytes()).expect("good").expect("signed");
+        let signature = String::from_utf8_lossy(signed.signature);
+        assert_eq!(
+            signature,
+            "-----BEGIN PGP SIGNATURE-----\n\niQIzBAEBCAAdFiEE\n=abcd\n-----END PGP SIGNATURE-----\n"
+        );
+        assert_eq!(split(b"Origin: Debian\n").expect("good"), None);
     }
 
     #[test]

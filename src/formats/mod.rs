@@ -1,10 +1,10 @@
 //! L1: bytes to values and back. No I/O, no clock.
 //!
 //! Metadata of archives (deb822, Release, Packages, Sources, diff indexes, repomd, primary, prestodelta,
-//! treeinfo, checksum files), the HTTP pieces that must behave alike at the server and at every volunteer
-//! (ranges, tickets), the control messages between the two, and access-log lines. Everything read here may
-//! be hostile: parsers return errors or skip and count, never panic, and leave path validation to
-//! [`RepoPath`](crate::model::RepoPath).
+//! treeinfo, checksum files) and the OpenPGP signatures over it, the HTTP pieces that must behave alike at
+//! the server and at every volunteer (ranges, tickets), the control messages between the two, and access-log
+//! lines. Everything read here may be hostile: parsers return errors or skip and count, never panic, and
+//! leave path validation to [`RepoPath`](crate::model::RepoPath).
 
 pub mod access_log;
 pub mod byteranges;
@@ -14,6 +14,7 @@ pub mod compress;
 pub mod control;
 pub mod deb822;
 mod entry;
+pub mod openpgp;
 pub mod packages;
 pub mod pdiff;
 pub mod prestodelta;

@@ -124,7 +124,7 @@ impl Server {
                 .cloned()
                 .enumerate()
                 .map(|(index, repo)| {
-                    let trust = Trust { check_valid_until: true };
+                    let trust = Trust { check_valid_until: true, keyring: None };
                     Repo::new(index, repo, trust)
                 })
                 .collect(),

@@ -77,7 +77,7 @@ async fn look_once(
         return Err(RefreshError::NotFound(key.to_string()));
     }
     let now_secs = clock::now().as_secs();
-    repo.trust.check_signatures(&roots, now_secs)?;
+    repo.trust.check_signatures(key, &roots, now_secs)?;
     let draft = Draft::new(key.clone(), roots.clone())?;
     let wanted = draft.wanted(&repo.warm(key));
     let has_all = |unit: &Arc<Unit>| {

@@ -1,0 +1,58 @@
+//! ASCII armor (RFC 9580 section 6.2): takes the packets out, or passes binary ones through.
+//!
+//! A file may hold several armor blocks in a row; text between them is nobody's. The checksum is not looked
+//! at, as the RFC demands.
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use pgp::armor::Dearmor;
+
+use super::super::clearsign;
+
+/// What the armor says it holds; other blocks are passed over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    PublicKey,
+    Signature,
+}
+
+impl Kind {
+    fn frame(self) -> (&'static [u8], &'static [u8]) {
+        match self {
+            Self::PublicKey => {
+                (b"-----BEGIN PGP PUBLIC KEY BLOCK-----", b"-----END PGP PUBLIC KEY BLOCK-----")
+            }
+            Self::Signature => (b"-----BEGIN PGP SIGNATURE-----", b"-----END PGP SIGNATURE-----"),
+        }
+    }
+}
+
+/// The packets of each block; a binary file is one. The error says what is wrong with the armor.
+pub(super) fn blocks(bytes: &[u8], kind: Kind) -> Vec<Result<Cow<'_, [u8]>, String>> {
+    // The first bit of every packet is set, and of no ASCII character.
+    if bytes.first().is_some_and(|first| first & 0x80 != 0) {
+        return Vec::from([Ok(Cow::Borrowed(bytes))]);
+    }
+    let (begin, end) = kind.frame();
+    let (mut found, mut start) = (Vec::new(), None);
+    for line in clearsign::lines(bytes) {
+        if line.is(begin) {
+            start = Some(line.offset);
+        } else if line.is(end)
+            && let Some(start) = start.take()
+        {
+            found.push(dearmor(&bytes[start..line.offset + line.text.len()]).map(Cow::Owned));
+        }
+    }
+    if start.is_some() {
+        found.push(Err("an armor block has no end".into()));
+    }
+    found
+}
+
+fn dearmor(block: &[u8]) -> Result<Vec<u8>, String> {
+    let mut packets = Vec::with_capacity(block.len());
+    Dearmor::new(block).read_to_end(&mut packets).map_err(|error| error.to_string())?;
+    Ok(packets)
+}
