@@ -14,7 +14,7 @@ use super::unit::{Root, Unit, UnitKey, UnitKind};
 use crate::formats::compress::{self, Compression};
 use crate::formats::release::Release;
 use crate::formats::repomd::Repomd;
-use crate::formats::{self, Entry, FormatError, Skipped, checksums, clearsign};
+use crate::formats::{self, Entry, FormatError, Skipped, checksums, clearsign, treeinfo};
 use crate::model::{Algorithm, Digest, Expected, RepoPath};
 
 /// A root file as fetched.
@@ -177,11 +177,15 @@ impl Draft {
         for root in sorted {
             let base = root.path.parent().unwrap_or("");
             let mut sink = Sink::new(base, false, &mut self.packages);
-            let read = checksums::checksum_file(root.path.file_name(), &root.root.bytes, &mut |e| {
+            let mut take = |e: Entry<'_>| {
                 if !is_metadata(e.path) {
                     sink.take(&e);
                 }
-            });
+            };
+            let read = match root.path.file_name() {
+                ".treeinfo" | "treeinfo" => treeinfo::treeinfo(&root.root.bytes, &mut take),
+                name => checksums::checksum_file(name, &root.root.bytes, &mut take),
+            };
             let bad = sink.skipped;
             merge(&mut self.skipped, read.map_err(|e| format_error(&root.path, e))?);
             merge(&mut self.skipped, bad);

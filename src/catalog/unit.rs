@@ -261,7 +261,7 @@ impl Unit {
 }
 
 /// The digest in `.../by-hash/SHA256/<hex>`.
-pub(super) fn by_hash_digest(path: &RepoPath) -> Option<Digest> {
+pub fn by_hash_digest(path: &RepoPath) -> Option<Digest> {
     let mut segments = path.as_str().rsplit('/');
     let (hex, algorithm, marker) = (segments.next()?, segments.next()?, segments.next()?);
     if marker != "by-hash" {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 
 use super::http::{Asked, is_named};
+use super::nested;
 use super::package::fetch_failed;
 use super::refresh::{self, Looked};
 use super::repo::Repo;
@@ -14,6 +15,7 @@ use super::traffic::Kind;
 use crate::catalog::{Named, Root, Unit, UnitKey, UnitKind};
 use crate::formats::compress::Compression;
 use crate::io::body::Body;
+use crate::io::clock;
 use crate::io::respond::{Representation, plain, respond};
 use crate::model::{Expected, RepoPath};
 
@@ -35,6 +37,10 @@ pub async fn answer(
         None => {}
     }
     match (Found::of(repo, path), root_of) {
+        (Found::Root { unit, .. }, _) if repo.trust.is_expired(&unit, clock::now().as_secs()) => Some(plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the metadata has expired (Valid-Until) and the origin has nothing newer",
+        )),
         (Found::Root { unit, root }, _) => Some(root_response(server, path, &unit, &root, asked)),
         (Found::Member { unit, path: canonical, expected }, _) => {
             Some(member_response(server, repo, path, &unit, &canonical, expected, asked).await)
@@ -47,7 +53,7 @@ pub async fn answer(
         (Found::Nothing, Some(key)) if repo.tree().is_none() || key.kind != UnitKind::Checksums => {
             Some(absent(repo, &key, looked))
         }
-        (Found::Nothing, _) => None,
+        (Found::Nothing, _) => nested::answer(server, repo, path, asked).await,
     }
 }
 
@@ -102,6 +108,11 @@ async fn find_unit(server: &Arc<Server>, repo: &Repo, path: &RepoPath) {
     if candidates.is_empty() && !profile.is_package_name(path.file_name()) {
         let dir = path.parent().unwrap_or("").to_owned();
         candidates.push(UnitKey { kind: UnitKind::Checksums, dir });
+        // An rpm-md repository's treeinfo is beside its `repodata/`, above the boot files that it lists.
+        let above = |dir: &String| dir.is_empty() || path.as_str().starts_with(&format!("{dir}/"));
+        let units: Vec<UnitKey> = repo.snapshot().units().map(|unit| unit.key.clone()).collect();
+        let dirs = units.into_iter().filter(|key| key.kind == UnitKind::RpmMd).map(|key| key.dir);
+        candidates.extend(dirs.filter(above).map(|dir| UnitKey { kind: UnitKind::Checksums, dir }));
     }
     for key in candidates {
         let is_loaded = repo.snapshot().unit(&key).is_some();
@@ -135,7 +146,8 @@ fn root_response(
     response.map(|body| server.traffic.count(Kind::Metadata, body))
 }
 
-async fn member_response(
+/// A file of a generation, named as `path` and asked for as that or by hash.
+pub async fn member_response(
     server: &Arc<Server>,
     repo: &Repo,
     asked_path: &RepoPath,

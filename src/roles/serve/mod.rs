@@ -12,6 +12,7 @@ mod control;
 mod hints;
 mod http;
 mod metadata;
+mod nested;
 mod origin;
 mod package;
 mod records;

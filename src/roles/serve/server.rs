@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use super::access::AccessLog;
 use super::repo::Repo;
 use super::traffic::Traffic;
-use crate::catalog::{Census, Snapshot, Trust};
+use crate::catalog::{Census, PathTable, Snapshot, Trust};
 use crate::config::ServeConfig;
 use crate::formats::control::ToVolunteer;
 use crate::formats::ticket::Key;
@@ -32,6 +32,8 @@ use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
 pub const OUTBOX: usize = 1024;
 /// Small answers that are expensive to find out again.
 const REMEMBERED: u64 = 100_000;
+/// Memory for indexes within metadata: a suite's diff indexes are some 100 KB.
+const NESTED_BYTES: u64 = 32 << 20;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -57,6 +59,8 @@ pub struct Server {
     pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
+    /// What members that are indexes themselves name, by their digest.
+    pub nested: Cache<Digest, Arc<PathTable>>,
     /// Tree files being hashed or found to be wrong, so that each is read once.
     pub hashing: Cache<Digest, ()>,
     /// Scans of the whole catalog under way: one.
@@ -142,6 +146,12 @@ impl Server {
             catalog_version: AtomicU64::new(0),
             sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            nested: Cache::builder()
+                .max_capacity(NESTED_BYTES)
+                .weigher(|_, table: &Arc<PathTable>| {
+                    u32::try_from(table.as_bytes().len()).unwrap_or(u32::MAX)
+                })
+                .build(),
             hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             shutdown,
             session_ended: Notify::new(),
