@@ -28,3 +28,6 @@ pub mod treeinfo;
 mod xml;
 
 pub use entry::{Entry, FormatError, Package, Skipped};
+
+#[cfg(test)]
+mod hostile_tests;
