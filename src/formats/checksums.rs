@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::clearsign;
-use super::entry::{Entry, FormatError, PREFERENCE, Skipped, decimal, digest, excerpt};
+use super::entry::{Entry, FormatError, MAX_VALUE, PREFERENCE, Skipped, decimal, digest, excerpt};
 use crate::model::{Algorithm, Digest, Expected};
 
 const FORMAT: &str = "checksum file";
@@ -92,6 +92,9 @@ impl<'a> Line<'a> {
     }
 
     fn digest(&self, hint: &str) -> Result<Digest, &'static str> {
+        if self.name.len() > MAX_VALUE {
+            return Err("the name is too long");
+        }
         let algorithm = match self.algorithm {
             Some(name) => Algorithm::from_name(name.strip_prefix("SHA2-").map_or(name, sha2_name)),
             None => by_length(hint, self.hex.len())?,

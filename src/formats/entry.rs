@@ -63,6 +63,10 @@ pub enum FormatError {
 /// The digests that may verify a file, in the order in which they are looked for.
 pub(super) const PREFERENCE: [Algorithm; 3] = [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Sha1];
 
+/// Longest value that a parser keeps, joins to others or shows in a reason. Most are paths, and PATH_MAX of
+/// Linux is 4096.
+pub(super) const MAX_VALUE: usize = 4096;
+
 /// The number of bytes of a file: digits only, no sign, no overflow.
 pub(super) fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse().ok()).flatten()

@@ -29,3 +29,6 @@ pub mod treeinfo;
 mod xml;
 
 pub use entry::{Entry, FormatError, Package, Skipped};
+
+#[cfg(test)]
+mod hostile_tests;

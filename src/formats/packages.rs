@@ -5,7 +5,7 @@
 //! for a good stanza. Deliberately reads only what tells the file: dependencies are the client's affair.
 
 use super::deb822::{self, Field, Stanza};
-use super::entry::{Entry, FormatError, Package, Skipped, decimal, digest};
+use super::entry::{Entry, FormatError, MAX_VALUE, Package, Skipped, decimal, digest};
 use crate::model::{Algorithm, Digest, Expected};
 
 const FORMAT: &str = "Packages";
@@ -68,7 +68,7 @@ impl<'a> Draft<'a> {
     }
 
     fn entry(&self) -> Result<Entry<'a>, &'static str> {
-        let path = text(self.filename).ok_or("no Filename")?;
+        let path = text(self.filename).ok_or("no usable Filename")?;
         let size = text(self.size).and_then(decimal).ok_or("no usable Size")?;
         let digest = self.digest().ok_or("no usable SHA256, SHA512 or SHA1")?;
         Ok(Entry { path, expected: Expected { digest, size: Some(size) }, package: self.package() })
@@ -91,7 +91,7 @@ impl<'a> Draft<'a> {
 }
 
 fn text(field: Option<Field<'_>>) -> Option<&str> {
-    field.and_then(|field| field.text()).filter(|text| !text.is_empty())
+    field.and_then(|field| field.text()).filter(|text| (1..=MAX_VALUE).contains(&text.len()))
 }
 
 #[cfg(test)]
@@ -168,8 +168,8 @@ SHA256: 85e3b0cd1bcf0ae0bf63d30be0bd2c2be0d7e7df4b2ea2ba2b6e9a58a2fc7ba6
         let sha = format!("SHA256: {}\n", "0".repeat(64));
         let size = "Filename: f\nSize: 1\n";
         for (text, want) in [
-            (format!("Size: 1\n{sha}"), "line 1: no Filename"),
-            (format!("Filename:\nSize: 1\n{sha}"), "line 1: no Filename"),
+            (format!("Size: 1\n{sha}"), "line 1: no usable Filename"),
+            (format!("Filename:\nSize: 1\n{sha}"), "line 1: no usable Filename"),
             (format!("Filename: f\n{sha}"), "line 1: no usable Size"),
             (format!("Filename: f\nSize: -1\n{sha}"), "line 1: no usable Size"),
             (format!("Filename: f\nSize: 18446744073709551616\n{sha}"), "line 1: no usable Size"),

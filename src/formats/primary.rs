@@ -6,8 +6,8 @@
 
 use std::io::BufRead;
 
-use super::entry::{Entry, FormatError, Package, Skipped, decimal, digest, excerpt};
-use super::xml::{Cursor, MAX_VALUE, Step, Tag};
+use super::entry::{Entry, FormatError, MAX_VALUE, Package, Skipped, decimal, digest, excerpt};
+use super::xml::{Cursor, Step, Tag};
 use crate::model::{Algorithm, Expected};
 
 const FORMAT: &str = "primary.xml";

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::clearsign;
 use super::deb822::{self, Field, Stanza};
-use super::entry::{FormatError, Skipped, decimal, excerpt};
+use super::entry::{FormatError, MAX_VALUE, Skipped, decimal, excerpt};
 use crate::model::{Algorithm, Digest, Expected, RepoPath};
 
 const FORMAT: &str = "Release";
@@ -20,6 +20,10 @@ const SECTIONS: [(&str, Algorithm); 4] = [
     ("SHA1", Algorithm::Sha1),
     ("MD5Sum", Algorithm::Md5),
 ];
+
+/// Most components, and most architectures: Debian has 4 and about 20. A word takes 20 times the room that
+/// it has in the text.
+const MAX_WORDS: usize = 1000;
 
 /// What a suite has, in one stanza.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,6 +142,9 @@ pub(super) fn digest_line(algorithm: Algorithm, line: &[u8]) -> Result<(Digest, 
     else {
         return Err(format!("{:?} is not 'digest size name'", excerpt(text)));
     };
+    if path.len() > MAX_VALUE {
+        return Err(format!("{}: the name is too long", excerpt(path)));
+    }
     let size = decimal(size).ok_or_else(|| format!("{}: its size is no number", excerpt(path)))?;
     let digest = Digest::from_hex(algorithm, hex).map_err(|error| error.to_string())?;
     Ok((digest, size, path))
@@ -145,12 +152,13 @@ pub(super) fn digest_line(algorithm: Algorithm, line: &[u8]) -> Result<(Digest, 
 
 fn word(stanza: &Stanza<'_>, name: &str) -> Option<String> {
     let text = stanza.get(name)?.text()?;
-    (!text.is_empty()).then(|| text.to_owned())
+    (1..=MAX_VALUE).contains(&text.len()).then(|| text.to_owned())
 }
 
 fn words(stanza: &Stanza<'_>, name: &str) -> Vec<String> {
     let text = stanza.get(name).and_then(|field| field.text()).unwrap_or_default();
-    text.split_ascii_whitespace().map(str::to_owned).collect()
+    let kept = text.split_ascii_whitespace().filter(|word| word.len() <= MAX_VALUE).take(MAX_WORDS);
+    kept.map(str::to_owned).collect()
 }
 
 /// What apt takes for true (StringToBool).

@@ -2,8 +2,8 @@
 //!
 //! Deliberately does not resolve `location`: a base elsewhere is shown as it is, for the caller to refuse.
 
-use super::entry::{FormatError, Skipped, decimal, digest};
-use super::xml::{Cursor, MAX_VALUE, Step, Tag};
+use super::entry::{FormatError, MAX_VALUE, Skipped, decimal, digest, excerpt};
+use super::xml::{Cursor, Step, Tag};
 use crate::model::{Algorithm, Digest, Expected};
 
 const FORMAT: &str = "repomd.xml";
@@ -61,7 +61,9 @@ impl Repomd {
             Element::Revision => self.revision = Some(draft.text.trim().to_owned()),
             Element::Data => match draft.record() {
                 Ok(record) => self.records.push(record),
-                Err((kind, problem)) => self.skipped.note(|| format!("record {kind:?}: {problem}")),
+                Err((kind, problem)) => {
+                    self.skipped.note(|| format!("record \"{}\": {problem}", excerpt(&kind)))
+                }
             },
             Element::Other => {}
         }

@@ -3,7 +3,7 @@
 //! Each file of a source package is an entry. Deliberately ignores `Files`, which has MD5 only.
 
 use super::deb822::{self, Stanza};
-use super::entry::{Entry, FormatError, PREFERENCE, Package, Skipped};
+use super::entry::{Entry, FormatError, MAX_VALUE, PREFERENCE, Package, Skipped};
 use super::release::digest_line;
 use crate::model::{Algorithm, Expected};
 
@@ -33,7 +33,7 @@ fn read(
     each: &mut dyn FnMut(Entry<'_>),
     skipped: &mut Skipped,
 ) -> Result<(), &'static str> {
-    let directory = text(stanza, "Directory").ok_or("no Directory")?;
+    let directory = text(stanza, "Directory").ok_or("no usable Directory")?;
     let package = text(stanza, "Package").zip(text(stanza, "Version"));
     let package = package.map(|(name, version)| Package { name, version, architecture: "source" });
     let checksums = |algorithm| stanza.get(section(algorithm)).map(|field| (algorithm, field));
@@ -69,7 +69,7 @@ fn join(path: &mut String, directory: &str, name: &str) {
 }
 
 fn text<'a>(stanza: &Stanza<'a>, name: &str) -> Option<&'a str> {
-    stanza.get(name)?.text().filter(|text| !text.is_empty())
+    stanza.get(name)?.text().filter(|text| (1..=MAX_VALUE).contains(&text.len()))
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
     fn flaws_are_counted() {
         let good = sample("Checksums-Sha256", 64);
         for (text, kept, want) in [
-            (good.replace("Directory", "Dir"), 0, "line 1: no Directory"),
+            (good.replace("Directory", "Dir"), 0, "line 1: no usable Directory"),
             (
                 good.replace("Checksums-Sha256", "Checksums-Md5"),
                 0,

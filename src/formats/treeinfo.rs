@@ -4,7 +4,7 @@
 //! An INI file as Python's configparser reads it. Deliberately reads `[checksums]` only: the other sections
 //! name files as well, but prove nothing about them.
 
-use super::entry::{Entry, FormatError, Skipped, digest, excerpt};
+use super::entry::{Entry, FormatError, MAX_VALUE, Skipped, digest, excerpt};
 use crate::model::{Algorithm, Digest, Expected};
 
 const FORMAT: &str = "treeinfo";
@@ -55,8 +55,8 @@ fn checksum(line: &[u8]) -> Result<(&str, Digest), String> {
     let Some((path, (name, hex))) = parts.map(|(path, value)| (path.trim_end(), value)) else {
         return Err(format!("{:?} is not 'path = algorithm:digest'", excerpt(text)));
     };
-    if path.is_empty() {
-        return Err("no path".to_owned());
+    if !(1..=MAX_VALUE).contains(&path.len()) {
+        return Err(format!("{:?} is no usable path", excerpt(path)));
     }
     let algorithm = Algorithm::from_name(name.trim());
     let digest = algorithm.and_then(|algorithm| digest(algorithm, hex.trim()));
@@ -114,7 +114,7 @@ mod tests {
             (format!("x = sha384:{a}"), "line 2: x: no usable digest"),
             (format!("x = sha256:{}", &a[1..]), "line 2: x: no usable digest"),
             ("x = sha256:".into(), "line 2: x: no usable digest"),
-            (format!(" = sha256:{a}"), "line 2: no path"),
+            (format!(" = sha256:{a}"), "line 2: \"\" is no usable path"),
             ("x = y".into(), "line 2: \"x = y\" is not 'path = algorithm:digest'"),
             ("x:y".into(), "line 2: \"x:y\" is not 'path = algorithm:digest'"),
             ("[x".into(), "line 2: \"[x\" is not 'path = algorithm:digest'"),

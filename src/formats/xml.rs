@@ -19,9 +19,6 @@ const MAX_EVENT: usize = 1 << 20;
 /// Deepest nesting. rpm-md has 5 levels.
 const MAX_DEPTH: usize = 32;
 
-/// Longest value that a parser keeps. Locations are paths, and PATH_MAX of Linux is 4096.
-pub(super) const MAX_VALUE: usize = 4096;
-
 /// What the cursor came to. Depth 1 is the root element.
 pub(super) enum Step<'a> {
     Open(usize, Tag<'a>),
