@@ -376,6 +376,33 @@ fn weak_digests_do_not_count() {
     }
 }
 
+/// Keys in use are bound by SHA-1; by MD5 no key is.
+#[test]
+fn weak_digests_in_certificates() {
+    let gpg = Gpg::new();
+    for (digest, counts) in [("SHA1", true), ("MD5", false), ("RIPEMD160", false)] {
+        let id = format!("{digest} <{digest}@keys.example>");
+        gpg.run(0, &["--cert-digest-algo", digest, "--quick-generate-key", &id, "rsa2048", "sign", "never"]);
+        let result = gpg.keyring(&[&id]).verify_clearsigned(&gpg.clearsign(1, &[&id]), noon(2));
+        if counts {
+            assert_eq!(signed_by(result).len(), 1, "{digest}");
+        } else {
+            assert_eq!(reasons(result), [Reason::KeyUnbound], "{digest}");
+        }
+    }
+}
+
+#[test]
+fn a_key_must_be_meant_for_signing() {
+    let gpg = Gpg::new();
+    let key = gpg.key("a", "rsa2048", "sign", "never");
+    let file = gpg.clearsign(1, &[&key]);
+    assert_eq!(signed_by(gpg.keyring(&[&key]).verify_clearsigned(&file, noon(2))), [key.as_str()]);
+    gpg.edit(&key, "change-usage\nS\nQ\nsave\n");
+    let refused = gpg.keyring(&[&key]).verify_clearsigned(&file, noon(30));
+    assert_eq!(reasons(refused), [Reason::KeyNotForSigning]);
+}
+
 #[test]
 fn a_keybox_is_refused_with_advice() {
     let gpg = Gpg::new();

@@ -228,6 +228,10 @@ impl RepoConfig {
         }
         let keyring = raw.keyring.map_or_else(|| profile.keyring.clone(), |keyring| keyring.0);
         absolute(&key, "keyring", &keyring)?;
+        if !keyring.is_empty() && profile.layout == Layout::Files {
+            let problem = "signatures of checksum files are not checked: leave keyring out";
+            return Err(ConfigError::value(key, problem));
+        }
         Ok(Self {
             name: raw.name,
             distro: raw.distro,
@@ -335,6 +339,10 @@ mod tests {
             (repo.into(), "upstream"),
             (format!("{repo}tree='rel'"), "absolute"),
             (format!("{repo}tree='/x'\nkeyring='rel.gpg'"), "keyring \"rel.gpg\" must be an absolute path"),
+            (
+                "[[repo]]\nname='x'\ndistro='generic-files'\ntree='/x'\nkeyring='/a'".into(),
+                "leave keyring out",
+            ),
             (format!("{repo}tree='/x'\nkeyring=['/a', 1]"), "a path or a list of paths"),
             (format!("{repo}upstream=['ftp://x/']"), "http://"),
             (format!("{repo}tree='/x'\n{repo}tree='/y'"), "twice"),
