@@ -45,9 +45,11 @@ enum LogFormat {
 impl LogOptions {
     /// Sends the log to standard error from now on.
     pub fn start(&self) {
-        let filter = tracing_subscriber::EnvFilter::try_new(&self.level).unwrap_or_else(|e| {
+        // The crate for signatures logs what upstreams write in theirs; the refusal says it once.
+        let filter = format!("pgp=off,{}", self.level);
+        let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|e| {
             eprintln!("manyhands: --log {:?}: {e}; using info", self.level);
-            tracing_subscriber::EnvFilter::new("info")
+            tracing_subscriber::EnvFilter::new("pgp=off,info")
         });
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self.log_format {

@@ -6,7 +6,9 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{BINARY, Scratch, Server, ServerConfig, Status, Volunteer, fetch, run, run_ok, test_repos};
+use support::{
+    BINARY, Scratch, Server, ServerConfig, Status, Volunteer, fetch, run, run_ok, test_key, test_repos,
+};
 
 const LIMIT: Duration = support::DEADLINE;
 
@@ -65,6 +67,31 @@ fn check_says_what_would_be_served_or_what_is_wrong() {
     }
     let (status, _, err) = run(&mut manyhands(&["check", "--config", "/nonexistent/x.toml"]), LIMIT);
     assert!(!status.success() && err.contains("/nonexistent/x.toml"), "{err}");
+}
+
+#[test]
+fn check_reads_the_keyrings() {
+    let scratch = Scratch::new();
+    let path = config().write(&scratch);
+    let good = fs::read_to_string(&path).expect("the configuration");
+    let with = |keyring: &str| {
+        let key = format!("[[repo]]\nkeyring = {keyring:?}");
+        fs::write(&path, good.replacen("[[repo]]", &key, 1)).expect("the scratch folder is writable");
+        run(manyhands(&["check", "--config"]).arg(&path), LIMIT)
+    };
+    let (status, out, err) = with(test_key().to_str().expect("UTF-8"));
+    assert!(status.success() && out.contains("test.asc (1 certificate)"), "{out}{err}");
+    assert!(out.contains("signatures are not checked"), "the others have none: {out}");
+    let empty = scratch.path("empty.gpg");
+    fs::write(&empty, "").expect("the scratch folder is writable");
+    for (keyring, want) in [
+        ("/nonexistent/keys.gpg", "cannot read the keyring /nonexistent/keys.gpg"),
+        (empty.to_str().expect("UTF-8"), "no OpenPGP public key"),
+        ("keys.gpg", "absolute"),
+    ] {
+        let (status, _, err) = with(keyring);
+        assert!(!status.success() && err.contains(want), "{err}");
+    }
 }
 
 #[test]

@@ -3,6 +3,10 @@
 //! Every key is in these structs with its default; unknown keys are errors. Nothing here touches the file
 //! system: roles read the file and hand over its text.
 
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer};
+
 mod profile;
 mod serve;
 mod volunteer;
@@ -23,6 +27,31 @@ pub enum ConfigError {
 impl ConfigError {
     fn value(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Value { key: key.into(), problem: problem.into() }
+    }
+}
+
+/// A path, or a list of them.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a path or a list of paths")]
+    enum Paths {
+        One(PathBuf),
+        Many(Vec<PathBuf>),
+    }
+    Ok(match Paths::deserialize(deserializer)? {
+        Paths::One(path) => Vec::from([path]),
+        Paths::Many(paths) => paths,
+    })
+}
+
+/// What a relative path means depends on where a daemon was started.
+fn absolute(key: &str, what: &str, paths: &[PathBuf]) -> Result<(), ConfigError> {
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => {
+            let problem = format!("{what} {:?} must be an absolute path", path.display());
+            Err(ConfigError::value(key, problem))
+        }
+        None => Ok(()),
     }
 }
 

@@ -4,10 +4,11 @@
 //! asks for a distribution by name.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{ConfigError, base_url};
+use super::{ConfigError, absolute, base_url, one_or_many};
 
 include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
 
@@ -51,6 +52,18 @@ pub struct Profile {
     /// Files that list digests of their neighbours; one `*` matches any text.
     #[serde(default)]
     pub checksum_files: Vec<String>,
+    /// Files of OpenPGP keys that sign the metadata, where the configuration names none; empty means that
+    /// signatures are not checked. No built-in profile names one: the file may not be on this host.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub keyring: Vec<PathBuf>,
+    /// deb: whether a suite whose `Valid-Until` has passed is refused. Archives that are no longer updated
+    /// need `false`.
+    #[serde(default = "yes")]
+    pub check_valid_until: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Profile {
@@ -60,6 +73,7 @@ impl Profile {
         for url in &profile.upstream {
             base_url(&key, url)?;
         }
+        absolute(&key, "keyring", &profile.keyring)?;
         Ok(profile)
     }
 
@@ -139,6 +153,20 @@ mod tests {
             ("aa", true),
         ] {
             assert_eq!(profile.is_checksum_file(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn keyrings_are_absolute_paths() {
+        let parse = |keyring: &str| {
+            Profile::parse("x", &format!("description='x'\nlayout='deb'\n{keyring}")).map(|p| p.keyring)
+        };
+        assert!(parse("").expect("none").is_empty());
+        assert_eq!(parse("keyring='/a.gpg'").expect("one"), [PathBuf::from("/a.gpg")]);
+        assert_eq!(parse("keyring=['/a', '/b']").expect("two"), [PathBuf::from("/a"), "/b".into()]);
+        for (keyring, want) in [("keyring='a.gpg'", "absolute"), ("keyring=1", "a path or a list of paths")] {
+            let error = parse(keyring).expect_err(keyring).to_string();
+            assert!(error.contains(want), "{keyring}: {error}");
         }
     }
 

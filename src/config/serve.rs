@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Layout, Profile, Profiles, base_url};
+use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, one_or_many};
 use crate::model::{Rate, RepoPath, Size};
 
 /// A validated server configuration.
@@ -41,6 +41,11 @@ pub struct RepoConfig {
     pub origin: Origin,
     /// How often metadata is checked without anyone asking. Default 5 min.
     pub poll: Duration,
+    /// Files of OpenPGP keys that sign the metadata. Default: the profile's; empty means that signatures are
+    /// not checked.
+    pub keyring: Vec<PathBuf>,
+    /// deb: whether a suite whose `Valid-Until` has passed is refused. Default: the profile's, true.
+    pub check_valid_until: bool,
 }
 
 /// Where a repository's files come from.
@@ -114,7 +119,12 @@ struct RawRepo {
     components: Option<Vec<String>>,
     architectures: Option<Vec<String>>,
     poll_secs: Option<u64>,
+    keyring: Option<Keyring>,
+    check_valid_until: Option<bool>,
 }
+
+#[derive(Debug, Deserialize)]
+struct Keyring(#[serde(deserialize_with = "one_or_many")] Vec<PathBuf>);
 
 impl ServeConfig {
     /// The folder with the administrator's own profiles, which the caller reads before [`Self::parse`].
@@ -190,10 +200,9 @@ impl RepoConfig {
             profiles.get(&raw.distro).map_err(|e| ConfigError::value(&key, e.to_string()))?.clone();
         let upstream = if raw.upstream.is_empty() { profile.upstream.clone() } else { raw.upstream };
         let origin = match (raw.tree, upstream) {
-            (Some(tree), _) if tree.is_absolute() => Origin::Tree(tree),
             (Some(tree), _) => {
-                let problem = format!("tree {:?} must be an absolute path", tree.display());
-                return Err(ConfigError::value(key, problem));
+                absolute(&key, "tree", std::slice::from_ref(&tree))?;
+                Origin::Tree(tree)
             }
             (None, upstream) if upstream.is_empty() => {
                 return Err(ConfigError::value(
@@ -217,8 +226,21 @@ impl RepoConfig {
                 return Err(ConfigError::value(key, format!("suite {suite:?}: {e}")));
             }
         }
-        let poll = Duration::from_secs(raw.poll_secs.unwrap_or(300).max(1));
-        Ok(Self { name: raw.name, distro: raw.distro, profile, origin, poll })
+        let keyring = raw.keyring.map_or_else(|| profile.keyring.clone(), |keyring| keyring.0);
+        absolute(&key, "keyring", &keyring)?;
+        if !keyring.is_empty() && profile.layout == Layout::Files {
+            let problem = "signatures of checksum files are not checked: leave keyring out";
+            return Err(ConfigError::value(key, problem));
+        }
+        Ok(Self {
+            name: raw.name,
+            distro: raw.distro,
+            origin,
+            poll: Duration::from_secs(raw.poll_secs.unwrap_or(300).max(1)),
+            keyring,
+            check_valid_until: raw.check_valid_until.unwrap_or(profile.check_valid_until),
+            profile,
+        })
     }
 
     /// The lines that a person pastes to point a client here.
@@ -288,6 +310,26 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_wins_over_the_profile() {
+        let mut profiles = Profiles::built_in().expect("valid");
+        let profile = "description='x'\nlayout='deb'\nkeyring='/p.gpg'\ncheck_valid_until=false";
+        profiles.add("x", profile).expect("valid");
+        for (distro, keys, want) in [
+            ("generic-deb", "", (&[][..], true)),
+            ("generic-deb", "keyring=['/a.gpg','/b.asc']", (&["/a.gpg", "/b.asc"], true)),
+            ("generic-deb", "check_valid_until=false", (&[], false)),
+            ("x", "", (&["/p.gpg"], false)),
+            ("x", "keyring='/r.gpg'\ncheck_valid_until=true", (&["/r.gpg"], true)),
+            ("x", "keyring=[]", (&[], false)),
+        ] {
+            let text = format!("[[repo]]\nname='x'\ndistro='{distro}'\ntree='/x'\n{keys}");
+            let repo = &ServeConfig::parse(&text, &profiles).expect(&text).repos[0];
+            let paths: Vec<PathBuf> = want.0.iter().map(PathBuf::from).collect();
+            assert_eq!((&repo.keyring, repo.check_valid_until), (&paths, want.1), "{text}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let repo = "[[repo]]\nname='x'\ndistro='generic-deb'\n";
         for (text, word) in [
@@ -296,6 +338,12 @@ mod tests {
             (format!("[server]\nlisten=['8080']\n{repo}tree='/x'"), "ADDRESS:PORT"),
             (repo.into(), "upstream"),
             (format!("{repo}tree='rel'"), "absolute"),
+            (format!("{repo}tree='/x'\nkeyring='rel.gpg'"), "keyring \"rel.gpg\" must be an absolute path"),
+            (
+                "[[repo]]\nname='x'\ndistro='generic-files'\ntree='/x'\nkeyring='/a'".into(),
+                "leave keyring out",
+            ),
+            (format!("{repo}tree='/x'\nkeyring=['/a', 1]"), "a path or a list of paths"),
             (format!("{repo}upstream=['ftp://x/']"), "http://"),
             (format!("{repo}tree='/x'\n{repo}tree='/y'"), "twice"),
             (format!("{repo}tree='/x'\nsuites=['../x']"), "'..'"),

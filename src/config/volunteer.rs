@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{ConfigError, base_url};
+use super::{ConfigError, absolute, base_url};
 use crate::model::{Rate, Size, VolunteerId};
 
 /// A validated volunteer configuration.
@@ -87,14 +87,7 @@ impl VolunteerOptions {
                 format!("{donate} is too little to serve a package; give at least 128KiB/s"),
             ));
         }
-        for tree in &self.adopt {
-            if !tree.is_absolute() {
-                return Err(ConfigError::value(
-                    "adopt",
-                    format!("{} must be an absolute path", tree.display()),
-                ));
-            }
-        }
+        absolute("adopt", "tree", &self.adopt)?;
         Ok(VolunteerConfig {
             server: base_url("server", &server)?,
             listen: listen.parse().map_err(|_| {

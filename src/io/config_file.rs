@@ -1,9 +1,12 @@
-//! Configuration files from disk: the text and the profiles that it names. What they mean is `config`'s.
+//! Configuration files from disk: the text, the profiles and the keyrings that it names. What they mean is
+//! `config`'s, and `formats`'s for keyrings.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigError, Profiles, ServeConfig, VolunteerOptions};
+use crate::formats::openpgp::{Keyring, KeyringError, MAX_KEYRING_BYTES};
 
 /// Which file is wrong, and why.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +15,10 @@ pub enum ConfigFileError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("in {path}")]
     Invalid { path: PathBuf, source: ConfigError },
+    #[error("cannot read the keyring {path} (install it, or correct `keyring`)")]
+    ReadKeyring { path: PathBuf, source: std::io::Error },
+    #[error("the keyring {path} is of no use")]
+    Keyring { path: PathBuf, source: KeyringError },
 }
 
 /// A server's configuration, with the built-in profiles and those of its `distros_dir`.
@@ -31,6 +38,29 @@ pub fn read_volunteer_options(path: &Path) -> Result<VolunteerOptions, ConfigFil
     VolunteerOptions::parse(&read(path)?).map_err(invalid)
 }
 
+/// The certificates of all these files together; `None` if there are no files, so that no signature is to
+/// be checked.
+pub fn read_keyring(paths: &[PathBuf]) -> Result<Option<Keyring>, ConfigFileError> {
+    let mut all: Option<Keyring> = None;
+    for path in paths {
+        let keyring = read_keyring_file(path)?;
+        match &mut all {
+            None => all = Some(keyring),
+            Some(all) => all.merge(keyring),
+        }
+    }
+    Ok(all)
+}
+
+fn read_keyring_file(path: &Path) -> Result<Keyring, ConfigFileError> {
+    let unreadable = |source| ConfigFileError::ReadKeyring { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    // One byte more than a keyring may have, which it is then refused for.
+    let limit = MAX_KEYRING_BYTES as u64 + 1;
+    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
+    Keyring::parse(&bytes).map_err(|source| ConfigFileError::Keyring { path: path.to_owned(), source })
+}
+
 fn add_profiles(profiles: &mut Profiles, dir: &Path) -> Result<(), ConfigFileError> {
     let unreadable = |source| ConfigFileError::Read { path: dir.to_owned(), source };
     for entry in fs::read_dir(dir).map_err(unreadable)? {
@@ -47,4 +77,33 @@ fn add_profiles(profiles: &mut Profiles, dir: &Path) -> Result<(), ConfigFileErr
 
 fn read(path: &Path) -> Result<String, ConfigFileError> {
     fs::read_to_string(path).map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("test-repos/keys/test.gpg")
+    }
+
+    #[test]
+    fn keyrings_of_several_files_are_one() {
+        assert!(read_keyring(&[]).expect("no file").is_none());
+        let both = read_keyring(&[key(), key().with_extension("asc")]).expect("readable").expect("two files");
+        assert_eq!(both.len(), 1);
+    }
+
+    #[test]
+    fn a_keyring_that_is_none_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (empty, absent) = (dir.path().join("empty.gpg"), dir.path().join("absent.gpg"));
+        fs::write(&empty, "").expect("written");
+        for (path, want) in
+            [(empty, "of no use"), (absent, "cannot read"), (dir.path().into(), "cannot read")]
+        {
+            let error = read_keyring(&[key(), path.clone()]).expect_err(want).to_string();
+            assert!(error.contains(want) && error.contains(&path.display().to_string()), "{error}");
+        }
+    }
 }

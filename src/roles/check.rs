@@ -1,10 +1,12 @@
 //! `manyhands check`: validates a server's configuration and says what would be served.
 
-use std::io::Write;
-use std::path::Path;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use crate::config::Origin;
-use crate::io::config_file::read_serve_config;
+use crate::formats::openpgp::Keyring;
+use crate::io::config_file::{read_keyring, read_serve_config};
 
 /// Prints a summary, or fails with what is wrong.
 pub fn run(path: &Path) -> anyhow::Result<()> {
@@ -16,14 +18,14 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     writeln!(out, "admin      {}", config.admin)?;
     writeln!(out, "state_dir  {}", config.state_dir.display())?;
     writeln!(out, "cache      up to {}", config.cache_max_size)?;
-    let mut missing = Vec::new();
+    let mut problems = Vec::new();
     for repo in &config.repos {
         writeln!(out, "\n/{}/  ({})", repo.name, repo.profile.description)?;
         match &repo.origin {
             Origin::Tree(tree) => {
                 writeln!(out, "  tree      {}", tree.display())?;
                 if !tree.is_dir() {
-                    missing.push(tree.display().to_string());
+                    problems.push(format!("not a folder: {}", tree.display()));
                 }
             }
             Origin::Upstream(urls) => urls.iter().try_for_each(|url| writeln!(out, "  upstream  {url}"))?,
@@ -34,8 +36,23 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
             repo.profile.suites.join(", ")
         };
         writeln!(out, "  suites    {suites}")?;
+        match read_keyring(&repo.keyring) {
+            Ok(keyring) => writeln!(out, "  keyring   {}", describe(&repo.keyring, keyring.as_ref()))?,
+            Err(e) => problems.push(format!("{:#}", anyhow::Error::from(e))),
+        }
         writeln!(out, "  clients   {}", repo.client_hint(&config.shown_url()))?;
     }
-    anyhow::ensure!(missing.is_empty(), "not a folder: {}", missing.join(", "));
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
     Ok(())
+}
+
+fn describe(paths: &[PathBuf], keyring: Option<&Keyring>) -> String {
+    let Some(keyring) = keyring else { return "none: signatures are not checked".to_owned() };
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let plural = if keyring.len() == 1 { "" } else { "s" };
+    let mut text = format!("{} ({} certificate{plural}", paths.join(", "), keyring.len());
+    if let Some(problem) = &keyring.skipped.first {
+        let _ = write!(text, ", {} left out: {problem}", keyring.skipped.count);
+    }
+    text + ")"
 }
