@@ -4,10 +4,12 @@
 //! system: roles read the file and hand over its text.
 
 mod profile;
+mod proxy;
 mod serve;
 mod volunteer;
 
 pub use profile::{Layout, Profile, Profiles};
+pub use proxy::{ConnectRule, ProxyConfig};
 pub use serve::{Origin, RepoConfig, ServeConfig};
 pub use volunteer::{VolunteerConfig, VolunteerOptions};
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::proxy::{ProxyConfig, RawProxy};
 use super::{ConfigError, Layout, Profile, Profiles, base_url};
+use crate::formats::authority::Authority;
 use crate::model::{Rate, RepoPath, Size};
 
 /// A validated server configuration.
@@ -28,6 +30,7 @@ pub struct ServeConfig {
     pub max_connections: usize,
     /// Most bytes of packages kept from upstreams. Default 200 GiB.
     pub cache_max_size: Size,
+    pub proxy: ProxyConfig,
     pub repos: Vec<RepoConfig>,
 }
 
@@ -39,6 +42,8 @@ pub struct RepoConfig {
     pub distro: String,
     pub profile: Profile,
     pub origin: Origin,
+    /// Base URLs without a final slash under which clients know it, besides the upstreams. Default: none.
+    pub aliases: Vec<String>,
     /// How often metadata is checked without anyone asking. Default 5 min.
     pub poll: Duration,
 }
@@ -58,6 +63,8 @@ struct RawFile {
     server: RawServer,
     #[serde(default)]
     cache: RawCache,
+    #[serde(default)]
+    proxy: RawProxy,
     #[serde(default, rename = "repo")]
     repos: Vec<RawRepo>,
 }
@@ -110,6 +117,8 @@ struct RawRepo {
     #[serde(default)]
     upstream: Vec<String>,
     tree: Option<PathBuf>,
+    #[serde(default)]
+    aliases: Vec<String>,
     suites: Option<Vec<String>>,
     components: Option<Vec<String>>,
     architectures: Option<Vec<String>>,
@@ -123,7 +132,7 @@ impl ServeConfig {
     }
 
     pub fn parse(text: &str, profiles: &Profiles) -> Result<Self, ConfigError> {
-        let RawFile { server, cache, repos } = toml::from_str(text)?;
+        let RawFile { server, cache, proxy, repos } = toml::from_str(text)?;
         let listen =
             server.listen.iter().map(|a| address("server.listen", a)).collect::<Result<Vec<_>, _>>()?;
         if listen.is_empty() {
@@ -144,6 +153,11 @@ impl ServeConfig {
             if repos[..i].iter().any(|other| other.name == repo.name) {
                 return Err(ConfigError::value(format!("repo {:?}", repo.name), "this name is used twice"));
             }
+            if let Some(alias) = repos[..i].iter().flat_map(|r| &r.aliases).find(|a| repo.aliases.contains(a))
+            {
+                let problem = format!("the alias {alias:?} is another repository's");
+                return Err(ConfigError::value(format!("repo {:?}", repo.name), problem));
+            }
         }
         Ok(Self {
             listen,
@@ -154,6 +168,7 @@ impl ServeConfig {
             uplink: server.uplink,
             max_connections: server.max_connections.max(1),
             cache_max_size: cache.max_size,
+            proxy: ProxyConfig::from_raw(&proxy)?,
             repos,
         })
     }
@@ -208,6 +223,7 @@ impl RepoConfig {
                 Origin::Upstream(upstream.iter().map(|url| base_url(&key, url)).collect::<Result<_, _>>()?)
             }
         };
+        let aliases = raw.aliases.iter().map(|url| alias(&key, url)).collect::<Result<_, _>>()?;
         profile.suites = raw.suites.unwrap_or(profile.suites);
         profile.components = raw.components.unwrap_or(profile.components);
         profile.architectures = raw.architectures.unwrap_or(profile.architectures);
@@ -218,7 +234,7 @@ impl RepoConfig {
             }
         }
         let poll = Duration::from_secs(raw.poll_secs.unwrap_or(300).max(1));
-        Ok(Self { name: raw.name, distro: raw.distro, profile, origin, poll })
+        Ok(Self { name: raw.name, distro: raw.distro, profile, origin, aliases, poll })
     }
 
     /// The lines that a person pastes to point a client here.
@@ -240,6 +256,15 @@ impl RepoConfig {
             Layout::Files => format!("wget, curl: {base}/"),
         }
     }
+}
+
+/// A base URL that requests can be compared with.
+fn alias(key: &str, text: &str) -> Result<String, ConfigError> {
+    let url = base_url(key, text)?;
+    let authority = url.split('/').nth(2).and_then(Authority::parse);
+    authority.map(|_| url).ok_or_else(|| {
+        ConfigError::value(key, format!("the alias {text:?} must have a plain host, without a user"))
+    })
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
@@ -302,6 +327,16 @@ mod tests {
             ("[[repo]]\nname='a/b'\ndistro='generic-deb'\ntree='/x'".into(), "segment"),
             ("[[repo]]\nname='direct'\ndistro='generic-deb'\ntree='/x'".into(), "segment"),
             ("[[repo]]\nname='a'\ndistro='nosuch'\ntree='/x'".into(), "nosuch"),
+            (format!("{repo}tree='/x'\naliases=['ftp://deb.example/x']"), "http://"),
+            (format!("{repo}tree='/x'\naliases=['http://me@deb.example/x']"), "user"),
+            (
+                format!(
+                    "{repo}tree='/x'\naliases=['http://a.example']\n{}tree='/x'\naliases=['http://a.example/']",
+                    repo.replace("'x'", "'y'")
+                ),
+                "another repository's",
+            ),
+            (format!("[proxy]\nconnect=['*:443']\n{repo}tree='/x'"), "*.DOMAIN:PORT"),
             ("[cache]\nmax_size='lots'".into(), "lots"),
         ] {
             let error = parse(&text).expect_err(&text).to_string();

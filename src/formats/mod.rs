@@ -2,10 +2,12 @@
 //!
 //! Metadata of archives (deb822, Release, Packages, Sources, repomd, primary, checksum files), the HTTP
 //! pieces that must behave alike at the server and at every volunteer (ranges, tickets), the control
-//! messages between the two, and access-log lines. Everything read here may be hostile: parsers return
-//! errors or skip and count, never panic, and leave path validation to [`RepoPath`](crate::model::RepoPath).
+//! messages between the two, authorities of URLs, and access-log lines. Everything read here may be hostile:
+//! parsers return errors or skip and count, never panic, and leave path validation to
+//! [`RepoPath`](crate::model::RepoPath).
 
 pub mod access_log;
+pub mod authority;
 pub mod checksums;
 pub mod clearsign;
 pub mod compress;

@@ -1,6 +1,7 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`http`] takes a request apart; [`metadata`], [`package`] and [`unnamed`] answer it. [`refresh`] brings new
+//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
+//! and [`connect`]. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
 //! [`session`] talk with volunteers. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
@@ -8,7 +9,9 @@
 mod access;
 mod admin;
 mod aliases;
+mod connect;
 mod control;
+mod door;
 mod hints;
 mod http;
 mod metadata;
@@ -68,7 +71,7 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
 
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
-    let answer = move |request, peer| http::handle(shared.clone(), control.clone(), request, peer);
+    let answer = move |request, ends| http::handle(shared.clone(), control.clone(), request, ends);
     let public = listen::serve(public, max, answer, shutdown.clone());
     let admin_router = admin::router(server.clone());
     let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {

@@ -11,6 +11,7 @@ use rand_pcg::Pcg64Mcg;
 use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
+use super::door::Door;
 use super::repo::Repo;
 use super::traffic::Traffic;
 use crate::catalog::CatalogStats;
@@ -22,6 +23,7 @@ use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
 use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
+use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time};
 use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
@@ -36,6 +38,8 @@ const REMEMBERED: u64 = 100_000;
 pub struct Server {
     pub config: ServeConfig,
     pub repos: Vec<Repo>,
+    pub door: Door,
+    pub tunnels: Tunnels,
     /// Packages from upstreams, bounded by `cache.max_size`.
     pub packages: Arc<Fetcher>,
     /// Members of snapshots.
@@ -118,6 +122,8 @@ impl Server {
                 .enumerate()
                 .map(|(index, repo)| Repo::new(index, repo))
                 .collect(),
+            door: Door::new(&config),
+            tunnels: Tunnels::default(),
             tokens: TokenFile::in_state_dir(&config.state_dir),
             config,
             packages,
