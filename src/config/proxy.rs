@@ -74,6 +74,13 @@ impl ConnectRule {
     }
 }
 
+impl std::fmt::Display for ConnectRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let authority = Authority { host: self.host.clone(), port: Some(self.port) };
+        write!(f, "{}{authority}", if self.is_domain { "*." } else { "" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

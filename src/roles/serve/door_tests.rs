@@ -234,3 +234,31 @@ fn a_refusal_says_what_is_served_and_what_to_set() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+proptest::proptest! {
+    /// Whatever is asked: the answer stays within the path, and a proxy's client is never redirected.
+    #[test]
+    fn any_request_has_a_meaning(
+        host in "(deb|other|mirror|whole|HTTPS|x)?(\\.example)?(:[0-9]{0,4})?",
+        path in "(/{1,3}(debian|security|direct|HTTPS|deb\\.example|_blob|\\.\\.|%2f|%ff|x)){0,6}/?",
+    ) {
+        let door = door();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, http::HeaderValue::from_str(&host).expect("plain"));
+        let local = "192.0.2.1:3142".parse().expect("an address");
+        for target in [format!("http://{host}{path}"), path.clone()] {
+            let Ok(uri) = target.parse::<Uri>() else { continue };
+            match door.target(&Method::GET, &uri, Version::HTTP_11, &headers, local) {
+                Target::Repo { index, rest, direct } => {
+                    assert!(index < door.names.len() && path.ends_with(rest) && !rest.starts_with('/'));
+                    assert!(direct || uri.scheme().is_none());
+                }
+                Target::Blob { rest, direct } => {
+                    assert!(path.ends_with(rest) && (direct || uri.scheme().is_none()));
+                }
+                Target::Connect { .. } | Target::Control => panic!("{target} means neither"),
+                Target::Index | Target::Refused { .. } => {}
+            }
+        }
+    }
+}
