@@ -64,8 +64,8 @@ pub struct Door {
     /// The name under which this server is known.
     public: Option<Authority>,
     names: BTreeMap<String, usize>,
-    /// The longest path first; of equal ones aliases first, then as configured.
-    bases: Vec<Base>,
+    /// By host, the longest path first; of equal ones aliases first, then as configured.
+    bases: BTreeMap<String, Vec<Base>>,
     proxy: ProxyConfig,
     /// The answer to those who take us for a proxy for everything.
     refusal: String,
@@ -92,9 +92,14 @@ impl Door {
             }
         }
         bases.sort_by_key(|base| Reverse(base.segments.len()));
+        let refusal = refusal(&bases);
+        let mut by_host = BTreeMap::<String, Vec<Base>>::new();
+        for base in bases {
+            by_host.entry(base.authority.host.clone()).or_default().push(base);
+        }
         let public = config.public_url.as_deref().and_then(|url| Authority::parse(url.split('/').nth(2)?));
         let names = config.repos.iter().enumerate().map(|(index, repo)| (repo.name.clone(), index)).collect();
-        Self { public, names, refusal: refusal(&bases), bases, proxy: config.proxy.clone() }
+        Self { public, names, refusal, bases: by_host, proxy: config.proxy.clone() }
     }
 
     /// `local` is the address of ours that the client connected to.
@@ -175,7 +180,7 @@ impl Door {
     }
 
     fn under<'a>(&self, authority: &Authority, path: &'a str) -> Option<Target<'a>> {
-        let mut here = self.bases.iter().filter(|base| base.authority == *authority);
+        let mut here = self.bases.get(&authority.host)?.iter().filter(|base| base.authority == *authority);
         here.find_map(|base| Some(Target::Repo { index: base.repo, rest: base.strip(path)?, direct: false }))
     }
 
