@@ -50,11 +50,21 @@ fn check_says_what_would_be_served_or_what_is_wrong() {
     for name in ["alder", "birch", "elder"] {
         assert!(out.contains(name), "{out}");
     }
-    let good = fs::read_to_string(&path).expect("the configuration");
+    let more = "[proxy]\nconnect = [\"Host.example:443\"]\n";
+    let text = fs::read_to_string(&path).expect("the configuration");
+    let aliased = text.replacen("[[repo]]", "[[repo]]\naliases = [\"http://deb.example/x/\"]", 1) + more;
+    fs::write(&path, &aliased).expect("the scratch folder is writable");
+    let out = run_ok(manyhands(&["check", "--config"]).arg(&path));
+    for shown in ["http://deb.example/x\n", "host.example:443"] {
+        assert!(out.contains(shown), "{out}");
+    }
+    let good = text;
     for (wrong, word) in [
         (good.replace("[[repo]]", "[[repos]]"), "repos"),
         (good.replace("generic-rpm", "nosuch"), "nosuch"),
         (format!("{good}[cache]\nmax_size = \"lots\"\n"), "lots"),
+        (format!("{good}[proxy]\nconnect = [\"*\"]\n"), "proxy.connect"),
+        (aliased.replace("http://deb", "ftp://deb"), "http://"),
         ("[server".to_owned(), "TOML"),
     ] {
         fs::write(&path, &wrong).expect("the scratch folder is writable");

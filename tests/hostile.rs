@@ -226,3 +226,62 @@ fn absurd_requests_do_not_disturb_the_server() {
         get(&server.url("alder/dists/stable/InRelease")).expect(200);
     }
 }
+
+#[test]
+fn no_request_hides_in_another() {
+    let scratch = Scratch::new();
+    let server = serve(&scratch);
+    let hidden = "GET /alder/hidden HTTP/1.1\r\nHost: x\r\n\r\n";
+    let last = "GET /alder/dists/stable/InRelease HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let length = hidden.len();
+    let get =
+        |headers: &str| format!("GET /alder/dists/stable/InRelease HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+    // RFC 9112 section 6.3. The hidden request would be answered with 404.
+    for (what, bytes, want) in [
+        (
+            "two lengths",
+            get(&format!("Content-Length: {length}\r\nContent-Length: 0\r\n")) + hidden,
+            &[400][..],
+        ),
+        ("a list of lengths", get(&format!("Content-Length: {length}, 0\r\n")) + hidden, &[400]),
+        ("a signed length", get("Content-Length: +0\r\n") + hidden, &[400]),
+        ("a blank in a header's name", get("Content-Length : 0\r\n") + hidden, &[400]),
+        // The chunks count, and the connection ends with them.
+        (
+            "a length and chunks",
+            get(&format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", length + 5))
+                + "0\r\n\r\n"
+                + hidden,
+            &[200],
+        ),
+        (
+            "chunks and a length",
+            get(&format!("Transfer-Encoding: chunked\r\nContent-Length: {}\r\n", length + 5))
+                + "0\r\n\r\n"
+                + hidden,
+            &[200],
+        ),
+        ("an unknown coding", get("Transfer-Encoding: xchunked\r\n") + "0\r\n\r\n" + hidden, &[400]),
+        ("chunks not last", get("Transfer-Encoding: chunked, gzip\r\n") + "0\r\n\r\n" + hidden, &[400]),
+        (
+            "chunks in HTTP/1.0",
+            get("Transfer-Encoding: chunked\r\n").replace("/1.1", "/1.0") + "0\r\n\r\n" + hidden,
+            &[400],
+        ),
+        // A body is a body, whoever refuses the request.
+        (
+            "a request as a body",
+            get(&format!("Content-Length: {length}\r\n")).replace("GET", "POST") + hidden + last,
+            &[405, 200],
+        ),
+        ("two Hosts", get("Host: y\r\n") + last, &[400, 200]),
+        ("no Host", get("").replace("Host: x\r\n", "") + last, &[400, 200]),
+        ("a Host that is none", get("").replace("Host: x", "Host: x/y@z") + last, &[400, 200]),
+    ] {
+        let mut connection = Conn::open(server.address());
+        connection.send(bytes.as_bytes()).expect("it fits in the socket");
+        let answers = std::iter::from_fn(|| connection.read_response(false).ok());
+        let found: Vec<u16> = answers.map(|answer| answer.status).collect();
+        assert_eq!(found, want, "{what}");
+    }
+}

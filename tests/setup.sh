@@ -8,7 +8,7 @@ needed="
     dnf:dnf zypper:zypper createrepo_c:createrepo-c rpmbuild:rpm apt-ftparchive:apt-utils
     debootstrap:debootstrap nginx:nginx-light wrk:wrk aria2c:aria2 zsync:zsync reprepro:reprepro
     wget:wget curl:curl gpg:gnupg xz:xz-utils openssl:openssl zstd:zstd bzip2:bzip2 ip:iproute2
-    zckdl:zchunk"
+    zckdl:zchunk nsenter:util-linux auto-apt-proxy:auto-apt-proxy"
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 
 mod profile;
+mod proxy;
 mod serve;
 mod volunteer;
 
 pub use profile::{Layout, Profile, Profiles};
+pub use proxy::{ConnectRule, ProxyConfig};
 pub use serve::{Origin, RepoConfig, ServeConfig};
 pub use volunteer::{VolunteerConfig, VolunteerOptions};
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::proxy::{ProxyConfig, RawProxy};
 use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, one_or_many};
+use crate::formats::authority::Authority;
 use crate::model::{Rate, RepoPath, Size};
 
 /// A validated server configuration.
@@ -28,6 +30,7 @@ pub struct ServeConfig {
     pub max_connections: usize,
     /// Most bytes of packages kept from upstreams. Default 200 GiB.
     pub cache_max_size: Size,
+    pub proxy: ProxyConfig,
     pub repos: Vec<RepoConfig>,
 }
 
@@ -39,6 +42,8 @@ pub struct RepoConfig {
     pub distro: String,
     pub profile: Profile,
     pub origin: Origin,
+    /// Base URLs without a final slash under which clients know it, besides the upstreams. Default: none.
+    pub aliases: Vec<String>,
     /// How often metadata is checked without anyone asking. Default 5 min.
     pub poll: Duration,
     /// Files of OpenPGP keys that sign the metadata. Default: the profile's; empty means that signatures are
@@ -63,6 +68,8 @@ struct RawFile {
     server: RawServer,
     #[serde(default)]
     cache: RawCache,
+    #[serde(default)]
+    proxy: RawProxy,
     #[serde(default, rename = "repo")]
     repos: Vec<RawRepo>,
 }
@@ -115,6 +122,8 @@ struct RawRepo {
     #[serde(default)]
     upstream: Vec<String>,
     tree: Option<PathBuf>,
+    #[serde(default)]
+    aliases: Vec<String>,
     suites: Option<Vec<String>>,
     components: Option<Vec<String>>,
     architectures: Option<Vec<String>>,
@@ -133,7 +142,7 @@ impl ServeConfig {
     }
 
     pub fn parse(text: &str, profiles: &Profiles) -> Result<Self, ConfigError> {
-        let RawFile { server, cache, repos } = toml::from_str(text)?;
+        let RawFile { server, cache, proxy, repos } = toml::from_str(text)?;
         let listen =
             server.listen.iter().map(|a| address("server.listen", a)).collect::<Result<Vec<_>, _>>()?;
         if listen.is_empty() {
@@ -154,6 +163,11 @@ impl ServeConfig {
             if repos[..i].iter().any(|other| other.name == repo.name) {
                 return Err(ConfigError::value(format!("repo {:?}", repo.name), "this name is used twice"));
             }
+            if let Some(alias) = repos[..i].iter().flat_map(|r| &r.aliases).find(|a| repo.aliases.contains(a))
+            {
+                let problem = format!("the alias {alias:?} is another repository's");
+                return Err(ConfigError::value(format!("repo {:?}", repo.name), problem));
+            }
         }
         Ok(Self {
             listen,
@@ -164,6 +178,7 @@ impl ServeConfig {
             uplink: server.uplink,
             max_connections: server.max_connections.max(1),
             cache_max_size: cache.max_size,
+            proxy: ProxyConfig::from_raw(&proxy)?,
             repos,
         })
     }
@@ -217,6 +232,7 @@ impl RepoConfig {
                 Origin::Upstream(upstream.iter().map(|url| base_url(&key, url)).collect::<Result<_, _>>()?)
             }
         };
+        let aliases = raw.aliases.iter().map(|url| alias(&key, url)).collect::<Result<_, _>>()?;
         profile.suites = raw.suites.unwrap_or(profile.suites);
         profile.components = raw.components.unwrap_or(profile.components);
         profile.architectures = raw.architectures.unwrap_or(profile.architectures);
@@ -236,6 +252,7 @@ impl RepoConfig {
             name: raw.name,
             distro: raw.distro,
             origin,
+            aliases,
             poll: Duration::from_secs(raw.poll_secs.unwrap_or(300).max(1)),
             keyring,
             check_valid_until: raw.check_valid_until.unwrap_or(profile.check_valid_until),
@@ -262,6 +279,15 @@ impl RepoConfig {
             Layout::Files => format!("wget, curl: {base}/"),
         }
     }
+}
+
+/// A base URL that requests can be compared with.
+fn alias(key: &str, text: &str) -> Result<String, ConfigError> {
+    let url = base_url(key, text)?;
+    let authority = url.split('/').nth(2).and_then(Authority::parse);
+    authority.map(|_| url).ok_or_else(|| {
+        ConfigError::value(key, format!("the alias {text:?} must have a plain host, without a user"))
+    })
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
@@ -350,6 +376,16 @@ mod tests {
             ("[[repo]]\nname='a/b'\ndistro='generic-deb'\ntree='/x'".into(), "segment"),
             ("[[repo]]\nname='direct'\ndistro='generic-deb'\ntree='/x'".into(), "segment"),
             ("[[repo]]\nname='a'\ndistro='nosuch'\ntree='/x'".into(), "nosuch"),
+            (format!("{repo}tree='/x'\naliases=['ftp://deb.example/x']"), "http://"),
+            (format!("{repo}tree='/x'\naliases=['http://me@deb.example/x']"), "user"),
+            (
+                format!(
+                    "{repo}tree='/x'\naliases=['http://a.example']\n{}tree='/x'\naliases=['http://a.example/']",
+                    repo.replace("'x'", "'y'")
+                ),
+                "another repository's",
+            ),
+            (format!("[proxy]\nconnect=['*:443']\n{repo}tree='/x'"), "*.DOMAIN:PORT"),
             ("[cache]\nmax_size='lots'".into(), "lots"),
         ] {
             let error = parse(&text).expect_err(&text).to_string();

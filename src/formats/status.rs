@@ -134,4 +134,6 @@ pub struct OffloadStatus {
     pub sync_bytes: u64,
     /// Bytes of files that no metadata names, passed through.
     pub passed_bytes: u64,
+    /// Bytes to clients through tunnels.
+    pub tunnel_bytes: u64,
 }

@@ -32,6 +32,14 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause after an accept error that is not the connection's own.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub peer: SocketAddr,
+    /// The address of ours that the peer connected to.
+    pub local: SocketAddr,
+}
+
 /// Binds every address, IPv6 ones for IPv6 only, so that both families can use one port.
 pub fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     let one = |address: &SocketAddr| {
@@ -61,7 +69,7 @@ pub fn local_addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>>
 /// Serves until the shutdown begins, then lets running responses end within [`DRAIN`].
 pub async fn serve<S, F>(listeners: Vec<TcpListener>, max_connections: usize, service: S, shutdown: Shutdown)
 where
-    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+    S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let permits = Arc::new(Semaphore::new(max_connections));
@@ -77,7 +85,7 @@ where
 
 async fn accept_loop<S, F>(listener: TcpListener, permits: Arc<Semaphore>, service: S, mut shutdown: Shutdown)
 where
-    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+    S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     loop {
@@ -95,23 +103,25 @@ where
                 continue;
             }
         };
+        // Without an address it has already ended.
+        let Ok(local) = stream.local_addr() else { continue };
         prepare(&stream);
         let (service, shutdown) = (service.clone(), shutdown.clone());
         tokio::spawn(async move {
-            connection(stream, peer, service, shutdown).await;
+            connection(stream, Ends { peer, local }, service, shutdown).await;
             drop(permit);
         });
     }
 }
 
 /// One client's connection; after the shutdown begins it ends with the running response.
-async fn connection<S, F>(stream: TcpStream, peer: SocketAddr, service: S, mut shutdown: Shutdown)
+async fn connection<S, F>(stream: TcpStream, ends: Ends, service: S, mut shutdown: Shutdown)
 where
-    S: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + 'static,
+    S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let answer = service_fn(move |request| {
-        let response = service(request, peer);
+        let response = service(request, ends);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
     // No `pipeline_flush`: it would hold an answer back while the next pipelined request is being worked on.
@@ -130,11 +140,12 @@ where
         }
     };
     if let Err(e) = ended {
-        tracing::trace!(%peer, error = %e, "connection ended");
+        tracing::trace!(peer = %ends.peer, error = %e, "connection ended");
     }
 }
 
-fn prepare(stream: &TcpStream) {
+/// What every connection of ours is set to.
+pub fn prepare(stream: &TcpStream) {
     // Failing to set an option costs speed, not correctness.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(stream).set_tcp_user_timeout(Some(SEND_TIMEOUT));

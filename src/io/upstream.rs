@@ -17,6 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::inside::is_inside;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From request to response head.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -240,7 +242,7 @@ async fn check_public(url: &str, from: &Uri, to: &Uri) -> Result<(), UpstreamErr
         let port = uri.port_u16().unwrap_or(80);
         let found = tokio::net::lookup_host((host, port)).await.map_err(|e| UpstreamError::broken(url, e))?;
         let addresses: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
-        Ok::<_, UpstreamError>((addresses.iter().any(is_inside), addresses))
+        Ok::<_, UpstreamError>((addresses.iter().any(|&address| is_inside(address)), addresses))
     };
     let (to_inside, to_addresses) = inside(to).await?;
     if !to_inside {
@@ -256,16 +258,6 @@ async fn check_public(url: &str, from: &Uri, to: &Uri) -> Result<(), UpstreamErr
         url,
         format!("redirects into the local network ({})", to.authority().map_or("", |a| a.as_str())),
     ))
-}
-
-/// Loopback, link-local, private (RFC 1918, RFC 4193) or unspecified.
-fn is_inside(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
-        }
-    }
 }
 
 /// An error with its causes, each once.

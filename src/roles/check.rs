@@ -18,6 +18,9 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     writeln!(out, "admin      {}", config.admin)?;
     writeln!(out, "state_dir  {}", config.state_dir.display())?;
     writeln!(out, "cache      up to {}", config.cache_max_size)?;
+    for rule in &config.proxy.connect {
+        writeln!(out, "tunnels    to {rule}")?;
+    }
     let mut problems = Vec::new();
     for repo in &config.repos {
         writeln!(out, "\n/{}/  ({})", repo.name, repo.profile.description)?;
@@ -30,6 +33,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
             }
             Origin::Upstream(urls) => urls.iter().try_for_each(|url| writeln!(out, "  upstream  {url}"))?,
         }
+        repo.aliases.iter().try_for_each(|url| writeln!(out, "  alias     {url}"))?;
         let suites = if repo.profile.suites.is_empty() {
             "as clients ask".to_owned()
         } else {

@@ -168,7 +168,8 @@ impl Demo {
         let apt = format!(
             "apt-get -o Dir::Etc::sourcelist={dir}/apt/sources.list -o Dir::Etc::sourceparts=/dev/null \
              -o Dir::State={dir}/apt/state -o Dir::State::status={dir}/apt/status -o Dir::Cache={dir}/apt/cache \
-             -o Dir::Log={dir}/apt -o APT::Sandbox::User=root -o Debug::NoLocking=1"
+             -o Dir::Log={dir}/apt -o APT::Sandbox::User=root -o Debug::NoLocking=1 \
+             -o Acquire::http::Proxy=DIRECT -o Acquire::http::Proxy-Auto-Detect="
         );
         let lines: [(&str, Vec<String>); 4] = [
             (

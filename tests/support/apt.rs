@@ -55,9 +55,22 @@ impl Apt {
             .expect("the scratch folder is writable");
     }
 
+    /// Adds lines to its configuration.
+    pub fn configure(&self, lines: &str) {
+        let path = self.root.join("apt.conf");
+        let old = fs::read_to_string(&path).expect("written before");
+        fs::write(&path, format!("{old}{lines}\n")).expect("the scratch folder is writable");
+    }
+
+    /// What makes programs that start apt's own see this client only.
+    pub fn environment(&self) -> (&'static str, PathBuf) {
+        ("APT_CONFIG", self.root.join("apt.conf"))
+    }
+
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("APT_CONFIG", self.root.join("apt.conf")).env("LC_ALL", "C");
+        let (name, value) = self.environment();
+        command.env(name, value).env("LC_ALL", "C");
         command.current_dir(self.root.join("downloads"));
         command
     }

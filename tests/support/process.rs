@@ -213,6 +213,18 @@ impl ServerConfig {
         self
     }
 
+    /// The `[proxy]` table.
+    pub fn proxy_lines(mut self, lines: &str) -> Self {
+        let _ = write!(self.rest, "[proxy]\n{lines}\n\n");
+        self
+    }
+
+    /// Listens on these addresses instead.
+    pub fn listen(mut self, addresses: &[&str]) -> Self {
+        self.listen = addresses.iter().map(|&address| address.to_owned()).collect();
+        self
+    }
+
     /// Listens on IPv6 loopback too; `None` where the machine has none.
     pub fn with_ipv6(mut self) -> Option<Self> {
         TcpListener::bind("[::1]:0").ok()?;
@@ -255,7 +267,12 @@ impl Server {
     pub fn start_file(config: &Path) -> Self {
         let mut command = Command::new(BINARY);
         command.arg("serve").arg("--config").arg(config).args(["--log", "debug", "--log-format", "json"]);
-        let mut process = Process::spawn("server", &mut command);
+        Self::start_command(&mut command, config)
+    }
+
+    /// Starts it by a command that becomes the server, with its log as JSON.
+    pub fn start_command(command: &mut Command, config: &Path) -> Self {
+        let mut process = Process::spawn("server", command);
         let ready = process.wait_message("ready");
         let text =
             |field: &str| ready[field].as_str().unwrap_or_else(|| panic!("no {field}: {ready}")).to_owned();

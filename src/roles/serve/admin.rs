@@ -152,5 +152,6 @@ fn offload(traffic: &Traffic) -> OffloadStatus {
         metadata_bytes: traffic.metadata_bytes.load(Relaxed),
         sync_bytes: traffic.sync_bytes.load(Relaxed),
         passed_bytes: traffic.passed_bytes.load(Relaxed),
+        tunnel_bytes: traffic.tunnel_bytes.load(Relaxed),
     }
 }

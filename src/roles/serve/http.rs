@@ -1,7 +1,7 @@
 //! The public listener: from a request to the part that answers it.
 //!
-//! `/<repo>/...` packages and metadata; `/direct/<repo>/...` the same, never redirected; `_blob` in the place
-//! of a repo names a blob by its hash; `/_mh/v1/...` the control API. Everything else is 404.
+//! [`super::door`] says what a request asks for: a file of a repository, a blob by its hash
+//! (`/_blob/...`), the control API (`/_mh/v1/...`), a tunnel, or nothing that is served here.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,21 +10,28 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use tower::ServiceExt;
 
+use super::door::Target;
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
-use super::{hints, metadata, package, unnamed};
+use super::{connect, hints, metadata, package, unnamed};
 use crate::catalog::Named;
 use crate::formats::access_log::Line;
+use crate::formats::authority::Authority;
 use crate::io::body::Body;
 use crate::io::clock;
+use crate::io::listen::Ends;
 use crate::io::respond::{content_length, plain};
 use crate::model::{BlobId, RepoPath};
 
 /// How long a request for an unknown package waits for the metadata that is read at start-up. Below apt's 30 s.
 const WARM_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where clients look for a proxy for apt: apt-cacher-ng's port.
+const PROXY_PORT: u16 = 3142;
 
 /// What of a request the answering parts need.
 #[derive(Clone, Debug)]
@@ -32,13 +39,17 @@ pub struct Asked {
     pub client: IpAddr,
     pub method: Method,
     pub headers: HeaderMap,
-    /// Under `/direct/`: never redirect.
+    /// Never redirect: `/direct/`, and ways in from which a redirect leads nowhere.
     pub direct: bool,
     /// Who pays for the bytes: a client, or a volunteer that fetches what it was ordered to.
     pub kind: Kind,
 }
 
 impl Asked {
+    fn new(client: IpAddr, method: Method, headers: HeaderMap, direct: bool) -> Self {
+        Self { client, method, headers, direct, kind: Kind::Package }
+    }
+
     pub fn header(&self, name: header::HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -49,11 +60,11 @@ pub async fn handle(
     server: Arc<Server>,
     control: axum::Router,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    ends: Ends,
 ) -> Response<Body> {
     server.traffic.requests.fetch_add(1, Relaxed);
-    let logged = server.access.as_ref().map(|_| Logged::of(&request, peer));
-    let response = route(&server, control, request, peer).await;
+    let logged = server.access.as_ref().map(|_| Logged::of(&request, ends.peer));
+    let response = route(&server, control, request, ends).await;
     if let (Some(log), Some(logged)) = (&server.access, logged) {
         log.write(logged.line(&response));
     }
@@ -64,42 +75,35 @@ async fn route(
     server: &Arc<Server>,
     control: axum::Router,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    ends: Ends,
 ) -> Response<Body> {
-    let path = request.uri().path();
-    if path.starts_with("/_mh/") {
-        return control_api(control, request, peer).await;
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
-        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    let own = |authority: &http::uri::Authority| {
-        let public = server.config.public_url.as_deref().and_then(|url| url.split("://").nth(1));
-        public.is_some_and(|public| public.split('/').next() == Some(authority.as_str()))
-    };
-    // RFC 9112 section 3.2.2: a server takes the absolute form too, for itself.
-    if request.uri().authority().is_some_and(|authority| !own(authority)) {
-        return plain(StatusCode::FORBIDDEN, "this server is no general proxy; use its base URLs");
-    }
-    let (parts, _) = request.into_parts();
-    let path = parts.uri.path();
-    let direct_path = path.strip_prefix("/direct/");
-    let rest = direct_path.unwrap_or_else(|| path.trim_start_matches('/'));
-    let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
-    let (method, headers, direct) = (parts.method, parts.headers, direct_path.is_some());
-    let client = peer.ip().to_canonical();
-    let mut asked = Asked { client, method, headers, direct, kind: Kind::Package };
-    if name == "_blob" {
-        asked.kind = package::kind_of(server, &asked.headers);
-        return by_hash(server, rest, &asked).await;
-    }
-    match server.repo(name) {
-        Some(repo) if !rest.is_empty() => in_repo(server, repo, rest, &asked).await,
-        Some(repo) => plain(StatusCode::OK, hints::of_repo(repo, &own_url(server, &asked)).join("\n")),
-        None if name.is_empty() && rest.is_empty() => index(server, &asked),
-        None => plain(StatusCode::NOT_FOUND, "no such repository"),
+    let client = ends.peer.ip().to_canonical();
+    let (parts, body) = request.into_parts();
+    match server.door.target(&parts.method, &parts.uri, parts.version, &parts.headers, ends.local) {
+        Target::Refused { status, text } => plain(status, text),
+        Target::Control => control_api(control, Request::from_parts(parts, body), ends.peer).await,
+        Target::Connect { host, port } => {
+            connect::open(server, Request::from_parts(parts, body), client, &host, port).await
+        }
+        _ if !matches!(parts.method, Method::GET | Method::HEAD) => {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
+            response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+            response
+        }
+        Target::Repo { index, rest, direct } => {
+            let asked = Asked::new(client, parts.method, parts.headers, direct);
+            let repo = &server.repos[index];
+            if rest.is_empty() {
+                return plain(StatusCode::OK, hints::of_repo(repo, &own_url(server, &asked)).join("\n"));
+            }
+            in_repo(server, repo, rest, &asked).await
+        }
+        Target::Blob { rest, direct } => {
+            let mut asked = Asked::new(client, parts.method, parts.headers, direct);
+            asked.kind = package::kind_of(server, &asked.headers);
+            by_hash(server, rest, &asked).await
+        }
+        Target::Index => index(server, &Asked::new(client, parts.method, parts.headers, true)),
     }
 }
 
@@ -160,7 +164,21 @@ fn index(server: &Server, asked: &Asked) -> Response<Body> {
             text.push_str(&format!("    {hint}\n"));
         }
     }
-    plain(StatusCode::OK, text)
+    let port = asked.header(header::HOST).and_then(Authority::parse).and_then(|host| host.port);
+    if port == Some(PROXY_PORT) { usage(&text) } else { plain(StatusCode::OK, text) }
+}
+
+/// What apt-cacher-ng answers to `/`, by which auto-apt-proxy knows a proxy for apt.
+fn usage(text: &str) -> Response<Body> {
+    let text = quick_xml::escape::escape(text);
+    let html = format!(
+        "<!DOCTYPE html>\n<html><head><title>Usage information</title></head>\n<body><pre>{text}</pre></body></html>"
+    );
+    let mut response = plain(StatusCode::NOT_ACCEPTABLE, html);
+    let kind = header::HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.extensions_mut().insert(ReasonPhrase::from_static(b"Usage Information"));
+    response
 }
 
 async fn control_api(control: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {

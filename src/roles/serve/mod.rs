@@ -1,6 +1,7 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`http`] takes a request apart; [`metadata`], [`package`] and [`unnamed`] answer it. [`refresh`] brings new
+//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
+//! and [`connect`]. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
 //! [`session`] talk with volunteers. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
@@ -8,7 +9,9 @@
 mod access;
 mod admin;
 mod aliases;
+mod connect;
 mod control;
+mod door;
 mod hints;
 mod http;
 mod metadata;
@@ -31,9 +34,11 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 
 use self::access::AccessLog;
+use self::repo::Repo;
 use self::server::{Parts, Server};
-use crate::config::{Origin, ServeConfig};
-use crate::io::config_file::read_serve_config;
+use crate::catalog::Trust;
+use crate::config::{Origin, RepoConfig, ServeConfig};
+use crate::io::config_file::{read_keyring, read_serve_config};
 use crate::io::db::Db;
 use crate::io::fetch::{Fetcher, OnCommit};
 use crate::io::index_dir::IndexDir;
@@ -70,7 +75,7 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
 
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
-    let answer = move |request, peer| http::handle(shared.clone(), control.clone(), request, peer);
+    let answer = move |request, ends| http::handle(shared.clone(), control.clone(), request, ends);
     let public = listen::serve(public, max, answer, shutdown.clone());
     let admin_router = admin::router(server.clone());
     let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {
@@ -110,13 +115,8 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
         ),
         None => None,
     };
-    for repo in &config.repos {
-        if let Origin::Tree(tree) = &repo.origin
-            && !tree.is_dir()
-        {
-            anyhow::bail!("repo {:?}: tree {} is not a folder", repo.name, tree.display());
-        }
-    }
+    let repos = (0..).zip(&config.repos).map(|(index, repo)| open_repo(index, repo));
+    let repos = repos.collect::<anyhow::Result<Vec<_>>>()?;
     // A full queue loses a placement, not a blob: the next request asks again.
     let tell = Box::new(move |committed: &Committed| {
         let _ = commits.try_send(committed.blob);
@@ -125,6 +125,7 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
         packages: Fetcher::new(Arc::new(cache), db.clone(), upstream.clone(), OnCommit(tell)),
         metadata: Fetcher::new(Arc::new(metadata), db.clone(), upstream.clone(), OnCommit::ignore()),
         config,
+        repos,
         upstream,
         db,
         access,
@@ -132,6 +133,17 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
         shutdown,
     };
     Ok(Server::new(parts)?)
+}
+
+fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
+    if let Origin::Tree(tree) = &config.origin
+        && !tree.is_dir()
+    {
+        anyhow::bail!("repo {:?}: tree {} is not a folder", config.name, tree.display());
+    }
+    let keyring = read_keyring(&config.keyring).with_context(|| format!("repo {:?}", config.name))?;
+    let trust = Trust { keyring, check_valid_until: config.check_valid_until };
+    Ok(Repo::new(index, config.clone(), trust))
 }
 
 /// Starts everything that runs beside requests; local trees are read before this returns.

@@ -12,9 +12,10 @@ use rand_pcg::Pcg64Mcg;
 use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
+use super::door::Door;
 use super::repo::Repo;
 use super::traffic::Traffic;
-use crate::catalog::{Census, PathTable, Snapshot, Trust};
+use crate::catalog::{Census, PathTable, Snapshot};
 use crate::config::ServeConfig;
 use crate::formats::control::ToVolunteer;
 use crate::formats::ticket::Key;
@@ -24,6 +25,7 @@ use crate::io::fetch::Fetcher;
 use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
+use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time};
 use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
@@ -40,6 +42,8 @@ const NESTED_BYTES: u64 = 32 << 20;
 pub struct Server {
     pub config: ServeConfig,
     pub repos: Vec<Repo>,
+    pub door: Door,
+    pub tunnels: Tunnels,
     /// Packages from upstreams, bounded by `cache.max_size`.
     pub packages: Arc<Fetcher>,
     /// Members of snapshots.
@@ -101,6 +105,7 @@ pub enum Choice {
 #[derive(Debug)]
 pub struct Parts {
     pub config: ServeConfig,
+    pub repos: Vec<Repo>,
     pub packages: Arc<Fetcher>,
     pub metadata: Arc<Fetcher>,
     pub upstream: Upstream,
@@ -119,19 +124,12 @@ impl Server {
             rng: Pcg64Mcg::from_seed(seed),
             keys: BTreeMap::new(),
         };
-        let Parts { config, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
+        let Parts { config, repos, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
-            repos: config
-                .repos
-                .iter()
-                .cloned()
-                .enumerate()
-                .map(|(index, repo)| {
-                    let trust = Trust { check_valid_until: true, keyring: None };
-                    Repo::new(index, repo, trust)
-                })
-                .collect(),
+            repos,
+            door: Door::new(&config),
+            tunnels: Tunnels::default(),
             tokens: TokenFile::in_state_dir(&config.state_dir),
             config,
             packages,

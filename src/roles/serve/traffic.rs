@@ -33,6 +33,7 @@ pub struct Traffic {
     pub sync_bytes: AtomicU64,
     pub metadata_bytes: AtomicU64,
     pub passed_bytes: AtomicU64,
+    pub tunnel_bytes: AtomicU64,
     /// Everything sent, per second, smoothed.
     sent_per_second: AtomicU64,
 }
@@ -61,10 +62,9 @@ impl Traffic {
     }
 
     fn sent(&self) -> u64 {
-        [Kind::Package, Kind::Sync, Kind::Metadata, Kind::Passed]
-            .map(|kind| self.counter(kind).load(Relaxed))
-            .iter()
-            .sum()
+        let kinds = [Kind::Package, Kind::Sync, Kind::Metadata, Kind::Passed];
+        let files: u64 = kinds.map(|kind| self.counter(kind).load(Relaxed)).iter().sum();
+        files + self.tunnel_bytes.load(Relaxed)
     }
 
     pub fn offload_ratio(redirected: u64, served: u64) -> f64 {

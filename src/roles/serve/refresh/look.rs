@@ -77,8 +77,7 @@ async fn look_once(
         return Err(RefreshError::NotFound(key.to_string()));
     }
     let now_secs = clock::now().as_secs();
-    repo.trust.check_signatures(key, &roots, now_secs)?;
-    let draft = Draft::new(key.clone(), roots.clone())?;
+    let draft = judge(server, repo, key, roots.clone(), now_secs).await?;
     let wanted = draft.wanted(&repo.warm(key));
     let has_all = |unit: &Arc<Unit>| {
         wanted.iter().all(|step| unit.stems.contains(&step.stem) || unit.absent.contains(&step.stem))
@@ -99,6 +98,22 @@ async fn look_once(
     adopt(server, repo, unit).await?;
     repo.with_unit(key, |state| state.validators = validators);
     Ok(())
+}
+
+/// Checks signatures and reads the root files: some milliseconds, for a thread that may block.
+async fn judge(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    roots: Vec<RootFile>,
+    now_secs: u64,
+) -> Result<Draft, RefreshError> {
+    let (server, index, key) = (server.clone(), repo.index, key.clone());
+    let judge = move || {
+        server.repos[index].trust.check_signatures(&key, &roots, now_secs)?;
+        Ok(Draft::new(key, roots)?)
+    };
+    tokio::task::spawn_blocking(judge).await.map_err(RefreshError::internal)?
 }
 
 fn is_of(unit: &Unit, roots: &[RootFile]) -> bool {
