@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use manyhands::cli::Cli;
 
+/// Returns what a large generation needed for its making to the system, where glibc's keeps it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.log.start();

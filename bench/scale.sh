@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# A catalog of millions of paths: memory, restart, and latency while a generation is adopted; see README.md.
+# Environment: PATHS (2200000), RATE (5000 requests/s), MANYHANDS (the binary; without it a release build is made).
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+paths=${PATHS:-2200000}
+rate=${RATE:-5000}
+target=${CARGO_TARGET_DIR:-$root/target}/release
+
+fail() {
+    echo "bench: $*" >&2
+    exit 1
+}
+
+command -v curl >/dev/null || fail "curl is missing: run tests/setup.sh"
+cargo build --release --locked --examples --manifest-path "$root/Cargo.toml"
+if [[ -z ${MANYHANDS:-} ]]; then
+    cargo build --release --locked --manifest-path "$root/Cargo.toml"
+    MANYHANDS=$target/manyhands
+fi
+
+work=$(mktemp -d)
+server=
+clean_up() {
+    local status=$?
+    [[ -z $server ]] || kill "$server" 2>/dev/null || true
+    [[ -z $server ]] || wait "$server" 2>/dev/null || true
+    if [[ $status != 0 ]]; then
+        tail -n 20 "$work"/*.log >&2 || true
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+
+milliseconds() { echo $(($(date +%s%N) / 1000000)); }
+
+# The value of a field in the last line of the log with this message: field LOG MESSAGE NAME
+field() {
+    sed -n '/"message": *"'"$2"'"/s/.*"'"$3"'": *"\{0,1\}\([^",}]*\).*/\1/p' "$1" | tail -n 1
+}
+
+# A value of /proc/PID/status in MiB.
+memory() { awk -v name="$1:" '$1 == name { printf "%.0f", $2 / 1024 }' "/proc/$server/status"; }
+
+# Starts the server and waits until it answers for the first path; prints the milliseconds that took.
+start() {
+    local begin log=$1
+    begin=$(milliseconds)
+    "$MANYHANDS" --log-format json serve --config "$work/serve.toml" 2>"$log" &
+    server=$!
+    until address=$(field "$log" ready listen) && [[ -n $address ]]; do
+        kill -0 "$server" 2>/dev/null || fail "the server ended early"
+        sleep 0.01
+    done
+    until curl -sfI -o "$work/head" "http://$address$probe"; do
+        kill -0 "$server" 2>/dev/null || fail "the server ended early"
+        sleep 0.01
+    done
+    echo "$(($(milliseconds) - begin))"
+}
+
+stop() {
+    kill "$server"
+    wait "$server" || true
+    server=
+}
+
+echo "writing metadata of $paths paths"
+"$target/examples/bench-catalog" "$work/tree" "$paths"
+probe=$(tail -n 1 "$work/tree/paths")
+{
+    printf '[server]\nlisten = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"\nstate_dir = "%s"\n' "$work/state"
+    for tree in "$work"/tree/deb* "$work"/tree/rpm*; do
+        name=${tree##*/}
+        printf '[[repo]]\nname = "%s"\ndistro = "generic-%s"\ntree = "%s"\npoll_secs = 1\n' "$name" "${name%[0-9]}" "$tree"
+    done
+} >"$work/serve.toml"
+
+start "$work/first.log" >"$work/first.ms"
+sleep 3 # the index files are written behind the requests
+first_memory=$(memory VmRSS)
+stop
+
+start "$work/second.log" >"$work/second.ms"
+restart_memory=$(memory VmRSS)
+admin=$(field "$work/second.log" ready admin)
+
+"$target/examples/bench-load" "$address" "$work/tree/paths" "$rate" 5 >"$work/idle.json"
+"$target/examples/bench-load" "$address" "$work/tree/paths" "$rate" 20 >"$work/busy.json" &
+load=$!
+sleep 3
+cp -R "$work/tree/next/deb0" "$work/tree/"
+wait "$load"
+grep -q '"message":"adopted"' "$work/second.log" || fail "no generation was adopted during the load"
+catalog=$("$MANYHANDS" status --admin "http://$admin" | grep ^catalog) || fail "no status"
+end_memory=$(memory VmRSS)
+end_peak=$(memory VmHWM)
+
+echo
+echo "$catalog"
+echo "first     $(cat "$work/first.ms") ms (every list read), $first_memory MiB resident afterwards"
+echo "restart   $(cat "$work/second.ms") ms to the first right answer, $restart_memory MiB resident"
+echo "adoption  $end_memory MiB resident afterwards, $end_peak MiB at the peak"
+echo "latency   without adoption: $(cat "$work/idle.json")"
+echo "latency   with adoption:    $(cat "$work/busy.json")"
