@@ -8,7 +8,7 @@ mod serve;
 mod volunteer;
 
 pub use profile::{Layout, Profile, Profiles};
-pub use serve::{Origin, RepoConfig, ServeConfig};
+pub use serve::{CacheConfig, Origin, RepoConfig, ServeConfig};
 pub use volunteer::{VolunteerConfig, VolunteerOptions};
 
 /// What is wrong with a configuration, in words for the person who wrote it.

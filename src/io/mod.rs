@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod hasher;
 pub mod listen;
 pub mod respond;
+pub mod scrub;
 pub mod shaper;
 pub mod shutdown;
 pub mod store;

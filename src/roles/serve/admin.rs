@@ -32,6 +32,7 @@ fn status(server: &Server) -> Status {
     let params = Params::default();
     let (fetches, fetched) = server.packages.totals();
     let (blobs, bytes) = server.packages.store.totals();
+    let checked = [&server.packages, &server.metadata].map(|fetcher| fetcher.store.checked());
     let stats = *server.stats.lock().unwrap_or_else(PoisonError::into_inner);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -50,6 +51,8 @@ fn status(server: &Server) -> Status {
             max_bytes: server.packages.store.max_bytes(),
             upstream_fetches: fetches,
             upstream_bytes: fetched,
+            scrubbed_blobs: checked.iter().map(|(good, _)| good).sum(),
+            bad_blobs: checked.iter().map(|(_, bad)| bad).sum(),
         },
         volunteers: server.policy(|policy| {
             policy

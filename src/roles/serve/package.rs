@@ -99,6 +99,8 @@ fn redirect(
     else {
         return None;
     };
+    // Popular where it is served from, and so worth keeping here for when that goes away.
+    server.packages.store.touch(blob.id);
     let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
     let signed = key.sign(blob, expiry, &encode_path(path.file_name()));
     let mut response = respond::redirect(&format!("{base_url}{signed}"));
@@ -116,22 +118,32 @@ async fn serve(
     asked: &Asked,
 ) -> Response<Body> {
     if let Some(content) = server.packages.held(&expected) {
-        return content_response(server, path, expected, content, asked).await;
+        return content_response(server, repo, path, expected, content, asked).await;
     }
     match &repo.config.origin {
         Origin::Tree(_) => from_tree(server, repo, path, expected, asked).await,
         Origin::Upstream(_) => match server.packages.get(expected, sources(server, repo, path, &expected)) {
-            Ok(content) => content_response(server, path, expected, content, asked).await,
-            Err(e) => {
-                tracing::warn!(path = path.as_str(), error = %e, "passing through without keeping");
-                unnamed::pass_through(server, repo, path, asked, asked.kind).await
-            }
+            Ok(content) => content_response(server, repo, path, expected, content, asked).await,
+            Err(e) => not_kept(server, repo, path, &e, asked).await,
         },
     }
 }
 
+/// The upstream's bytes as they are, since they cannot be kept. The fetcher's log says why, now and then.
+async fn not_kept(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    error: &FetchError,
+    asked: &Asked,
+) -> Response<Body> {
+    tracing::debug!(path = path.as_str(), %error, "passing through without keeping");
+    unnamed::pass_through(server, repo, path, asked, asked.kind).await
+}
+
 async fn content_response(
     server: &Arc<Server>,
+    repo: &Repo,
     path: &RepoPath,
     expected: Expected,
     content: Content,
@@ -140,17 +152,19 @@ async fn content_response(
     match content {
         Content::Held { file, blob } => {
             let what = representation(server, path, blob);
-            let (traffic, kind) = (server.traffic.clone(), asked.kind);
+            let (traffic, kind, store) = (server.traffic.clone(), asked.kind, server.packages.store.clone());
             respond::respond(&asked.method, &asked.headers, &what, move |part| {
-                traffic.count(kind, Body::file(file, part, None))
+                let body = Body::file(file, part, None);
+                traffic.count(kind, body.watched(move |e| store.read_failed(blob.id, e)))
             })
         }
-        Content::Arriving(flight) => arriving(server, path, expected, flight, asked).await,
+        Content::Arriving(flight) => arriving(server, repo, path, expected, flight, asked).await,
     }
 }
 
 async fn arriving(
     server: &Arc<Server>,
+    repo: &Repo,
     path: &RepoPath,
     expected: Expected,
     mut flight: Flight,
@@ -158,6 +172,7 @@ async fn arriving(
 ) -> Response<Body> {
     let size = match flight.size().await {
         Ok(size) => size,
+        Err(e @ FetchError::Store(_)) => return not_kept(server, repo, path, &e, asked).await,
         Err(e) => return fetch_failed(&e),
     };
     let what = match expected.blob_id() {

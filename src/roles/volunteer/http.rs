@@ -51,7 +51,9 @@ fn serve(edge: &Arc<Edge>, request: &Request<Incoming>, ticket: &Ticket<'_>) -> 
     let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests);
     respond(request.method(), request.headers(), &what, |part| {
         let upload = edge.start_upload(ticket.blob, part.end - part.start);
+        let (store, id) = (edge.fetcher.store.clone(), ticket.blob);
         let body = Body::file(Arc::new(file), part, Some(edge.shaper.clone()));
+        let body = body.watched(move |e| store.read_failed(id, e));
         body.counted(move |bytes| upload.sent(bytes))
     })
 }
