@@ -165,6 +165,25 @@ fn a_host_that_failed_is_asked_last() {
     assert_eq!((world.first.gets(second), world.second.gets(second)), (0, 1));
 }
 
+#[test]
+fn a_slow_host_holds_up_its_own_files_only() {
+    // As many fetches as run at a time from one host, and one more.
+    const AT_A_TIME: usize = 32;
+    let world = World::new(&[50_000; AT_A_TIME + 1]);
+    let mut slow = Vec::new();
+    for n in 0..AT_A_TIME {
+        world.first.set_fault(&format!("p{n}_1_all.deb"), Some(Fault::Crawling));
+        let mut client = Conn::open(world.server.address());
+        let text = client.request_text("GET", &format!("/flat/p{n}_1_all.deb"), &[]);
+        client.send(text.as_bytes()).expect("a request fits");
+        assert_eq!(client.read_head().expect("it begins").0, 200);
+        slow.push(client);
+    }
+    assert!(world.comes_whole(AT_A_TIME));
+    let last = format!("p{AT_A_TIME}_1_all.deb");
+    assert_eq!((world.first.gets(&last), world.second.gets(&last)), (0, 1));
+}
+
 /// Most memory that a process ever used, in KiB (proc(5): VmHWM).
 fn peak_memory_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");

@@ -82,7 +82,7 @@ async fn check(store: &Arc<BlobStore>, mut what: ToCheck, days: u32) {
         let read = tokio::task::spawn_blocking(move || hash_chunk(file, hasher, offset, len)).await;
         match read.unwrap_or_else(|e| Err(io::Error::other(e))) {
             Ok(more) => (file, hasher) = more,
-            Err(e) => return report(store, what, Some(e.to_string())).await,
+            Err(e) => return report(store, what, Err(e)).await,
         }
         offset += len as u64;
         if offset < what.blob.size {
@@ -91,13 +91,14 @@ async fn check(store: &Arc<BlobStore>, mut what: ToCheck, days: u32) {
     }
     let is_right = hasher.finalize()[..] == what.blob.id.0;
     let (last_len, bytes) = (what.blob.size.min(CHUNK as u64), store.totals().1);
-    report(store, what, (!is_right).then(|| "holds other bytes than its name says".to_owned())).await;
+    let other = || io::Error::new(io::ErrorKind::InvalidData, "holds other bytes than its name says");
+    report(store, what, is_right.then_some(()).ok_or_else(other)).await;
     sleep(rest(usize::try_from(last_len).unwrap_or(CHUNK), bytes, days)).await;
 }
 
-async fn report(store: &Arc<BlobStore>, what: ToCheck, problem: Option<String>) {
+async fn report(store: &Arc<BlobStore>, what: ToCheck, outcome: io::Result<()>) {
     let store = store.clone();
-    let tell = move || store.was_checked(&what, problem.as_deref());
+    let tell = move || store.was_checked(&what, &outcome);
     let _ = tokio::task::spawn_blocking(tell).await;
 }
 

@@ -22,7 +22,7 @@ impl SmallDisk {
     }
 
     pub fn set_read_only(&self, is_read_only: bool) {
-        let how = if is_read_only { "remount,ro" } else { "remount,rw" };
+        let how = if is_read_only { "remount,bind,ro" } else { "remount,bind,rw" };
         run_ok(Command::new("mount").args(["-o", how]).arg(&self.0));
     }
 }

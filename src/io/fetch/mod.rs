@@ -147,7 +147,9 @@ impl Fetcher {
             return Ok(Content::Arriving(flight.clone()));
         }
         if flights.len() >= MAX_FLIGHTS {
-            return Err(FetchError::Store("too many fetches are under way".to_owned()));
+            let error = FetchError::Store("too many fetches are under way".to_owned());
+            self.tell_failure(&expected, &error);
+            return Err(error);
         }
         // It may have been committed between the look above and this lock.
         if let Some(content) = self.held(&expected) {

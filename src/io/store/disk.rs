@@ -40,6 +40,18 @@ pub fn set_modified(path: &Path, at: SystemTime) {
     let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
 }
 
+/// Whether an error speaks against the file that was read: not if this process lacks descriptors or memory, or
+/// is ending.
+pub fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(code) => {
+            !matches!(code, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN)
+        }
+        None => matches!(error.kind(), InvalidData | UnexpectedEof),
+    }
+}
+
 impl BlobStore {
     /// Removes blobs until `bytes` more can be written and `min_free` stays.
     pub(super) fn make_disk_room(&self, bytes: u64) -> Result<(), StoreError> {

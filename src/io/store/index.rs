@@ -131,15 +131,15 @@ impl Index {
         Some(doomed)
     }
 
-    /// Blobs used since the last call, in the order of their use.
-    pub fn take_unsaved(&mut self) -> Vec<BlobId> {
-        let mut found: Vec<(u64, BlobId)> = Vec::new();
-        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.is_unsaved) {
-            entry.is_unsaved = false;
-            found.push((entry.used, *id));
+    /// Which of these were used since they were last asked for, and their places in the order of use.
+    pub fn take_unsaved(&mut self, blobs: &[Blob], found: &mut Vec<(u64, BlobId)>) {
+        for blob in blobs {
+            if let Some(entry) = self.entries.get_mut(&blob.id)
+                && std::mem::take(&mut entry.is_unsaved)
+            {
+                found.push((entry.used, blob.id));
+            }
         }
-        found.sort_unstable();
-        found.into_iter().map(|(_, id)| id).collect()
     }
 
     fn link(&mut self, id: BlobId, entry: Entry) {
@@ -212,9 +212,11 @@ mod tests {
         assert_eq!(index.tick, 16, "it is among the last two");
         index.touch(blob(3, 1).id);
         assert_eq!(index.tick, 17);
-        let unsaved: Vec<u8> = index.take_unsaved().iter().map(|id| id.0[0]).collect();
-        assert_eq!(unsaved, [14, 3]);
-        assert!(index.take_unsaved().is_empty());
+        let (all, mut unsaved) = (index.after(None, 16), Vec::new());
+        for _ in 0..2 {
+            index.take_unsaved(&all, &mut unsaved);
+        }
+        assert_eq!(unsaved, [(17, blob(3, 1).id), (15, blob(14, 1).id)], "each once");
     }
 
     #[test]

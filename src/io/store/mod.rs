@@ -233,15 +233,18 @@ impl BlobStore {
         match File::open(self.path(id)).and_then(|file| Ok((file.metadata()?.len(), file))) {
             Ok((len, file)) if len == size => return Some(file),
             Ok((len, _)) => self.drop_bad(id, born, &format!("has {len} bytes instead of {size}")),
-            Err(e) => self.drop_bad(id, born, &e.to_string()),
+            Err(e) if disk::is_damage(&e) => self.drop_bad(id, born, &e.to_string()),
+            Err(e) => tracing::warn!(blob = %id, error = %e, "a stored file cannot be opened now"),
         }
         None
     }
 
-    /// Drops a blob whose file failed while it was read.
+    /// Drops a blob whose file failed while it was read, if that is the file's fault.
     pub fn read_failed(&self, id: BlobId, error: &io::Error) {
         let born = self.lock().get(id).map(|entry| entry.born);
-        if let Some(born) = born {
+        if let Some(born) = born
+            && disk::is_damage(error)
+        {
             self.drop_bad(id, born, &error.to_string());
         }
     }
@@ -273,10 +276,11 @@ impl BlobStore {
     }
 
     /// What came of reading it again.
-    pub(super) fn was_checked(&self, what: &ToCheck, problem: Option<&str>) {
-        match problem {
-            None => _ = self.scrubbed.fetch_add(1, Ordering::Relaxed),
-            Some(problem) => self.drop_bad(what.blob.id, what.born, problem),
+    pub(super) fn was_checked(&self, what: &ToCheck, outcome: &io::Result<()>) {
+        match outcome {
+            Ok(()) => _ = self.scrubbed.fetch_add(1, Ordering::Relaxed),
+            Err(e) if disk::is_damage(e) => self.drop_bad(what.blob.id, what.born, &e.to_string()),
+            Err(_) => {}
         }
     }
 
@@ -303,9 +307,18 @@ impl BlobStore {
 
     /// Writes the order of use down as the files' modification times, for the next start.
     pub fn save_use(&self) {
-        let used = self.lock().take_unsaved();
+        let (mut used, mut last) = (Vec::new(), None);
+        loop {
+            let mut index = self.lock();
+            let chunk = index.after(last, CHUNK);
+            index.take_unsaved(&chunk, &mut used);
+            drop(index);
+            let Some(blob) = chunk.last() else { break };
+            last = Some(blob.id);
+        }
+        used.sort_unstable();
         let now = SystemTime::now();
-        for (place, id) in used.iter().enumerate() {
+        for (place, (_, id)) in used.iter().enumerate() {
             // A little apart, so that the order within one call survives too. What was removed meanwhile or
             // is on a read-only disk stays as it is.
             let at = now + Duration::from_micros(place as u64);

@@ -135,6 +135,13 @@ fn a_failed_read_drops_only_what_is_there() {
     let store = open(dir.path(), 1000);
     let blob = put(&store, &[1; 100]);
     let (file, _) = store.open_blob(blob.id).expect("held");
+    for not_its_fault in [
+        io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error()),
+        io::Error::other("the program ends"),
+    ] {
+        store.read_failed(blob.id, &not_its_fault);
+        assert_eq!(store.totals(), (1, 100), "{not_its_fault}");
+    }
     store.read_failed(blob.id, &io::Error::from(io::ErrorKind::UnexpectedEof));
     assert_eq!(store.totals(), (0, 0));
     store.read_failed(blob.id, &io::Error::from(io::ErrorKind::UnexpectedEof));

@@ -1,5 +1,6 @@
 //! Packages: a redirect to the volunteer that the policy chooses, else the bytes from tree, cache or upstream.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -294,11 +295,11 @@ async fn digests(
         return Ok(digests);
     }
     if let Origin::Upstream(_) = &repo.config.origin {
-        let blob = server.packages.get_whole(expected, sources(server, repo, path, &expected)).await?;
+        let (file, blob) = server.packages.get_open(expected, sources(server, repo, path, &expected)).await?;
         return match remembered(blob.id) {
             Some(digests) => Ok(digests),
             // Held, but a crash lost what was known of it.
-            None => hash_held(server, blob).await,
+            None => hash_held(server, file).await,
         };
     }
     let found = unnamed::open_tree_file(repo, path).await.ok_or(FetchError::NotFound)?;
@@ -313,12 +314,11 @@ async fn digests(
     tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }
 
-async fn hash_held(server: &Arc<Server>, blob: Blob) -> Result<Digests, FetchError> {
+async fn hash_held(server: &Arc<Server>, file: Arc<File>) -> Result<Digests, FetchError> {
     let server = server.clone();
     let hash = move || {
-        let (file, _) = server.packages.store.open_blob(blob.id).ok_or(FetchError::NotFound)?;
         let store = |e: &dyn std::fmt::Display| FetchError::Store(e.to_string());
-        let (digests, _) = hasher::hash(file).map_err(|e| store(&e))?;
+        let (digests, _) = hasher::hash(&*file).map_err(|e| store(&e))?;
         server.db.put_digests(&digests).map_err(|e| store(&e))?;
         Ok(digests)
     };

@@ -147,6 +147,10 @@ impl Edge {
     /// Opens store and database. Blocks.
     pub fn open(config: VolunteerConfig, address: SocketAddr, token: String) -> anyhow::Result<Self> {
         let named = || format!("cannot open the store in {}", config.store.display());
+        std::fs::create_dir_all(&config.store).with_context(named)?;
+        // First, since it is locked: a second volunteer must not clean up what this one is writing.
+        let db = Db::open(&config.store.join("volunteer.redb"));
+        let db = Arc::new(db.with_context(|| format!("{}; is another volunteer using it?", named()))?);
         let changes = Arc::new(Changes::default());
         let adopted: Arc<AdoptedFiles> = Arc::default();
         let limits = Limits::new(config.max_size.0, config.min_free.0);
@@ -156,8 +160,6 @@ impl Edge {
             let used_at_most = Size(store.max_bytes());
             tracing::warn!(max_size = %config.max_size, %used_at_most, "max_size is more than the disk holds");
         }
-        let db = Db::open(&config.store.join("volunteer.redb"));
-        let db = Arc::new(db.with_context(|| format!("{}; is another volunteer using it?", named()))?);
         let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
         let edge = Self {
             id: identity(&config, &db)?,
