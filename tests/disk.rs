@@ -173,6 +173,37 @@ fn a_small_disk_bounds_the_cache_and_a_full_one_stops_nobody() {
 }
 
 #[test]
+fn files_of_unknown_length_keep_the_bounds_too() {
+    with_mounts("files_of_unknown_length_keep_the_bounds_too", || {
+        let scratch = Scratch::new();
+        let _disk = small_cache(&scratch, "8m");
+        let (root, mut sums) = (scratch.dir("root"), String::new());
+        let upstream = Upstream::start(&root);
+        let files =
+            [("a.img", 3_000_000), ("b.img", 3_000_000), ("c.img", 3_000_000), ("big.img", 12_000_000)];
+        for (seed, (name, size)) in (1..).zip(files) {
+            let bytes = random_bytes(seed, size);
+            sums.push_str(&format!("{}  {name}\n", sha256_hex(&bytes)));
+            fs::write(root.join(name), bytes).expect("the scratch folder is writable");
+            upstream.set_fault(name, Some(Fault::Chunked));
+        }
+        fs::write(root.join("SHA256SUMS"), &sums).expect("the scratch folder is writable");
+        let url = upstream.url("").trim_end_matches('/').to_owned();
+        let config = ServerConfig::default().cache("min_free = \"1MiB\"");
+        let server = Server::start(&scratch, &config.upstream("images", "generic-files", &url, ""));
+        get(&server.url("images/SHA256SUMS")).expect(200);
+        let cache = scratch.path("server-state/cache");
+        for (name, kept) in [("a.img", 1), ("b.img", 2), ("c.img", 2), ("big.img", 0), ("a.img", 1)] {
+            let answer = get(&server.url(&format!("images/{name}"))).expect(200);
+            let line = format!("{}  {name}\n", sha256_hex(&answer.body));
+            assert!(!answer.cut && sums.contains(&line), "{name} is not right");
+            assert_eq!(server.status().number("/cache/blobs"), kept, "{name}");
+            assert!(occupied(&cache) <= 7 * MIB);
+        }
+    });
+}
+
+#[test]
 fn a_read_only_disk_stops_nobody() {
     with_mounts("a_read_only_disk_stops_nobody", || {
         let scratch = Scratch::new();

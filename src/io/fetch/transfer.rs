@@ -213,6 +213,8 @@ impl<'a> Transfer<'a> {
                     return Ended::Broken(self.broken(&format!("ended after {} bytes", self.position)));
                 }
                 Ok(None) => return Ended::Whole,
+                // All came: how the connection ended does not matter.
+                Err(_) if opened.skip == 0 && self.size == Some(self.position) => return Ended::Whole,
                 Err(e @ UpstreamError::Silent { .. }) => return Ended::Crawling(e),
                 Err(e) => return Ended::Broken(e),
             };

@@ -160,3 +160,38 @@ fn is_disk_trouble(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
         || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Limits, OnChange};
+    use super::*;
+    use crate::io::hasher::hash;
+
+    fn incoming(store: &Arc<BlobStore>, bytes: &[u8]) -> Incoming {
+        let (digests, size) = hash(bytes).expect("memory");
+        store.incoming(Blob { id: BlobId(digests.sha256), size }.into()).expect("there is room")
+    }
+
+    #[test]
+    fn a_write_that_finds_the_disk_full_makes_room_and_is_tried_once_more() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = BlobStore::open(dir.path(), Limits::new(1000, 0), OnChange::ignore()).expect("open");
+        let mut held = incoming(&store, &[1; 100]);
+        held.write(&[1; 100]).expect("fits");
+        store.commit(held.verify().expect("right")).expect("commit");
+        let temp = || fs::read_dir(dir.path().join("tmp")).expect("the store's").count();
+
+        let mut full = incoming(&store, &[2; 100]);
+        // full(4): whatever is written finds no space.
+        full.file = File::options().write(true).open("/dev/full").expect("full(4)");
+        let first = full.write(&[2; 50]).expect_err("still full");
+        assert!(matches!(first, VerifyError::Store(StoreError::Io(_))), "{first}");
+        assert_eq!(store.totals(), (0, 0), "what was held gave way");
+        let second = full.write(&[2; 50]).expect_err("nothing more gives way");
+        assert!(matches!(second, VerifyError::Store(StoreError::DiskFull { .. })), "{second}");
+        assert_eq!((full.written(), temp()), (0, 1));
+        drop(full);
+        assert_eq!(temp(), 0);
+        drop(incoming(&store, &[3; 1000]));
+    }
+}

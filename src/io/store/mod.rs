@@ -330,14 +330,6 @@ impl BlobStore {
         self.lock().get(id).map(|entry| entry.size)
     }
 
-    pub fn remove(&self, id: BlobId) {
-        let _names = self.lock_names();
-        let mut index = self.lock();
-        if index.remove(id).is_some() {
-            self.forget(index, &[id]);
-        }
-    }
-
     /// Everything held, in the order of ids.
     pub fn blobs(&self) -> Vec<Blob> {
         self.lock().iter().collect()

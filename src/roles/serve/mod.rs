@@ -36,7 +36,7 @@ use crate::io::config_file::read_serve_config;
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
 use crate::io::shutdown::Shutdown;
-use crate::io::store::{BlobStore, Change, Limits, OnChange};
+use crate::io::store::{BlobStore, Change, Limits, OnChange, Rank};
 use crate::io::upstream::Upstream;
 use crate::io::{clock, listen, scrub};
 use crate::model::{Blob, Size};
@@ -48,6 +48,8 @@ const METADATA_MAX: u64 = 32 << 30;
 const ADMIN_CONNECTIONS: usize = 64;
 /// How long volunteers' sessions get to end cleanly.
 const SESSIONS_END: std::time::Duration = std::time::Duration::from_secs(2);
+/// How often kept packages are sorted into those that metadata names and those that it no longer does.
+const RANK_PERIOD: std::time::Duration = std::time::Duration::from_secs(600);
 /// Commits waiting to be placed.
 const COMMITS: usize = 1024;
 
@@ -160,6 +162,7 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
     for fetcher in [&server.packages, &server.metadata] {
         scrub::keep(&fetcher.store, server.config.cache.scrub_days);
     }
+    tokio::spawn(keep_ranked(server.clone()));
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));
@@ -171,6 +174,18 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
             tokio::spawn(async move { refresh::warm_up(&server, &server.repos[index]).await });
         }
         tokio::spawn(refresh::poll(server.clone(), index));
+    }
+}
+
+/// What no retained snapshot names is removed first when the cache needs room.
+async fn keep_ranked(server: Arc<Server>) {
+    loop {
+        tokio::time::sleep(RANK_PERIOD).await;
+        let ranking = server.clone();
+        let rank_of = move |id| if ranking.find(id).is_empty() { Rank::Unnamed } else { Rank::Named };
+        let store = server.packages.store.clone();
+        // It is only ended by the end of the program.
+        let _ = tokio::task::spawn_blocking(move || store.rank(rank_of)).await;
     }
 }
 
