@@ -28,8 +28,7 @@ const WORDS: [&str; 24] = [
 fn main() -> std::io::Result<()> {
     let args: Vec<String> = std::env::args().collect();
     let [_, dir, paths] = args.as_slice() else {
-        eprintln!("usage: bench-catalog DIR PATHS");
-        std::process::exit(2);
+        return Err(std::io::Error::other("usage: bench-catalog DIR PATHS"));
     };
     let total: usize = paths.parse().map_err(std::io::Error::other)?;
     let lists = DEB.0 * DEB.1 * DEB.2 + RPM.0 * RPM.1;
@@ -128,7 +127,7 @@ impl Maker<'_> {
             let (name, id) = (name(n), content(n, false));
             let (version, release) = (format!("{}.{}", n % 9, n % 57), format!("{}.el9", n % 13));
             let path = format!("Packages/{}/{name}-{version}-{release}.x86_64.rpm", &name[..1]);
-            let _ = write!(
+            let _ = writeln!(
                 xml,
                 "<package type=\"rpm\"><name>{name}</name><arch>x86_64</arch><version epoch=\"0\" ver=\"{version}\" rel=\"{release}\"/>\
                  <checksum type=\"sha256\" pkgid=\"YES\">{}</checksum><summary>What {name} does</summary>\
@@ -136,7 +135,7 @@ impl Maker<'_> {
                  <time file=\"1\" build=\"1\"/><size package=\"{}\" installed=\"1\" archive=\"1\"/><location href=\"{path}\"/>\
                  <format><rpm:license>MIT</rpm:license><rpm:group>x</rpm:group><rpm:provides><rpm:entry name=\"{name}\" flags=\"EQ\" ver=\"{version}\"/>\
                  </rpm:provides><rpm:requires><rpm:entry name=\"libc.so.6()(64bit)\"/><rpm:entry name=\"rtld(GNU_HASH)\"/></rpm:requires>\
-                 <file>/usr/bin/{name}</file></format></package>\n",
+                 <file>/usr/bin/{name}</file></format></package>",
                 hex(&id),
                 size(&id)
             );

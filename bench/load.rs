@@ -16,8 +16,7 @@ const CONNECTIONS: usize = 64;
 fn main() -> std::io::Result<()> {
     let args: Vec<String> = std::env::args().collect();
     let [_, address, paths, rate, seconds] = args.as_slice() else {
-        eprintln!("usage: bench-load ADDRESS PATHS-FILE RATE SECONDS");
-        std::process::exit(2);
+        return Err(std::io::Error::other("usage: bench-load ADDRESS PATHS-FILE RATE SECONDS"));
     };
     let number = |text: &String| text.parse::<f64>().map_err(std::io::Error::other);
     let (rate, seconds) = (number(rate)?, number(seconds)?);

@@ -196,6 +196,8 @@ impl VolunteerArgs {
             listen: self.listen,
             store: self.store,
             max_size: self.max_size,
+            min_free: None,
+            scrub_days: None,
             donate: self.donate,
             adopt: self.adopt,
             token: None,

@@ -14,7 +14,7 @@ mod volunteer;
 
 pub use profile::{Layout, Profile, Profiles};
 pub use proxy::{ConnectRule, ProxyConfig};
-pub use serve::{Origin, RepoConfig, ServeConfig};
+pub use serve::{CacheConfig, Origin, RepoConfig, ServeConfig};
 pub use volunteer::{VolunteerConfig, VolunteerOptions};
 
 /// What is wrong with a configuration, in words for the person who wrote it.

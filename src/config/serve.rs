@@ -28,10 +28,27 @@ pub struct ServeConfig {
     pub uplink: Rate,
     /// Most connections at a time. Default 20000.
     pub max_connections: usize,
-    /// Most bytes of packages kept from upstreams. Default 200 GiB.
-    pub cache_max_size: Size,
+    pub cache: CacheConfig,
     pub proxy: ProxyConfig,
     pub repos: Vec<RepoConfig>,
+}
+
+/// What is kept of packages from upstreams.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// Most bytes kept, arriving ones included. Default 200 GiB.
+    pub max_size: Size,
+    /// Bytes of the file system that stay free. Default 1 GiB.
+    pub min_free: Size,
+    /// Every kept package is read again and compared with its digest once in so many days; 0 is never. Default 30.
+    pub scrub_days: u32,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_size: Size(200 << 30), min_free: Size(1 << 30), scrub_days: 30 }
+    }
 }
 
 /// One mounted repository.
@@ -67,7 +84,7 @@ struct RawFile {
     #[serde(default)]
     server: RawServer,
     #[serde(default)]
-    cache: RawCache,
+    cache: CacheConfig,
     #[serde(default)]
     proxy: RawProxy,
     #[serde(default, rename = "repo")]
@@ -99,18 +116,6 @@ impl Default for RawServer {
             max_connections: 20_000,
             distros_dir: None,
         }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawCache {
-    max_size: Size,
-}
-
-impl Default for RawCache {
-    fn default() -> Self {
-        Self { max_size: Size(200 << 30) }
     }
 }
 
@@ -177,7 +182,7 @@ impl ServeConfig {
             access_log: server.access_log,
             uplink: server.uplink,
             max_connections: server.max_connections.max(1),
-            cache_max_size: cache.max_size,
+            cache,
             proxy: ProxyConfig::from_raw(&proxy)?,
             repos,
         })
@@ -318,6 +323,7 @@ mod tests {
             public_url = "http://mirror.example:8080/"
             [cache]
             max_size = "200GiB"
+            min_free = "5GiB"
             [[repo]]
             name     = "debian"
             distro   = "generic-deb"
@@ -330,7 +336,8 @@ mod tests {
         )
         .expect("valid");
         assert_eq!(config.public_url.as_deref(), Some("http://mirror.example:8080"));
-        assert_eq!(config.cache_max_size, Size(200 << 30));
+        let cache = CacheConfig { max_size: Size(200 << 30), min_free: Size(5 << 30), scrub_days: 30 };
+        assert_eq!(config.cache, cache);
         assert_eq!(config.repos[0].origin, Origin::Upstream(vec!["http://upstream.example/debian".into()]));
         assert_eq!(config.repos[1].origin, Origin::Tree("/srv/mirror".into()));
     }

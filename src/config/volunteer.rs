@@ -19,6 +19,10 @@ pub struct VolunteerConfig {
     pub store: PathBuf,
     /// Most bytes kept in the store; adopted trees do not count. Default 100 GiB.
     pub max_size: Size,
+    /// Bytes of the file system that stay free. Default 1 GiB.
+    pub min_free: Size,
+    /// Every stored package is read again once in so many days; 0 is never. Default 30.
+    pub scrub_days: u32,
     /// Upload rate given to clients, across all downloads. Default 50 MiB/s.
     pub donate: Rate,
     /// Existing mirror trees that are served in place.
@@ -42,6 +46,8 @@ pub struct VolunteerOptions {
     pub listen: Option<String>,
     pub store: Option<PathBuf>,
     pub max_size: Option<Size>,
+    pub min_free: Option<Size>,
+    pub scrub_days: Option<u32>,
     pub donate: Option<Rate>,
     #[serde(default)]
     pub adopt: Vec<PathBuf>,
@@ -64,6 +70,8 @@ impl VolunteerOptions {
             listen: self.listen.or(base.listen),
             store: self.store.or(base.store),
             max_size: self.max_size.or(base.max_size),
+            min_free: self.min_free.or(base.min_free),
+            scrub_days: self.scrub_days.or(base.scrub_days),
             donate: self.donate.or(base.donate),
             adopt: if self.adopt.is_empty() { base.adopt } else { self.adopt },
             token: self.token.or(base.token),
@@ -98,6 +106,8 @@ impl VolunteerOptions {
             })?,
             store: self.store.ok_or_else(|| missing("store", "--store DIR"))?,
             max_size: self.max_size.unwrap_or(Size(100 << 30)),
+            min_free: self.min_free.unwrap_or(Size(1 << 30)),
+            scrub_days: self.scrub_days.unwrap_or(30),
             donate,
             adopt: self.adopt,
             token: self.token,

@@ -94,6 +94,10 @@ pub struct CacheStatus {
     pub max_bytes: u64,
     pub upstream_fetches: u64,
     pub upstream_bytes: u64,
+    /// Kept packages and metadata that were read again and found right, since the start.
+    pub scrubbed_blobs: u64,
+    /// Those found altered or unreadable, and removed.
+    pub bad_blobs: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

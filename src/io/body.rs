@@ -75,6 +75,18 @@ impl Body {
         }
     }
 
+    /// Tells `failed` why the bytes end early, if they do.
+    pub fn watched(self, failed: impl Fn(&io::Error) + Send + 'static) -> Self {
+        match self {
+            Self::Stream(inner) => Self::stream(inner.inspect(move |item| {
+                if let Err(e) = item {
+                    failed(e);
+                }
+            })),
+            whole => whole,
+        }
+    }
+
     /// Tells `seen` how many bytes leave, as they leave.
     pub fn counted(self, seen: impl Fn(u64) + Send + 'static) -> Self {
         match self {

@@ -13,6 +13,7 @@ pub mod index_dir;
 pub mod inside;
 pub mod listen;
 pub mod respond;
+pub mod scrub;
 pub mod shaper;
 pub mod shutdown;
 pub mod store;

@@ -17,7 +17,11 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     writeln!(out, "listen     {}", listen.join(", "))?;
     writeln!(out, "admin      {}", config.admin)?;
     writeln!(out, "state_dir  {}", config.state_dir.display())?;
-    writeln!(out, "cache      up to {}", config.cache_max_size)?;
+    writeln!(
+        out,
+        "cache      up to {}, {} of the disk left free",
+        config.cache.max_size, config.cache.min_free
+    )?;
     for rule in &config.proxy.connect {
         writeln!(out, "tunnels    to {rule}")?;
     }

@@ -136,12 +136,14 @@ fn show(status: &Status) -> String {
     );
     let _ = writeln!(
         text,
-        "cache     {} blobs, {} of {}; {} fetches from upstream, {}",
+        "cache     {} blobs, {} of {}; {} fetches from upstream, {}; {} blobs read again, {} bad ones removed",
         cache.blobs,
         Size(cache.bytes),
         Size(cache.max_bytes),
         cache.upstream_fetches,
-        Size(cache.upstream_bytes)
+        Size(cache.upstream_bytes),
+        cache.scrubbed_blobs,
+        cache.bad_blobs
     );
     let _ = writeln!(
         text,

@@ -11,6 +11,7 @@ mod digests;
 mod fixture;
 mod flat;
 mod http;
+mod mount;
 mod process;
 mod rpm;
 mod status;
@@ -23,6 +24,7 @@ pub use fixture::{
 };
 pub use flat::{locations, package, serve_sizes, spread};
 pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url};
+pub use mount::{SmallDisk, with_mounts};
 pub use process::{BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, run, run_ok};
 pub use rpm::{Dnf, Zypper};
 pub use status::Status;

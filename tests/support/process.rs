@@ -201,6 +201,17 @@ impl ServerConfig {
         self.repo(name, distro, &format!("upstream = [{url:?}]"), more)
     }
 
+    /// The same over several upstreams, asked in this order.
+    pub fn upstreams(self, name: &str, distro: &str, urls: &[String], more: &str) -> Self {
+        self.repo(name, distro, &format!("upstream = {urls:?}"), more)
+    }
+
+    /// Adds the `[cache]` table with these lines.
+    pub fn cache(mut self, lines: &str) -> Self {
+        let _ = write!(self.rest, "[cache]\n{lines}\n\n");
+        self
+    }
+
     fn repo(mut self, name: &str, distro: &str, origin: &str, more: &str) -> Self {
         let _ = write!(self.rest, "[[repo]]\nname = {name:?}\ndistro = {distro:?}\n{origin}\n{more}\n\n");
         self

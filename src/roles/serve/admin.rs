@@ -68,6 +68,7 @@ fn status(server: &Server) -> Status {
     let (fetches, fetched) = server.packages.totals();
     let (blobs, bytes) = server.packages.store.totals();
     let census = server.census();
+    let checked = [&server.packages, &server.metadata].map(|fetcher| fetcher.store.checked());
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_secs: now.since(server.started).as_secs(),
@@ -85,6 +86,8 @@ fn status(server: &Server) -> Status {
             max_bytes: server.packages.store.max_bytes(),
             upstream_fetches: fetches,
             upstream_bytes: fetched,
+            scrubbed_blobs: checked.iter().map(|(good, _)| good).sum(),
+            bad_blobs: checked.iter().map(|(_, bad)| bad).sum(),
         },
         volunteers: server.policy(|policy| {
             policy

@@ -1,5 +1,6 @@
 //! Metadata: always from here, always of the adopted generation.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,14 @@ use crate::catalog::{Named, Root, Unit, UnitKey, UnitKind};
 use crate::formats::compress::Compression;
 use crate::io::body::Body;
 use crate::io::clock;
+use crate::io::fetch::FetchError;
 use crate::io::respond::{Representation, plain, respond};
-use crate::model::{Expected, RepoPath};
+use crate::model::{Blob, Expected, RepoPath};
 
 /// A client waits this long at most for a look at the origin before it gets the last good generation.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// A member may be removed to make room between its coming and its being opened; not again and again.
+const OPEN_TRIES: usize = 3;
 
 /// Answers if the path is metadata of a unit, known or now found; `None` if it is something else.
 pub async fn answer(
@@ -156,8 +160,8 @@ pub async fn member_response(
     expected: Expected,
     asked: &Asked,
 ) -> Response<Body> {
-    let blob = match refresh::fetch_member(server, repo, path, expected, unit.has_by_hash).await {
-        Ok(blob) => blob,
+    let (blob, file) = match open_member(server, repo, unit, path, expected).await {
+        Ok(found) => found,
         Err(e) => {
             // Release files list uncompressed members that archives do not keep: no reason to alarm anyone.
             tracing::debug!(path = path.as_str(), error = %e, "a member cannot be had");
@@ -169,10 +173,6 @@ pub async fn member_response(
     if is_index && !unit.stems.contains(stem) {
         refresh::learn(server, repo, unit, stem).await;
     }
-    let Some((file, size)) = server.metadata.store.open_blob(blob.id) else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "the file has just been replaced; try again");
-    };
-    debug_assert_eq!(size, blob.size);
     let is_by_hash = asked_path != path;
     let name = path.file_name();
     let what = if is_by_hash {
@@ -180,8 +180,28 @@ pub async fn member_response(
     } else {
         Representation::of_metadata(blob, name, unit.modified_secs())
     };
-    let file = Arc::new(file);
-    let open = move |part| Body::file(file.clone(), part, None);
+    let (file, store) = (Arc::new(file), server.metadata.store.clone());
+    let open = move |part| {
+        let store = store.clone();
+        Body::file(file.clone(), part, None).watched(move |e| store.read_failed(blob.id, e))
+    };
     let response = respond(&asked.method, &asked.headers, &what, open);
     response.map(|body| server.traffic.count(Kind::Metadata, body))
+}
+
+/// A member of the generation, fetched if need be and open for reading.
+async fn open_member(
+    server: &Arc<Server>,
+    repo: &Repo,
+    unit: &Unit,
+    path: &RepoPath,
+    expected: Expected,
+) -> Result<(Blob, File), FetchError> {
+    for _ in 0..OPEN_TRIES {
+        let blob = refresh::fetch_member(server, repo, path, expected, unit.has_by_hash).await?;
+        if let Some((file, _)) = server.metadata.store.open_blob(blob.id) {
+            return Ok((blob, file));
+        }
+    }
+    Err(FetchError::Store("it is removed as soon as it comes".to_owned()))
 }

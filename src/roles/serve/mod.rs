@@ -18,6 +18,7 @@ mod metadata;
 mod nested;
 mod origin;
 mod package;
+mod ranks;
 mod records;
 mod refresh;
 mod repo;
@@ -40,13 +41,13 @@ use crate::catalog::Trust;
 use crate::config::{Origin, RepoConfig, ServeConfig};
 use crate::io::config_file::{read_keyring, read_serve_config};
 use crate::io::db::Db;
-use crate::io::fetch::{Fetcher, OnCommit};
+use crate::io::fetch::Fetcher;
 use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::Shutdown;
-use crate::io::store::{BlobStore, Committed};
+use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
-use crate::io::{clock, listen};
-use crate::model::Blob;
+use crate::io::{clock, listen, scrub};
+use crate::model::{Blob, Size};
 use crate::policy::Params;
 
 /// Bytes of metadata kept: some generations of every suite of several distributions.
@@ -92,6 +93,7 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     });
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
+    scrub::save_use(&server.packages.store).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -103,10 +105,23 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
     let db = Db::open(&dir.join("manyhands.redb"))
         .with_context(|| format!("{}; is another server using it?", named("the database")))?;
     let db = Arc::new(db);
-    let cache =
-        BlobStore::open(&dir.join("cache"), config.cache_max_size.0).with_context(|| named("the cache"))?;
-    let metadata =
-        BlobStore::open(&dir.join("metadata"), METADATA_MAX).with_context(|| named("the metadata"))?;
+    // A full queue loses a placement, not a blob: the next request asks again.
+    let tell = OnChange(Box::new(move |change| {
+        if let Change::Added(blob) = change {
+            let _ = commits.try_send(blob);
+        }
+    }));
+    let limits = Limits::new(config.cache.max_size.0, config.cache.min_free.0);
+    let cache = BlobStore::open(&dir.join("cache"), limits, tell).with_context(|| named("the cache"))?;
+    if cache.max_bytes() < limits.max_bytes {
+        tracing::warn!(
+            max_size = %config.cache.max_size, used_at_most = %Size(cache.max_bytes()), dir = %dir.display(),
+            "cache.max_size is more than the file system holds"
+        );
+    }
+    // What the cache leaves free, metadata may use.
+    let metadata = BlobStore::open(&dir.join("metadata"), Limits::new(METADATA_MAX, 0), OnChange::ignore())
+        .with_context(|| named("the metadata"))?;
     let indexes = IndexDir::open(&dir.join("index")).with_context(|| named("the indexes"))?;
     let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
     let access = match &config.access_log {
@@ -117,13 +132,9 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
     };
     let repos = (0..).zip(&config.repos).map(|(index, repo)| open_repo(index, repo));
     let repos = repos.collect::<anyhow::Result<Vec<_>>>()?;
-    // A full queue loses a placement, not a blob: the next request asks again.
-    let tell = Box::new(move |committed: &Committed| {
-        let _ = commits.try_send(committed.blob);
-    });
     let parts = Parts {
-        packages: Fetcher::new(Arc::new(cache), db.clone(), upstream.clone(), OnCommit(tell)),
-        metadata: Fetcher::new(Arc::new(metadata), db.clone(), upstream.clone(), OnCommit::ignore()),
+        packages: Fetcher::new(cache, db.clone(), upstream.clone()),
+        metadata: Fetcher::new(metadata, db.clone(), upstream.clone()),
         config,
         repos,
         upstream,
@@ -163,6 +174,10 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
             tending.tend();
         }
     });
+    for fetcher in [&server.packages, &server.metadata] {
+        scrub::keep(&fetcher.store, server.config.cache.scrub_days);
+    }
+    tokio::spawn(ranks::keep(server.clone()));
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));

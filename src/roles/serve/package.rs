@@ -1,5 +1,6 @@
 //! Packages: a redirect to the volunteer that the policy chooses, else the bytes from tree, cache or upstream.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -99,6 +100,8 @@ fn redirect(
     else {
         return None;
     };
+    // Popular where it is served from, and so worth keeping here for when that goes away.
+    server.packages.store.touch(blob.id);
     let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
     let signed = key.sign(blob, expiry, &encode_path(path.file_name()));
     let mut response = respond::redirect(&format!("{base_url}{signed}"));
@@ -116,22 +119,32 @@ async fn serve(
     asked: &Asked,
 ) -> Response<Body> {
     if let Some(content) = server.packages.held(&expected) {
-        return content_response(server, path, expected, content, asked).await;
+        return content_response(server, repo, path, expected, content, asked).await;
     }
     match &repo.config.origin {
         Origin::Tree(_) => from_tree(server, repo, path, expected, asked).await,
         Origin::Upstream(_) => match server.packages.get(expected, sources(server, repo, path, &expected)) {
-            Ok(content) => content_response(server, path, expected, content, asked).await,
-            Err(e) => {
-                tracing::warn!(path = path.as_str(), error = %e, "passing through without keeping");
-                unnamed::pass_through(server, repo, path, asked, asked.kind).await
-            }
+            Ok(content) => content_response(server, repo, path, expected, content, asked).await,
+            Err(e) => not_kept(server, repo, path, &e, asked).await,
         },
     }
 }
 
+/// The upstream's bytes as they are, since they cannot be kept. The fetcher's log says why, now and then.
+async fn not_kept(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    error: &FetchError,
+    asked: &Asked,
+) -> Response<Body> {
+    tracing::debug!(path = path.as_str(), %error, "passing through without keeping");
+    unnamed::pass_through(server, repo, path, asked, asked.kind).await
+}
+
 async fn content_response(
     server: &Arc<Server>,
+    repo: &Repo,
     path: &RepoPath,
     expected: Expected,
     content: Content,
@@ -140,16 +153,21 @@ async fn content_response(
     match content {
         Content::Held { file, blob } => {
             let what = representation(server, path, blob);
-            let open = move |part| Body::file(file.clone(), part, None);
+            let store = server.packages.store.clone();
+            let open = move |part| {
+                let store = store.clone();
+                Body::file(file.clone(), part, None).watched(move |e| store.read_failed(blob.id, e))
+            };
             let response = respond::respond(&asked.method, &asked.headers, &what, open);
             response.map(|body| server.traffic.count(asked.kind, body))
         }
-        Content::Arriving(flight) => arriving(server, path, expected, flight, asked).await,
+        Content::Arriving(flight) => arriving(server, repo, path, expected, flight, asked).await,
     }
 }
 
 async fn arriving(
     server: &Arc<Server>,
+    repo: &Repo,
     path: &RepoPath,
     expected: Expected,
     mut flight: Flight,
@@ -157,6 +175,7 @@ async fn arriving(
 ) -> Response<Body> {
     let size = match flight.size().await {
         Ok(size) => size,
+        Err(e @ FetchError::Store(_)) => return not_kept(server, repo, path, &e, asked).await,
         Err(e) => return fetch_failed(&e),
     };
     let what = match expected.blob_id() {
@@ -277,11 +296,11 @@ async fn digests(
         return Ok(digests);
     }
     if let Origin::Upstream(_) = &repo.config.origin {
-        let blob = server.packages.get_whole(expected, sources(server, repo, path, &expected)).await?;
+        let (file, blob) = server.packages.get_open(expected, sources(server, repo, path, &expected)).await?;
         return match remembered(blob.id) {
             Some(digests) => Ok(digests),
             // Held, but a crash lost what was known of it.
-            None => hash_held(server, blob).await,
+            None => hash_held(server, file).await,
         };
     }
     let found = unnamed::open_tree_file(repo, path).await.ok_or(FetchError::NotFound)?;
@@ -296,12 +315,11 @@ async fn digests(
     tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }
 
-async fn hash_held(server: &Arc<Server>, blob: Blob) -> Result<Digests, FetchError> {
+async fn hash_held(server: &Arc<Server>, file: Arc<File>) -> Result<Digests, FetchError> {
     let server = server.clone();
     let hash = move || {
-        let (file, _) = server.packages.store.open_blob(blob.id).ok_or(FetchError::NotFound)?;
         let store = |e: &dyn std::fmt::Display| FetchError::Store(e.to_string());
-        let (digests, _) = hasher::hash(file).map_err(|e| store(&e))?;
+        let (digests, _) = hasher::hash(&*file).map_err(|e| store(&e))?;
         server.db.put_digests(&digests).map_err(|e| store(&e))?;
         Ok(digests)
     };

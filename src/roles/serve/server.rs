@@ -215,10 +215,15 @@ impl Server {
         self.catalog_version.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Equal as long as nothing has changed.
+    pub fn catalog_version(&self) -> u64 {
+        self.catalog_version.load(Ordering::Relaxed)
+    }
+
     /// How many names stand for how many blobs now. Blocks while millions are counted.
     pub fn census(&self) -> Arc<Census> {
         let mut taken = self.census.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = self.catalog_version.load(Ordering::Relaxed);
+        let version = self.catalog_version();
         if let Some((_, census)) = taken.as_ref().filter(|(of, _)| *of == version) {
             return census.clone();
         }

@@ -74,8 +74,15 @@ pub async fn pass_through(
         }
     }
     let mut outage = false;
-    for base in repo.upstreams() {
-        match server.upstream.get(&format!("{base}/{}", path.to_url()), &headers).await {
+    for url in urls(server, repo, path) {
+        match server.upstream.get(&url, &headers).await {
+            // A part that nobody asked for would be taken for the whole.
+            Ok(reply)
+                if reply.status == StatusCode::PARTIAL_CONTENT && !headers.contains_key(header::RANGE) =>
+            {
+                tracing::warn!(url, "the upstream gives a part of the file only");
+                outage = true;
+            }
             Ok(reply) => return stream_reply(server, path, asked, kind, reply),
             Err(e) if e.is_not_found() => {}
             Err(e) => {
@@ -89,6 +96,13 @@ pub async fn pass_through(
     } else {
         plain(StatusCode::NOT_FOUND, "no such file")
     }
+}
+
+/// Where the upstreams have a path, those that failed lately last.
+fn urls(server: &Server, repo: &Repo, path: &RepoPath) -> Vec<String> {
+    let bases = repo.upstreams();
+    let order = server.upstream.order(bases).into_iter();
+    order.map(|index| format!("{}/{}", bases[index], path.to_url())).collect()
 }
 
 fn stream_reply(
@@ -135,8 +149,8 @@ pub async fn origin_size(server: &Server, repo: &Repo, path: &RepoPath) -> Optio
     if repo.tree().is_some() {
         return open_tree_file(repo, path).await.map(|found| found.size);
     }
-    for base in repo.upstreams() {
-        if let Ok(reply) = server.upstream.head(&format!("{base}/{}", path.to_url())).await {
+    for url in urls(server, repo, path) {
+        if let Ok(reply) = server.upstream.head(&url).await {
             return reply.content_length();
         }
     }
@@ -153,8 +167,8 @@ pub async fn origin_has(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> b
         return known;
     }
     let mut found = false;
-    for base in repo.upstreams() {
-        found = found || server.upstream.head(&format!("{base}/{}", path.to_url())).await.is_ok();
+    for url in urls(server, repo, path) {
+        found = found || server.upstream.head(&url).await.is_ok();
     }
     server.has_own_file.insert(name, found);
     found

@@ -19,11 +19,11 @@ use crate::formats::control::{HoldingsChange, MAX_UPLOADS, Report};
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::db::Db;
-use crate::io::fetch::{Fetcher, OnCommit};
+use crate::io::fetch::Fetcher;
 use crate::io::shaper::Shaper;
-use crate::io::store::BlobStore;
+use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
-use crate::model::{Blob, BlobId, VolunteerId};
+use crate::model::{Blob, BlobId, Size, VolunteerId};
 
 /// Kinds of the database's records.
 const SELF: &str = "self";
@@ -147,24 +147,25 @@ impl Edge {
     /// Opens store and database. Blocks.
     pub fn open(config: VolunteerConfig, address: SocketAddr, token: String) -> anyhow::Result<Self> {
         let named = || format!("cannot open the store in {}", config.store.display());
-        let store = Arc::new(BlobStore::open(&config.store, config.max_size.0).with_context(named)?);
+        std::fs::create_dir_all(&config.store).with_context(named)?;
+        // First, since it is locked: a second volunteer must not clean up what this one is writing.
         let db = Db::open(&config.store.join("volunteer.redb"));
         let db = Arc::new(db.with_context(|| format!("{}; is another volunteer using it?", named()))?);
-        let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
         let changes = Arc::new(Changes::default());
         let adopted: Arc<AdoptedFiles> = Arc::default();
-        let (told, still_held) = (changes.clone(), adopted.clone());
-        let on_commit = OnCommit(Box::new(move |committed| {
-            told.push(HoldingsChange::Add, [committed.blob.id]);
-            let adopted = still_held.lock().unwrap_or_else(PoisonError::into_inner);
-            let gone = committed.evicted.iter().filter(|blob| !adopted.contains_key(*blob));
-            told.push(HoldingsChange::Remove, gone.copied());
-        }));
+        let limits = Limits::new(config.max_size.0, config.min_free.0);
+        let tell = tell_changes(changes.clone(), adopted.clone());
+        let store = BlobStore::open(&config.store, limits, tell).with_context(named)?;
+        if store.max_bytes() < limits.max_bytes {
+            let used_at_most = Size(store.max_bytes());
+            tracing::warn!(max_size = %config.max_size, %used_at_most, "max_size is more than the disk holds");
+        }
+        let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
         let edge = Self {
             id: identity(&config, &db)?,
             token,
             address,
-            fetcher: Fetcher::new(store, db.clone(), upstream.clone(), on_commit),
+            fetcher: Fetcher::new(store, db.clone(), upstream.clone()),
             upstream,
             shaper: Arc::new(Shaper::new(config.donate)),
             key: ArcSwapOption::empty(),
@@ -238,15 +239,7 @@ impl Edge {
 
     /// Opens a holding. One that was altered behind our back is dropped, and the server told.
     pub fn open_blob(&self, id: BlobId) -> Option<(File, u64)> {
-        let was_held = self.fetcher.store.size_of(id).is_some();
-        if let Some(found) = self.fetcher.store.open_blob(id).or_else(|| self.open_adopted(id)) {
-            return Some(found);
-        }
-        if was_held {
-            tracing::warn!(blob = %id, "a stored file was altered or removed; dropped");
-            self.changes.push(HoldingsChange::Remove, [id]);
-        }
-        None
+        self.fetcher.store.open_blob(id).or_else(|| self.open_adopted(id))
     }
 
     fn open_adopted(&self, id: BlobId) -> Option<(File, u64)> {
@@ -365,6 +358,18 @@ impl Edge {
             holdings,
         }
     }
+}
+
+/// Lets the server know what the store holds. What is adopted as well stays announced.
+fn tell_changes(changes: Arc<Changes>, adopted: Arc<AdoptedFiles>) -> OnChange {
+    OnChange(Box::new(move |change| match change {
+        Change::Added(blob) => changes.push(HoldingsChange::Add, [blob.id]),
+        Change::Removed(id) => {
+            if !adopted.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
+                changes.push(HoldingsChange::Remove, [id]);
+            }
+        }
+    }))
 }
 
 /// Size and modification time: what tells that a file was touched.

@@ -49,8 +49,12 @@ fn serve(edge: &Arc<Edge>, request: &Request<Incoming>, ticket: &Ticket<'_>) -> 
     }
     let digests = edge.fetcher.db.digests(ticket.blob).ok().flatten();
     let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests);
-    let (file, shaper) = (Arc::new(file), edge.shaper.clone());
-    let open = move |part| Body::file(file.clone(), part, Some(shaper.clone()));
+    let (file, shaper, store) = (Arc::new(file), edge.shaper.clone(), edge.fetcher.store.clone());
+    let id = ticket.blob;
+    let open = move |part| {
+        let store = store.clone();
+        Body::file(file.clone(), part, Some(shaper.clone())).watched(move |e| store.read_failed(id, e))
+    };
     let response = respond(request.method(), request.headers(), &what, open);
     if matches!(response.body(), Body::Empty) {
         return response;

@@ -19,8 +19,8 @@ use anyhow::Context;
 use self::edge::Edge;
 use crate::config::{VolunteerConfig, VolunteerOptions};
 use crate::io::config_file::read_volunteer_options;
-use crate::io::listen;
 use crate::io::shutdown::{DRAIN, Shutdown};
+use crate::io::{listen, scrub};
 
 /// After saying that it leaves, a volunteer still answers those who were sent to it just before.
 const LINGER: Duration = Duration::from_secs(1);
@@ -52,6 +52,7 @@ pub async fn run(config: VolunteerConfig) -> anyhow::Result<()> {
     if !edge.config.adopt.is_empty() {
         tokio::spawn(adopt::keep(edge.clone()));
     }
+    scrub::keep(&edge.fetcher.store, edge.config.scrub_days);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let serving = edge.clone();
@@ -72,6 +73,7 @@ pub async fn run(config: VolunteerConfig) -> anyhow::Result<()> {
     shutdown.begun().await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = control.await;
+    scrub::save_use(&edge.fetcher.store).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -59,9 +59,12 @@ pub async fn look(
     }
 }
 
-/// Positions of the upstreams, those that failed lately last. One for a tree.
-fn order(_server: &Server, repo: &Repo) -> Vec<usize> {
-    (0..repo.upstreams().len().max(1)).collect()
+/// Positions of the upstreams, those that failed lately last. A tree counts as one.
+fn order(server: &Server, repo: &Repo) -> Vec<usize> {
+    match repo.upstreams() {
+        [] => vec![0],
+        urls => server.upstream.order(urls),
+    }
 }
 
 async fn look_once(

@@ -1,10 +1,12 @@
 //! The HTTP(S) client towards upstreams and, from a volunteer, towards the server.
 //!
 //! Tolerates what real mirrors do: no Last-Modified, no ETag, redirects. Bounded: connect and answer times,
-//! silence within a body, redirects, sizes.
+//! silence within a body, redirects, sizes. What fails again and again is asked after the others ([`health`]).
 
-use std::net::IpAddr;
-use std::time::Duration;
+pub mod health;
+mod reach;
+
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
@@ -17,13 +19,14 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::inside::is_inside;
+use self::health::{Health, Outcome};
+use self::reach::{Reach, Resolver};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From request to response head.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest silence within a body.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest silence within a body. Clients give up after 30 s (apt, dnf): what goes on elsewhere must begin before.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_REDIRECTS: usize = 5;
 const USER_AGENT: &str = concat!("manyhands/", env!("CARGO_PKG_VERSION"));
 
@@ -34,6 +37,8 @@ pub enum UpstreamError {
     NotFound { url: String },
     #[error("{url}: answered {status}")]
     Status { url: String, status: StatusCode },
+    #[error("{url}: sent nothing for {} s in mid-file", SILENCE_TIMEOUT.as_secs())]
+    Silent { url: String },
     #[error("{url}: {problem}")]
     Broken { url: String, problem: String },
     #[error("{url}: longer than {limit} bytes")]
@@ -66,7 +71,7 @@ impl Reply {
         loop {
             let frame = tokio::time::timeout(SILENCE_TIMEOUT, self.body.frame());
             match frame.await {
-                Err(_) => return Err(UpstreamError::broken(&self.url, "went silent in mid-file")),
+                Err(_) => return Err(UpstreamError::Silent { url: self.url.clone() }),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(e))) => return Err(UpstreamError::broken(&self.url, chain(&e))),
                 Ok(Some(Ok(frame))) => {
@@ -83,27 +88,36 @@ impl Reply {
     }
 }
 
+type Connections = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
+
 /// See the module's documentation. Cheap to clone; connections are kept and shared.
 #[derive(Clone, Debug)]
-pub struct Upstream(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub struct Upstream {
+    anywhere: Connections,
+    /// For what redirects name.
+    outside: Connections,
+    health: Health,
+}
 
 impl Upstream {
     /// A client that trusts the system's certificate authorities.
     pub fn new() -> std::io::Result<Self> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let https = HttpsConnectorBuilder::new()
-            .with_native_roots()?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(https);
-        Ok(Self(client))
+        Ok(Self {
+            anywhere: connections(reach::anywhere())?,
+            outside: connections(reach::outside_only())?,
+            health: Health::default(),
+        })
+    }
+
+    /// Indexes of `urls` in the order in which to ask: those whose host failed lately come last.
+    pub fn order(&self, urls: &[String]) -> Vec<usize> {
+        self.health.order(urls)
+    }
+
+    /// Counts how asking `url` ended. The methods here count what they see themselves: failures to answer,
+    /// and whole answers where they read them. Who reads a [`Reply`] tells how that went.
+    pub fn report(&self, url: &str, outcome: Outcome) {
+        self.health.report(url, outcome);
     }
 
     /// GET, following redirects; any other status than 200, 206 and 304 is an error.
@@ -119,23 +133,33 @@ impl Upstream {
     async fn send(&self, method: &Method, url: &str, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
         let mut at: Uri = url.parse().map_err(|e| UpstreamError::broken(url, e))?;
         let mut own = headers.clone();
+        let mut reach = Reach::Anywhere;
         for _ in 0..=MAX_REDIRECTS {
-            let reply = self.once(method, url, &at, &own).await?;
+            let reply = self.once(method, url, &at, &own, reach).await;
+            let reply = reply.inspect_err(|_| self.report(url, Outcome::Failed(None)))?;
             match reply.status {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => return Ok(reply),
                 StatusCode::NOT_FOUND | StatusCode::GONE => {
+                    self.report(url, Outcome::Answered);
                     return Err(UpstreamError::NotFound { url: url.into() });
                 }
                 status if status.is_redirection() => {
                     let next = target(url, &at, &reply.headers)?;
                     if next.authority() != at.authority() {
-                        check_public(url, &at, &next).await?;
-                        // What is for this upstream is not for another host.
-                        own = HeaderMap::new();
+                        let allowed = reach::of_redirect(url, &at, &next).await?;
+                        // What was outside once does not lead back in.
+                        reach = if reach == Reach::OutsideOnly { reach } else { allowed };
+                        own = for_another_host(&own);
                     }
                     at = next;
                 }
-                status => return Err(UpstreamError::Status { url: url.into(), status }),
+                status => {
+                    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+                        let asked = health::retry_after(&reply.headers, SystemTime::now());
+                        self.report(url, Outcome::Failed(asked));
+                    }
+                    return Err(UpstreamError::Status { url: url.into(), status });
+                }
             }
         }
         Err(UpstreamError::broken(url, format!("more than {MAX_REDIRECTS} redirects")))
@@ -154,7 +178,7 @@ impl Upstream {
         let mut request =
             Request::post(url).body(Full::from(json)).map_err(|e| UpstreamError::broken(url, e))?;
         *request.headers_mut() = headers;
-        let reply = self.exchange(url, request).await?;
+        let reply = self.exchange(url, request, Reach::Anywhere).await?;
         if reply.status != StatusCode::OK {
             return Err(UpstreamError::Status { url: url.to_owned(), status: reply.status });
         }
@@ -168,18 +192,28 @@ impl Upstream {
         url: &str,
         at: &Uri,
         headers: &HeaderMap,
+        reach: Reach,
     ) -> Result<Reply, UpstreamError> {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.method_mut() = method.clone();
         *request.uri_mut() = at.clone();
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        self.exchange(url, request).await
+        self.exchange(url, request, reach).await
     }
 
-    async fn exchange(&self, url: &str, mut request: Request<Full<Bytes>>) -> Result<Reply, UpstreamError> {
+    async fn exchange(
+        &self,
+        url: &str,
+        mut request: Request<Full<Bytes>>,
+        reach: Reach,
+    ) -> Result<Reply, UpstreamError> {
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.0.request(request)).await;
+        let client = match reach {
+            Reach::Anywhere => &self.anywhere,
+            Reach::OutsideOnly => &self.outside,
+        };
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.request(request)).await;
         let response = answer
             .map_err(|_| {
                 UpstreamError::broken(url, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
@@ -196,8 +230,29 @@ impl Upstream {
         headers: &HeaderMap,
         limit: u64,
     ) -> Result<Bytes, UpstreamError> {
-        whole(self.get(url, headers).await?, limit).await
+        let bytes = whole(self.get(url, headers).await?, limit).await;
+        match &bytes {
+            Err(UpstreamError::Broken { .. } | UpstreamError::Silent { .. }) => {
+                self.report(url, Outcome::Failed(None))
+            }
+            _ => self.report(url, Outcome::Answered),
+        }
+        bytes
     }
+}
+
+fn connections(resolver: Resolver) -> std::io::Result<Connections> {
+    let mut http = HttpConnector::new_with_resolver(resolver);
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let https =
+        HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().wrap_connector(http);
+    let client = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(30))
+        .build(https);
+    Ok(client)
 }
 
 /// The whole of a small file in memory.
@@ -234,30 +289,10 @@ fn target(url: &str, at: &Uri, headers: &HeaderMap) -> Result<Uri, UpstreamError
     }
 }
 
-/// A redirect to another host may not lead into our own network, unless it begins there: an upstream must
-/// not make us read from this machine's or its neighbours' services.
-async fn check_public(url: &str, from: &Uri, to: &Uri) -> Result<(), UpstreamError> {
-    let inside = async |uri: &Uri| {
-        let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
-        let port = uri.port_u16().unwrap_or(80);
-        let found = tokio::net::lookup_host((host, port)).await.map_err(|e| UpstreamError::broken(url, e))?;
-        let addresses: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
-        Ok::<_, UpstreamError>((addresses.iter().any(|&address| is_inside(address)), addresses))
-    };
-    let (to_inside, to_addresses) = inside(to).await?;
-    if !to_inside {
-        return Ok(());
-    }
-    // Another port of the same machine is another service, such as our own status API.
-    let (from_inside, from_addresses) = inside(from).await?;
-    let is_loopback = to_addresses.iter().any(IpAddr::is_loopback) && to_addresses != from_addresses;
-    if from_inside && !is_loopback && from.port() == to.port() {
-        return Ok(());
-    }
-    Err(UpstreamError::broken(
-        url,
-        format!("redirects into the local network ({})", to.authority().map_or("", |a| a.as_str())),
-    ))
+/// What is for this upstream is not for another host; the part asked for is, unless it hangs on a condition.
+fn for_another_host(headers: &HeaderMap) -> HeaderMap {
+    let range = headers.get(header::RANGE).filter(|_| !headers.contains_key(header::IF_RANGE));
+    range.map(|value| (header::RANGE, value.clone())).into_iter().collect()
 }
 
 /// An error with its causes, each once.

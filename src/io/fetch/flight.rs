@@ -1,0 +1,94 @@
+//! A fetch under way, as those see it who wait for its bytes.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures_util::stream;
+use tokio::sync::watch;
+
+use super::super::body::{Body, read_at};
+use super::FetchError;
+use crate::model::Blob;
+
+/// Bytes read for one client at a time. A client that waits for bytes to come holds no buffer.
+pub(super) const READ_CHUNK: u64 = 128 << 10;
+
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    Starting,
+    /// Bytes that may be read, and the size of the whole if it is known.
+    Running {
+        file: Arc<File>,
+        available: u64,
+        size: Option<u64>,
+    },
+    /// The file stays readable, whatever becomes of the blob.
+    Done {
+        file: Arc<File>,
+        blob: Blob,
+    },
+    Failed(FetchError),
+}
+
+/// See the module's documentation. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Flight(pub(super) watch::Receiver<State>);
+
+impl Flight {
+    /// Waits until bytes come; the size of the whole, or an error while nothing was sent yet.
+    pub async fn size(&mut self) -> Result<u64, FetchError> {
+        self.wait(|state| match state {
+            State::Starting | State::Running { size: None, .. } => None,
+            State::Running { size: Some(size), .. } => Some(Ok(*size)),
+            State::Done { blob, .. } => Some(Ok(blob.size)),
+            State::Failed(e) => Some(Err(e.clone())),
+        })
+        .await
+    }
+
+    /// Waits for the end.
+    pub async fn finished(&mut self) -> Result<(Arc<File>, Blob), FetchError> {
+        self.wait(|state| match state {
+            State::Starting | State::Running { .. } => None,
+            State::Done { file, blob } => Some(Ok((file.clone(), *blob))),
+            State::Failed(e) => Some(Err(e.clone())),
+        })
+        .await
+    }
+
+    /// The bytes of `range` as they arrive.
+    pub fn body(self, range: Range<u64>) -> Body {
+        Body::stream(stream::try_unfold((self, range), |(mut flight, range)| async move {
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let (file, available) = flight.available(range.start).await.map_err(io::Error::other)?;
+            let len = (available.min(range.end) - range.start).min(READ_CHUNK);
+            let bytes = read_at(file, range.start, len).await?;
+            Ok(Some((bytes, (flight, range.start + len..range.end))))
+        }))
+    }
+
+    /// Waits until there is more than `position`.
+    async fn available(&mut self, position: u64) -> Result<(Arc<File>, u64), FetchError> {
+        self.wait(|state| match state {
+            State::Running { file, available, .. } if *available > position => {
+                Some(Ok((file.clone(), *available)))
+            }
+            State::Starting | State::Running { .. } => None,
+            State::Done { file, blob } => Some(Ok((file.clone(), blob.size))),
+            State::Failed(e) => Some(Err(e.clone())),
+        })
+        .await
+    }
+
+    async fn wait<T>(
+        &mut self,
+        known: impl Fn(&State) -> Option<Result<T, FetchError>>,
+    ) -> Result<T, FetchError> {
+        let state = self.0.wait_for(|state| known(state).is_some()).await;
+        state.ok().and_then(|state| known(&state)).unwrap_or_else(|| Err(FetchError::aborted()))
+    }
+}

@@ -1,0 +1,329 @@
+//! Pulling a blob from upstream into the store: one fetch per blob however many ask, and everyone who asks
+//! streams what has arrived.
+//!
+//! The fetch is its own task: a client that leaves ends nothing, and neither does an upstream that breaks off
+//! while another one (or itself, a moment later) goes on ([`transfer`]). The last byte is held back until the
+//! whole is verified, so bytes that turn out wrong reach clients as a broken connection, never as a whole
+//! file; whoever gave them is asked last for a while.
+
+mod flight;
+mod transfer;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use moka::sync::Cache;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+pub use self::flight::Flight;
+use self::flight::{READ_CHUNK, State};
+use self::transfer::Transfer;
+use super::clock;
+use super::db::Db;
+use super::store::{BlobStore, Committed, Incoming, VerifyError};
+use super::upstream::health::host_of;
+use super::upstream::{Upstream, UpstreamError};
+use crate::model::{Blob, BlobId, Digest, Expected};
+
+/// Fetches at a time from one host; more wait. A host that hangs holds up its own files, nobody else's.
+const PER_HOST: usize = 32;
+/// Fetches running or waiting. Beyond it a file is passed through without being kept.
+const MAX_FLIGHTS: usize = 1024;
+/// Chunks between network and disk: bounds memory to some MiB per fetch.
+const QUEUE: usize = 16;
+/// Most bytes taken for a file whose metadata gives no size, if the upstream gives none either.
+const UNSIZED_LIMIT: u64 = 64 << 30;
+/// How long it is remembered that a URL gave wrong bytes, and for how many.
+const BAD_FOR: Duration = Duration::from_secs(600);
+const BAD_URLS: u64 = 4096;
+/// Seconds between log lines about a store that takes nothing: it may be asked often.
+const STORE_TROUBLE_SECS: u64 = 60;
+
+/// Why a blob could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("no upstream has it")]
+    NotFound,
+    #[error("{0}")]
+    Upstream(UpstreamError),
+    #[error("{url}: {problem}")]
+    Wrong { url: String, problem: String },
+    /// Upstreams may have it, but it cannot be kept now.
+    #[error("the store cannot take it: {0}")]
+    Store(String),
+}
+
+impl FetchError {
+    fn aborted() -> Self {
+        Self::Store("the fetch was ended".to_owned())
+    }
+
+    fn store(error: impl std::fmt::Display) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
+/// Where to ask, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    pub urls: Vec<String>,
+    pub headers: HeaderMap,
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+pub enum Content {
+    Held { file: Arc<File>, blob: Blob },
+    Arriving(Flight),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Fetcher {
+    pub store: Arc<BlobStore>,
+    pub db: Arc<Db>,
+    upstream: Upstream,
+    flights: Mutex<HashMap<Digest, Flight>>,
+    /// By host; there are as many as the configuration names.
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// URLs that gave wrong bytes.
+    bad: Cache<(Digest, String), ()>,
+    fetches: AtomicU64,
+    bytes: AtomicU64,
+    /// When the store's trouble was last told, in seconds since 1970.
+    trouble_told: AtomicU64,
+}
+
+impl Fetcher {
+    pub fn new(store: Arc<BlobStore>, db: Arc<Db>, upstream: Upstream) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            db,
+            upstream,
+            flights: Mutex::default(),
+            hosts: Mutex::default(),
+            bad: Cache::builder().max_capacity(BAD_URLS).time_to_live(BAD_FOR).build(),
+            fetches: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            trouble_told: AtomicU64::new(0),
+        })
+    }
+
+    /// Fetches started, and bytes received.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.fetches.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Which blob metadata means: by its SHA-256, or by an alias that was learned from real bytes.
+    pub fn resolve(&self, expected: &Expected) -> Option<BlobId> {
+        expected.blob_id().or_else(|| self.db.alias(&expected.digest).ok().flatten())
+    }
+
+    /// The blob from the store, if it is held.
+    pub fn held(&self, expected: &Expected) -> Option<Content> {
+        let id = self.resolve(expected)?;
+        let (file, size) = self.store.open_blob(id)?;
+        if expected.size.is_some_and(|wanted| wanted != size) {
+            let problem = "its file has not the length that metadata says";
+            self.store.read_failed(id, &io::Error::new(io::ErrorKind::InvalidData, problem));
+            return None;
+        }
+        Some(Content::Held { file: Arc::new(file), blob: Blob { id, size } })
+    }
+
+    /// The blob from the store, or from a fetch that runs or starts now.
+    pub fn get(self: &Arc<Self>, expected: Expected, source: Source) -> Result<Content, FetchError> {
+        if let Some(content) = self.held(&expected) {
+            return Ok(content);
+        }
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(&expected.digest) {
+            return Ok(Content::Arriving(flight.clone()));
+        }
+        if flights.len() >= MAX_FLIGHTS {
+            let error = FetchError::Store("too many fetches are under way".to_owned());
+            self.tell_failure(&expected, &error);
+            return Err(error);
+        }
+        // It may have been committed between the look above and this lock.
+        if let Some(content) = self.held(&expected) {
+            return Ok(content);
+        }
+        let (sender, state) = watch::channel(State::Starting);
+        let flight = Flight(state);
+        flights.insert(expected.digest, flight.clone());
+        drop(flights);
+        let fetcher = self.clone();
+        tokio::spawn(async move {
+            let outcome = fetcher.run(expected, &source, &sender).await;
+            fetcher.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&expected.digest);
+            sender.send_replace(match outcome {
+                Ok((file, blob)) => State::Done { file, blob },
+                Err(e) => {
+                    fetcher.tell_failure(&expected, &e);
+                    State::Failed(e)
+                }
+            });
+        });
+        Ok(Content::Arriving(flight))
+    }
+
+    /// A store that takes nothing fails every fetch: that is told once a minute.
+    fn tell_failure(&self, expected: &Expected, error: &FetchError) {
+        if matches!(error, FetchError::Store(_)) {
+            let now = clock::now().as_secs();
+            let told = self.trouble_told.load(Ordering::Relaxed);
+            if now.saturating_sub(told) < STORE_TROUBLE_SECS {
+                return;
+            }
+            self.trouble_told.store(now, Ordering::Relaxed);
+        }
+        tracing::warn!(digest = %expected.digest, %error, "fetch failed");
+    }
+
+    fn host(&self, url: &str) -> Arc<Semaphore> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.entry(host_of(url)).or_insert_with(|| Arc::new(Semaphore::new(PER_HOST))).clone()
+    }
+
+    fn count_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn is_bad(&self, expected: &Expected, url: &str) -> bool {
+        self.bad.contains_key(&(expected.digest, url.to_owned()))
+    }
+
+    fn remember_bad(&self, expected: &Expected, url: &str) {
+        self.bad.insert((expected.digest, url.to_owned()), ());
+    }
+
+    /// Like [`Self::get`], but waits until the blob is whole. The file stays readable even if the blob is
+    /// removed to make room. After wrong bytes the other URLs are tried.
+    pub async fn get_open(
+        self: &Arc<Self>,
+        expected: Expected,
+        source: Source,
+    ) -> Result<(Arc<File>, Blob), FetchError> {
+        let mut tries = source.urls.len();
+        loop {
+            let ended = match self.get(expected, source.clone())? {
+                Content::Held { file, blob } => return Ok((file, blob)),
+                Content::Arriving(mut flight) => flight.finished().await,
+            };
+            tries = tries.saturating_sub(1);
+            match ended {
+                Err(FetchError::Wrong { .. })
+                    if tries > 0 && source.urls.iter().any(|url| !self.is_bad(&expected, url)) => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    /// The same for those who open it later themselves, or never.
+    pub async fn get_whole(self: &Arc<Self>, expected: Expected, source: Source) -> Result<Blob, FetchError> {
+        self.get_open(expected, source).await.map(|(_, blob)| blob)
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        expected: Expected,
+        source: &Source,
+        state: &watch::Sender<State>,
+    ) -> Result<(Arc<File>, Blob), FetchError> {
+        // Room first: what cannot be kept is not fetched to be thrown away.
+        let store = self.store.clone();
+        let begun = blocking(move || {
+            let incoming = store.incoming(expected)?;
+            let file = incoming.reader()?;
+            Ok::<_, VerifyError>((incoming, Arc::new(file)))
+        });
+        let (mut incoming, file) = begun.await?.map_err(FetchError::store)?;
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        let mut transfer = Transfer::new(self, source, expected);
+        let opened = transfer.open().await?;
+        let size = transfer.size();
+        if let (None, Some(size)) = (expected.size, size) {
+            let begun = blocking(move || incoming.expect_len(size).map(|()| incoming));
+            incoming = begun.await?.map_err(FetchError::store)?;
+        }
+        let running = move |file, available| State::Running { file, available, size };
+        state.send_replace(running(file.clone(), 0));
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (fetcher, progress, read) = (self.clone(), state.clone(), file.clone());
+        let limit = size.unwrap_or(UNSIZED_LIMIT);
+        let publish = move |available| _ = progress.send_replace(running(read.clone(), available));
+        let writer = tokio::spawn(blocking(move || fetcher.write(incoming, limit, receiver, publish)));
+        let received = transfer.pull(opened, &sender).await;
+        drop(sender);
+        let written = writer.await.map_err(FetchError::store)??;
+        // An upstream that broke off is the cause of the short file that the writer then sees.
+        received?;
+        let committed = written.map_err(|e| match e {
+            VerifyError::Store(e) => FetchError::store(e),
+            wrong => {
+                transfer.used().for_each(|url| self.remember_bad(&expected, url));
+                let urls: Vec<&str> = transfer.used().collect();
+                FetchError::Wrong { url: urls.join(" and "), problem: wrong.to_string() }
+            }
+        })?;
+        Ok((file, committed.blob))
+    }
+
+    /// Runs on a thread that may block: hashing and writing. `publish` is told how much may be read.
+    fn write(
+        &self,
+        mut incoming: Incoming,
+        limit: u64,
+        mut chunks: mpsc::Receiver<Bytes>,
+        publish: impl Fn(u64),
+    ) -> Result<Committed, VerifyError> {
+        let mut published = 0;
+        while let Some(chunk) = chunks.blocking_recv() {
+            if incoming.written() + chunk.len() as u64 > limit {
+                return Err(VerifyError::TooLong { size: limit });
+            }
+            incoming.write(&chunk)?;
+            let available = incoming.written().min(limit.saturating_sub(1));
+            // Everyone who waits wakes up and reads: rather a few times for much than for every packet.
+            if chunks.is_empty() || available - published >= READ_CHUNK {
+                publish(available);
+                published = available;
+            }
+        }
+        self.commit(incoming)
+    }
+
+    fn commit(&self, incoming: Incoming) -> Result<Committed, VerifyError> {
+        let committed = self.store.commit(incoming.verify()?)?;
+        if let Err(e) = self.db.put_digests(&committed.digests) {
+            tracing::warn!(blob = %committed.blob.id, error = %e, "digests are not remembered");
+        }
+        Ok(committed)
+    }
+
+    /// Takes a local file into the store, verified like any other. Blocks.
+    pub fn ingest_file(&self, expected: Expected, path: &std::path::Path) -> Result<Committed, VerifyError> {
+        let mut input = File::open(path)?;
+        let mut incoming = self.store.incoming(expected)?;
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match io::Read::read(&mut input, &mut buffer)? {
+                0 => break,
+                n => incoming.write(&buffer[..n])?,
+            }
+        }
+        self.commit(incoming)
+    }
+}
+
+/// Runs what blocks on a thread for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
+    tokio::task::spawn_blocking(work).await.map_err(FetchError::store)
+}

@@ -1,0 +1,106 @@
+//! The file system under a store: what is free, room made on it, times of files.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::io::Errno;
+
+use super::{BlobStore, StoreError};
+
+/// Tries at making room: what is removed but still being read frees nothing.
+const ROUNDS: usize = 3;
+/// Room made at least when a write fails for the lack of it, so that the next one does not fail at once.
+const SPARE: u64 = 16 << 20;
+
+/// Bytes that the file system can hold at all.
+pub fn total(dir: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    Some(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
+/// Bytes that we may still write.
+fn free(dir: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Sets a file's modification time and leaves its access time. Failing costs the order of eviction only.
+pub fn set_modified(path: &Path, at: SystemTime) {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec {
+            tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: since.subsec_nanos().into(),
+        },
+    };
+    let _ = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
+}
+
+/// Whether an error speaks against the file that was read: not if this process lacks descriptors or memory, or
+/// is ending.
+pub fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(code) => {
+            !matches!(code, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN)
+        }
+        None => matches!(error.kind(), InvalidData | UnexpectedEof),
+    }
+}
+
+impl BlobStore {
+    /// Removes blobs until `bytes` more can be written and `min_free` stays.
+    pub(super) fn make_disk_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let need = bytes.saturating_add(self.limits.min_free);
+        let mut left = free(&self.dir);
+        for _ in 0..ROUNDS {
+            match left {
+                Some(free) if free < need => {
+                    if !self.evict(need - free) {
+                        break;
+                    }
+                }
+                // What cannot be asked is found out by writing.
+                _ => return Ok(()),
+            }
+            left = self::free(&self.dir);
+        }
+        match left {
+            Some(free) if free < need => Err(StoreError::DiskFull { need, free }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the blocks of a file now, so that writing cannot run out of them. Its length stays.
+    pub(super) fn allocate(&self, file: &File, len: u64) -> Result<(), StoreError> {
+        if len == 0 {
+            return Ok(());
+        }
+        let allocate = || rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, len);
+        match allocate() {
+            Err(e @ (Errno::NOSPC | Errno::DQUOT)) => {
+                self.after_write_error(&e.into(), len)?;
+                allocate().map_err(|e| StoreError::Io(e.into()))
+            }
+            // Many file systems cannot; then writing finds out.
+            _ => Ok(()),
+        }
+    }
+
+    /// What can be done so that a write that failed with `error` goes well: room, if that is what it lacks.
+    pub(super) fn after_write_error(&self, error: &io::Error, bytes: u64) -> Result<(), StoreError> {
+        let lacks_room = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let (_, held) = self.totals();
+        // Small stores give what they have.
+        let wanted = bytes.max(SPARE.min(held));
+        if lacks_room && !self.evict(wanted) && !self.evict(bytes) {
+            let free = free(&self.dir).unwrap_or(0);
+            return Err(StoreError::DiskFull { need: bytes, free });
+        }
+        Ok(())
+    }
+}

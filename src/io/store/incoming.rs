@@ -1,0 +1,197 @@
+//! A blob that is being written: room that was promised to it, a temporary file, a hasher.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::hasher::Hasher;
+use super::{BlobStore, StoreError};
+use crate::model::{Algorithm, Blob, BlobId, Digests, Expected};
+
+/// A file that is being written and is not yet known to be what it should be.
+#[derive(Debug)]
+pub struct Incoming {
+    temp: TempFile,
+    file: File,
+    hasher: Hasher,
+    written: u64,
+    expected: Expected,
+    room: Room,
+}
+
+/// A whole file whose size and digest are right. Its only constructor is [`Incoming::verify`].
+#[derive(Debug)]
+pub struct Verified {
+    pub(super) temp: TempFile,
+    pub(super) blob: Blob,
+    pub(super) digests: Digests,
+    pub(super) room: Room,
+}
+
+/// Why bytes are not what metadata promised.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("longer than the {size} bytes that the metadata says")]
+    TooLong { size: u64 },
+    #[error("{got} bytes instead of {size}")]
+    WrongSize { size: u64, got: u64 },
+    #[error("digest {got} instead of {want}")]
+    WrongDigest { want: String, got: String },
+    #[error("{0} is too weak to verify a file")]
+    Weak(Algorithm),
+    /// Not the bytes' fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<io::Error> for VerifyError {
+    fn from(e: io::Error) -> Self {
+        Self::Store(StoreError::Io(e))
+    }
+}
+
+/// Removes its file unless it was kept.
+#[derive(Debug)]
+pub(super) struct TempFile(pub(super) Option<PathBuf>);
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Bytes of the store that are promised to one file; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) store: Arc<BlobStore>,
+    pub(super) bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.store.lock().release(self.bytes);
+    }
+}
+
+impl Incoming {
+    pub(super) fn new(path: PathBuf, file: File, expected: Expected, room: Room) -> Self {
+        let temp = TempFile(Some(path));
+        Self { temp, file, hasher: Hasher::default(), written: 0, expected, room }
+    }
+
+    /// Makes room for a length that metadata did not say but somebody did, all at once.
+    pub fn expect_len(&mut self, len: u64) -> Result<(), StoreError> {
+        self.grow(len)?;
+        self.allocate()
+    }
+
+    /// Takes the blocks that were promised.
+    pub(super) fn allocate(&self) -> Result<(), StoreError> {
+        self.room.store.allocate(&self.file, self.room.bytes)
+    }
+
+    fn grow(&mut self, len: u64) -> Result<(), StoreError> {
+        if len > self.room.bytes {
+            let more = len - self.room.bytes;
+            self.room.store.promise(more)?;
+            self.room.bytes = len;
+        }
+        Ok(())
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), VerifyError> {
+        let end = self.written + bytes.len() as u64;
+        if let Some(size) = self.expected.size
+            && end > size
+        {
+            return Err(VerifyError::TooLong { size });
+        }
+        self.grow(end)?;
+        if let Err(e) = self.file.write_all_at(bytes, self.written) {
+            if !is_disk_trouble(&e) {
+                return Err(e.into());
+            }
+            self.room.store.after_write_error(&e, bytes.len() as u64)?;
+            self.file.write_all_at(bytes, self.written)?;
+        }
+        self.hasher.update(bytes);
+        self.written = end;
+        Ok(())
+    }
+
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// A second handle, to read what was written so far.
+    pub fn reader(&self) -> io::Result<File> {
+        File::open(self.temp.0.as_deref().unwrap_or(Path::new("")))
+    }
+
+    /// Checks size and digest and makes the bytes durable.
+    pub fn verify(self) -> Result<Verified, VerifyError> {
+        if let Some(size) = self.expected.size
+            && size != self.written
+        {
+            return Err(VerifyError::WrongSize { size, got: self.written });
+        }
+        let want = self.expected.digest;
+        if !want.algorithm().may_verify() {
+            return Err(VerifyError::Weak(want.algorithm()));
+        }
+        let digests = self.hasher.finish();
+        if !digests.matches(&want) {
+            let got = digests.get(want.algorithm()).to_string();
+            return Err(VerifyError::WrongDigest { want: want.to_string(), got });
+        }
+        self.file.sync_all()?;
+        let blob = Blob { id: BlobId(digests.sha256), size: self.written };
+        Ok(Verified { temp: self.temp, blob, digests, room: self.room })
+    }
+}
+
+/// A write that may go well a moment later, or once there is room.
+fn is_disk_trouble(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Limits, OnChange};
+    use super::*;
+    use crate::io::hasher::hash;
+
+    fn incoming(store: &Arc<BlobStore>, bytes: &[u8]) -> Incoming {
+        let (digests, size) = hash(bytes).expect("memory");
+        store.incoming(Blob { id: BlobId(digests.sha256), size }.into()).expect("there is room")
+    }
+
+    #[test]
+    fn a_write_that_finds_the_disk_full_makes_room_and_is_tried_once_more() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = BlobStore::open(dir.path(), Limits::new(1000, 0), OnChange::ignore()).expect("open");
+        let mut held = incoming(&store, &[1; 100]);
+        held.write(&[1; 100]).expect("fits");
+        store.commit(held.verify().expect("right")).expect("commit");
+        let temp = || fs::read_dir(dir.path().join("tmp")).expect("the store's").count();
+
+        let mut full = incoming(&store, &[2; 100]);
+        // full(4): whatever is written finds no space.
+        full.file = File::options().write(true).open("/dev/full").expect("full(4)");
+        let first = full.write(&[2; 50]).expect_err("still full");
+        assert!(matches!(first, VerifyError::Store(StoreError::Io(_))), "{first}");
+        assert_eq!(store.totals(), (0, 0), "what was held gave way");
+        let second = full.write(&[2; 50]).expect_err("nothing more gives way");
+        assert!(matches!(second, VerifyError::Store(StoreError::DiskFull { .. })), "{second}");
+        assert_eq!((full.written(), temp()), (0, 1));
+        drop(full);
+        assert_eq!(temp(), 0);
+        drop(incoming(&store, &[3; 1000]));
+    }
+}
