@@ -61,6 +61,7 @@ struct Found {
     errors: u64,
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread of its own that waits for a time, not for an event")]
 fn run(
     address: &str,
     paths: &[String],
