@@ -201,6 +201,11 @@ impl ServerConfig {
         self.repo(name, distro, &format!("upstream = [{url:?}]"), more)
     }
 
+    /// Adds a repository over several upstreams, in this order.
+    pub fn upstreams(self, name: &str, distro: &str, urls: &[String], more: &str) -> Self {
+        self.repo(name, distro, &format!("upstream = {urls:?}"), more)
+    }
+
     fn repo(mut self, name: &str, distro: &str, origin: &str, more: &str) -> Self {
         let _ = write!(self.rest, "[[repo]]\nname = {name:?}\ndistro = {distro:?}\n{origin}\n{more}\n\n");
         self

@@ -2,30 +2,21 @@
 //! but no Last-Modified, no ETag, no ranges), with faults on request.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// What is wrong with a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Answered with this status and no file.
-    Status(u16),
-    /// The right size, but one byte in the middle differs.
-    Damaged,
-    /// The connection ends halfway.
-    Cut,
-    /// Stops halfway until the fault is taken away.
-    Held,
-}
+use super::fault::{self, Fault};
 
 #[derive(Debug, Default)]
 struct Shared {
     requests: Mutex<Vec<(String, String)>>,
     faults: Mutex<BTreeMap<String, Fault>>,
+    /// What is wrong with every path that has no fault of its own.
+    outage: Mutex<Option<Fault>>,
     faults_changed: Condvar,
     stopped: AtomicBool,
 }
@@ -39,7 +30,10 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start(root: &Path) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_on(TcpListener::bind("127.0.0.1:0").expect("a free port"), root)
+    }
+
+    pub fn start_on(listener: TcpListener, root: &Path) -> Self {
         let address = listener.local_addr().expect("a bound address");
         let shared = Arc::new(Shared::default());
         let (root, to_serve) = (root.to_owned(), Arc::clone(&shared));
@@ -86,6 +80,13 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// The same fault for every path without one of its own, or the end of that.
+    pub fn set_outage(&self, fault: Option<Fault>) {
+        *self.shared.outage.lock().expect("no server thread panics") = fault;
+    }
+}
+
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
@@ -98,6 +99,7 @@ impl Drop for Upstream {
 
 fn serve(stream: TcpStream, root: &Path, shared: &Shared) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
+    let _ = stream.set_nodelay(true);
     let Ok(mut writer) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
     loop {
@@ -114,43 +116,45 @@ fn serve(stream: TcpStream, root: &Path, shared: &Shared) {
 
 /// Answers one request; `None` when the connection is over.
 fn answer(writer: &mut TcpStream, root: &Path, method: &str, path: &str, shared: &Shared) -> Option<()> {
-    let fault = shared.faults.lock().expect("no server thread panics").get(path).copied();
-    let file = decoded(path).and_then(|name| std::fs::read(root.join(name)).ok());
-    let (status, mut body) = match (fault, file) {
-        (Some(Fault::Status(status)), _) => (status, Vec::new()),
-        (_, Some(bytes)) => (200, bytes),
-        (_, None) => (404, b"no such file\n".to_vec()),
-    };
-    let middle = body.len() / 2;
-    if fault == Some(Fault::Damaged) {
-        body[middle] ^= 0xff;
+    let fault = shared.fault_of(path);
+    let file = decoded(path.strip_prefix(fault::MOVED).unwrap_or(path));
+    match file.and_then(|name| std::fs::read(root.join(name)).ok()) {
+        Some(bytes) => fault::send(writer, fault, (method, path), bytes, shared),
+        None if matches!(fault, Some(Fault::Status(_))) => {
+            fault::send(writer, fault, (method, path), Vec::new(), shared)
+        }
+        None => fault::send(writer, Some(Fault::Status(404)), (method, path), Vec::new(), shared),
     }
-    let head = format!(
-        "HTTP/1.1 {status} status\r\nContent-Length: {}\r\nContent-Type: application/octet-stream\r\n\r\n",
-        body.len()
-    );
-    writer.write_all(head.as_bytes()).ok()?;
-    if method == "HEAD" {
-        return Some(());
-    }
-    writer.write_all(&body[..middle]).ok()?;
-    match fault {
-        Some(Fault::Cut) => return None,
-        Some(Fault::Held) => shared.wait_until_mended(path),
-        _ => {}
-    }
-    writer.write_all(&body[middle..]).ok()
 }
 
 impl Shared {
-    fn wait_until_mended(&self, path: &str) {
+    /// What is wrong this time.
+    fn fault_of(&self, path: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().expect("no server thread panics");
+        let fault = faults.get(path).copied();
+        if let Some(Fault::Once(_)) = fault {
+            faults.remove(path);
+        }
+        fault.or(*self.outage.lock().expect("no server thread panics"))
+    }
+}
+
+impl fault::Waiting for Shared {
+    fn until_mended(&self, path: &str) {
         let faults = self.faults.lock().expect("no server thread panics");
         let held = |faults: &mut BTreeMap<String, Fault>| faults.contains_key(path);
         drop(
             self.faults_changed
-                .wait_timeout_while(faults, super::DEADLINE, held)
+                .wait_timeout_while(faults, 2 * super::DEADLINE, held)
                 .expect("no server thread panics"),
         );
+    }
+
+    fn pause(&self, time: Duration) -> bool {
+        let faults = self.faults.lock().expect("no server thread panics");
+        let going = |_: &mut BTreeMap<String, Fault>| !self.stopped.load(Ordering::SeqCst);
+        drop(self.faults_changed.wait_timeout_while(faults, time, going).expect("no server thread panics"));
+        !self.stopped.load(Ordering::SeqCst)
     }
 }
 
