@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use support::generation::{COMPONENTS, Signer};
 use support::{
-    Conn, DEADLINE, DebRepo, Fault, GENTLE, Publisher, Scratch, Server, ServerConfig, Upstream, Volunteer,
-    VolunteerOptions, poll, random_bytes, report, scaled, sha256_hex, split_url, wait_for, wrong_blobs,
+    DEADLINE, DebRepo, Fault, GENTLE, Publisher, Scratch, Server, ServerConfig, Upstream, Volunteer,
+    VolunteerOptions, poll, random_bytes, report, scaled, sha256_hex, try_get, wait_for, wrong_blobs,
 };
 
 /// Packages that do not fit into the cache all at once.
@@ -48,7 +49,8 @@ struct Clients {
     /// What each path must be, where it never changes.
     wanted: Vec<Option<String>>,
     whole: AtomicU64,
-    broken: AtomicU64,
+    /// Answers that were not whole, by what they were.
+    failed: Mutex<BTreeMap<String, u64>>,
     wrong: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
@@ -60,7 +62,7 @@ impl Clients {
             paths,
             wanted,
             whole: AtomicU64::new(0),
-            broken: AtomicU64::new(0),
+            failed: Mutex::default(),
             wrong: Mutex::default(),
             stop: AtomicBool::new(false),
         }
@@ -75,11 +77,12 @@ impl Clients {
     fn figures(&self) -> String {
         let wrong = self.wrong.lock().expect("no client panics");
         assert!(wrong.is_empty(), "whole answers with wrong bytes: {wrong:?}");
-        let (whole, broken) = (self.whole.load(Ordering::Relaxed), self.broken.load(Ordering::Relaxed));
-        format!(
-            "{:<36}{whole:>10}\n{:<36}{broken:>10}\n",
-            "whole answers, all right", "broken answers and 5xx"
-        )
+        let whole = self.whole.load(Ordering::Relaxed);
+        let mut text = format!("{:<36}{whole:>10}\n", "whole answers, all right");
+        for (what, count) in self.failed.lock().expect("no client panics").iter() {
+            let _ = writeln!(text, "{:<36}{count:>10}", format!("answers: {what}"));
+        }
+        text
     }
 
     fn run(&self, seed: u64) {
@@ -91,34 +94,32 @@ impl Clients {
             let Some(Some(address)) = next else { return };
             let at = random.below(self.paths.len() as u64) as usize;
             match ask(&address, &self.paths[at]) {
-                Some(body) => {
+                Ok(body) => {
                     self.whole.fetch_add(1, Ordering::Relaxed);
                     let is_wrong = self.wanted[at].as_ref().is_some_and(|want| *want != sha256_hex(&body));
                     if is_wrong {
                         self.wrong.lock().expect("no client panics").push(self.paths[at].clone());
                     }
                 }
-                None => drop(self.broken.fetch_add(1, Ordering::Relaxed)),
+                Err(what) => *self.failed.lock().expect("no client panics").entry(what).or_default() += 1,
             }
         }
     }
 }
 
-/// A whole answer with status 200, through one redirect if need be.
-fn ask(address: &str, path: &str) -> Option<Vec<u8>> {
-    let (mut address, mut path) = (address.to_owned(), format!("/{path}"));
-    for _ in 0..3 {
-        let mut connection = Conn::try_open(&address).ok()?;
-        let text = connection.request_text("GET", &path, &[("Connection", "close")]);
-        connection.send(text.as_bytes()).ok()?;
-        let answer = connection.read_response(false).ok()?;
-        if answer.status != 302 {
-            return (answer.status == 200 && !answer.cut).then_some(answer.body);
-        }
-        let (host, target) = split_url(answer.header("location")?);
-        (address, path) = (host.to_owned(), target.to_owned());
+/// A whole answer with status 200, through one redirect if need be; else what came.
+fn ask(address: &str, path: &str) -> Result<Vec<u8>, String> {
+    let answer = try_get(&format!("http://{address}/{path}"));
+    let answer = match answer {
+        Ok(answer) if answer.status == 302 => try_get(answer.must("location")),
+        answer => answer,
+    };
+    match answer {
+        Ok(answer) if answer.cut => Err("cut".to_owned()),
+        Ok(answer) if answer.status == 200 => Ok(answer.body),
+        Ok(answer) => Err(answer.status.to_string()),
+        Err(_) => Err("no connection".to_owned()),
     }
-    None
 }
 
 /// Files in a store's folder for incoming files that are older than the process that runs now.
@@ -167,11 +168,11 @@ fn generation_of(release: &[u8]) -> Option<u32> {
 
 /// With no upstream to ask, what is served is one whole generation; its number.
 fn adopted_is_whole(address: &str) -> Option<u32> {
-    let release = ask(address, "apt/dists/stable/InRelease")?;
+    let release = ask(address, "apt/dists/stable/InRelease").ok()?;
     let text = String::from_utf8_lossy(&release).into_owned();
     for component in COMPONENTS {
         let name = format!("{component}/binary-amd64/Packages.xz");
-        let bytes = ask(address, &format!("apt/dists/stable/{name}"))?;
+        let bytes = ask(address, &format!("apt/dists/stable/{name}")).ok()?;
         let line = format!(" {} {} {name}", sha256_hex(&bytes), bytes.len());
         assert!(text.contains(&line), "{name} is not of the generation that is served:\n{text}");
     }
@@ -200,7 +201,7 @@ fn a_killed_server_comes_up_whole() {
     let clients = Clients::new(paths, wanted);
     let mut newest = 0;
     let mut slowest = Duration::ZERO;
-    let mut generations = std::collections::BTreeSet::new();
+    let mut generations = BTreeSet::new();
     std::thread::scope(|scope| {
         for n in 0..4 {
             let clients = &clients;
