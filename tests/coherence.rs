@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use support::coherence::{Tally, Until, table, visit_apt, visit_dnf};
 use support::generation::Signer;
-use support::{GENTLE, Order, Publisher, Scratch, Server, ServerConfig, Upstream, report, scaled};
+use support::{GENTLE, HOSTILE, Order, Publisher, Scratch, Server, ServerConfig, Upstream, report, scaled};
 
 /// Two repositories of one tree: one reads the files, one asks for them.
 fn serve(scratch: &Scratch, upstream: &Upstream) -> Server {
@@ -66,4 +66,19 @@ fn run(name: &str, by_hash: bool, orders: &'static [Order], clients: &[&str]) {
 #[test]
 fn clients_follow_a_well_kept_mirror() {
     run("well kept", true, GENTLE, &["apt-far", "apt-near", "rpm-far", "rpm-near"]);
+}
+
+#[test]
+fn apt_never_sees_two_generations_mixed() {
+    run("apt, bad orders", true, HOSTILE, &["apt-far", "apt-near"]);
+}
+
+#[test]
+fn apt_never_sees_two_generations_mixed_without_by_hash() {
+    run("apt, bad orders, no by-hash", false, HOSTILE, &["apt-far", "apt-near"]);
+}
+
+#[test]
+fn dnf_never_sees_two_generations_mixed() {
+    run("dnf, bad orders", true, HOSTILE, &["rpm-far", "rpm-near"]);
 }

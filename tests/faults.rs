@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::cell::{Cell, KINDS, Kind};
 use support::generation::Signer;
-use support::{Fault, Scratch, Server, ServerConfig, Upstream, is_soak, report, wrong_blobs};
+use support::{Fault, Scratch, Server, ServerConfig, Upstream, is_soak, report, test_key, wrong_blobs};
 
 /// Cases that run at a time; the slow ones wait most of their time.
 const SIDE_BY_SIDE: usize = 48;
@@ -32,16 +32,18 @@ const GOOD: &str = "right,right kept";
 const OUTAGE: &str = "5xx,5xx -";
 /// The answer may have begun.
 const FAIL: &str = "fail,fail -";
+/// Bytes that were sent cannot be taken back: then the second try is right.
+const LATE: &str = "late,right kept";
 const ABSENT: &str = "404,404 -";
 const ANY: &str = "any,any any";
 const OUT: [&str; 4] = [OUTAGE; 4];
 
 const EXPECTED: &[Row] = &[
-    ("reset in mid-file", Fault::Reset, [OUTAGE, OUTAGE, OUTAGE, FAIL], [GOOD, OUTAGE, OUTAGE, FAIL]),
-    ("cut, length right", Fault::Cut, [OUTAGE, OUTAGE, OUTAGE, FAIL], [GOOD, OUTAGE, OUTAGE, FAIL]),
+    ("reset in mid-file", Fault::Reset, [OUTAGE, OUTAGE, OUTAGE, FAIL], [GOOD; 4]),
+    ("cut, length right", Fault::Cut, [OUTAGE, OUTAGE, OUTAGE, FAIL], [GOOD; 4]),
     ("cut, length of the half", Fault::Short, OUT, [GOOD; 4]),
-    ("wrong bytes", Fault::Damaged, [ANY, OUTAGE, OUTAGE, FAIL], [ANY, OUTAGE, OUTAGE, FAIL]),
-    ("stalled", Fault::Held, [OUTAGE, OUTAGE, OUTAGE, FAIL], [OUTAGE, OUTAGE, OUTAGE, FAIL]),
+    ("wrong bytes", Fault::Damaged, [ANY, OUTAGE, OUTAGE, FAIL], [ANY, GOOD, GOOD, LATE]),
+    ("stalled", Fault::Held, [OUTAGE, OUTAGE, OUTAGE, FAIL], [LATE; 4]),
     ("1 KB/s", Fault::Rate(1000), [GOOD; 4], [GOOD; 4]),
     ("404 always", Fault::Status(404), [ABSENT; 4], [GOOD; 4]),
     // That there is no such suite is believed for some seconds.
@@ -53,7 +55,7 @@ const EXPECTED: &[Row] = &[
     ("redirect loop", Fault::Loop, OUT, [GOOD; 4]),
     ("another file of that name", Fault::Changed, OUT, [GOOD; 4]),
     ("chunked, no length", Fault::Chunked, [GOOD; 4], [GOOD; 4]),
-    ("chunked, cut", Fault::ChunkedCut, [OUTAGE, OUTAGE, OUTAGE, FAIL], [GOOD, OUTAGE, OUTAGE, FAIL]),
+    ("chunked, cut", Fault::ChunkedCut, [OUTAGE, OUTAGE, OUTAGE, FAIL], [GOOD; 4]),
     ("two lengths", Fault::TwoLengths, OUT, [GOOD; 4]),
     ("gzip on the way", Fault::Gzip, OUT, [GOOD; 4]),
     ("a page with 200", Fault::Html, OUT, [GOOD; 4]),
@@ -170,4 +172,72 @@ fn compare(seen: &Outcomes) -> (String, String) {
         }
     }
     (table, wrong)
+}
+
+/// A root that a keyring or the calendar rules out, and lines of the repository's configuration.
+struct Refused {
+    what: &'static str,
+    bad: Cell,
+    good: Cell,
+    more: String,
+    is_refused: bool,
+}
+
+fn refused(scratch: &Scratch) -> Vec<Refused> {
+    let (signer, stranger) = (Signer::new(scratch), Signer::stranger(scratch));
+    let past = "Valid-Until: Sun, 02 Nov 2025 12:00:00 UTC\n";
+    let keyring = format!("keyring = {:?}", test_key().display().to_string());
+    let mut all = Vec::new();
+    for (what, signer_of_bad, bad_lines, more, is_refused) in [
+        ("no key, no check", &stranger, "", String::new(), false),
+        ("another key", &stranger, "", keyring.clone(), true),
+        ("a wrong byte", &signer, "", keyring.clone(), true),
+        ("expired", &signer, past, String::new(), true),
+        ("expired, signed", &signer, past, keyring.clone(), true),
+        ("expired, allowed", &signer, past, "check_valid_until = false".to_owned(), false),
+    ] {
+        let number = 1000 + all.len() as u64;
+        let bad = Cell::new(signer_of_bad, number, 3000, bad_lines);
+        let good = Cell::new(&signer, number, 3000, "");
+        all.push(Refused { what, bad, good, more, is_refused });
+    }
+    all
+}
+
+#[test]
+fn what_is_badly_signed_or_expired_is_not_adopted() {
+    let scratch = Scratch::new();
+    let all = refused(&scratch);
+    let (bad, good) = (scratch.dir("bad"), scratch.dir("good"));
+    let (bad_upstream, good_upstream) = (Upstream::start(&bad), Upstream::start(&good));
+    let mut config = ServerConfig::default();
+    for Refused { what, bad: bad_cell, good: good_cell, more, .. } in &all {
+        bad_cell.write(&bad);
+        good_cell.write(&good);
+        let name = &good_cell.name;
+        if *what == "a wrong byte" {
+            bad_upstream.set_fault(&format!("{name}/{}", Kind::Root.path()), Some(Fault::Damaged));
+        }
+        let urls = [bad_upstream.url(name), good_upstream.url(name)];
+        config = config.upstreams(&format!("{name}-one"), "generic-deb", &urls[..1], more);
+        config = config.upstreams(&format!("{name}-two"), "generic-deb", &urls, more);
+    }
+    let server = Server::start(&scratch, &config);
+    let state = scratch.path("server-state");
+    let mut table = format!("{:<20} {:<12} {:<12}", "root; upstreams", "1", "2");
+    let mut wrong = String::new();
+    for Refused { what, bad, good, is_refused, .. } in &all {
+        let url = |number: &str| format!("{}/{}-{number}", server.base(), good.name);
+        // What is not refused comes from the first upstream.
+        let (of_one, of_two) = if *is_refused { (good, good) } else { (bad, bad) };
+        let one = of_one.walk_at(&url("one"), Kind::Package);
+        let two = of_two.walk_at(&url("two"), Kind::Package);
+        let _ = write!(table, "\n{what:<20} {one:<12} {two:<12}");
+        let want = if *is_refused { "5xx" } else { "right" };
+        if !fits(&one, want) || two != "right" || (*is_refused && bad.is_kept(&state, Kind::Root)) {
+            let _ = writeln!(wrong, "{what}: {one} and {two}, not {want} and right; or the bad root is kept");
+        }
+    }
+    report("faults-signatures", &table);
+    assert!(wrong.is_empty(), "not as expected:\n{wrong}");
 }

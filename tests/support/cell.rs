@@ -97,10 +97,15 @@ impl Cell {
         found.map(|(_, bytes)| bytes.as_slice()).expect("every kind is there")
     }
 
-    /// The first thing on the way to a file that is not right; else "right". `base` ends without slash.
-    pub fn walk(&self, base: &str, kind: Kind) -> String {
+    /// The first thing on the way to a file that is not right; else "right". `server` ends without slash.
+    pub fn walk(&self, server: &str, kind: Kind) -> String {
+        self.walk_at(&format!("{server}/{}", self.name), kind)
+    }
+
+    /// The same where the repository is served under another name; its URL.
+    pub fn walk_at(&self, repo: &str, kind: Kind) -> String {
         for step in kind.walk() {
-            let seen = self.seen(&http::try_get(&format!("{base}/{}/{}", self.name, step.path())), *step);
+            let seen = self.seen(&http::try_get(&format!("{repo}/{}", step.path())), *step);
             if seen != "right" {
                 return seen;
             }

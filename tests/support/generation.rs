@@ -54,13 +54,33 @@ pub struct Signer {
 
 impl Signer {
     pub fn new(scratch: &Scratch) -> Self {
-        use std::os::unix::fs::PermissionsExt;
-        let home = scratch.dir("gnupg");
-        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).expect("a folder of ours");
+        let signer = Self::empty(scratch, "gnupg");
         let secret = "test-repos/keys/FOR-TESTS-ONLY.secret.asc";
-        let signer = Self { home };
         run_ok(signer.gpg().arg("--import").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(secret)));
         signer
+    }
+
+    /// One with a new key that nobody knows.
+    pub fn stranger(scratch: &Scratch) -> Self {
+        let signer = Self::empty(scratch, "gnupg-stranger");
+        let generate = [
+            "--passphrase",
+            "",
+            "--quick-generate-key",
+            "stranger@tests.example",
+            "ed25519",
+            "sign",
+            "never",
+        ];
+        run_ok(signer.gpg().args(generate));
+        signer
+    }
+
+    fn empty(scratch: &Scratch, name: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let home = scratch.dir(name);
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).expect("a folder of ours");
+        Self { home }
     }
 
     fn gpg(&self) -> Command {
