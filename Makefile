@@ -3,7 +3,7 @@ CARGO ?= cargo
 DEMO_ARGS ?=
 DIST := target/dist
 
-.PHONY: help build demo test test-real bench fmt lint deb rpm dist clean
+.PHONY: help build demo test test-real soak bench fmt lint deb rpm dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,6 +21,15 @@ test: ## install what the tests drive, then run all of them
 test-real: ## the tests that need a real upstream: downloads, debootstrap
 	tests/setup.sh
 	MANYHANDS_REAL=1 $(CARGO) test --locked --test real
+
+# The tests that try to break the promises about metadata and stores: short in `make test`, here for long.
+SOAK_TABLES := $${CARGO_TARGET_DIR:-target}/tmp/soak
+soak: ## the long forms of these proofs, in release mode, with their figures at the end (half an hour)
+	tests/setup.sh
+	rm -rf $(SOAK_TABLES)
+	MANYHANDS_SOAK=1 $(CARGO) test --release --locked --no-fail-fast --test coherence --test crash \
+		--test faults --test flash -- --nocapture --test-threads=1 || status=$$?; \
+		for table in $(SOAK_TABLES)/*.txt; do echo; cat "$$table"; done; exit $${status:-0}
 
 bench: ## measurements against peers, in one run
 	tests/setup.sh

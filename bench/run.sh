@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Redirects per second of manyhands and of nginx `return 302`, in turns on this machine; see README.md.
-# Environment: ROUNDS (3), SECONDS_EACH (5), MANYHANDS (the binary; without it a release build is made).
+# Redirects per second of manyhands and of nginx `return 302`, in turns on this machine, then metadata of a
+# mirror that changes, beside apt-cacher-ng; see README.md.
+# Environment: ROUNDS (3), SECONDS_EACH (5), ROUNDS_EACH (30), MANYHANDS (the binary; without it a release build is made).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -19,7 +20,7 @@ fail() {
 }
 
 PATH=$PATH:/usr/sbin:/sbin
-for tool in nginx wrk curl; do
+for tool in nginx wrk curl apt-cacher-ng dnf gpg; do
     command -v "$tool" >/dev/null || fail "$tool is missing: run tests/setup.sh"
 done
 [[ -d $tree/dists ]] || fail "there is no repository in $tree"
@@ -219,3 +220,9 @@ awk -v n="$(median nginx 1)" -v m="$(median manyhands 1)" -v nc="$(median nginx 
         printf "%-22s %12d %22d\n", "manyhands serve", m, mc
         printf "%-22s %12.2f %22.2f\n", "ratio", m / n, nc ? mc / nc : 0
     }'
+
+# ---------------------------------------------------------------- metadata of a mirror that changes
+
+echo
+echo "versions: $(dpkg-query -W -f '${Package} ${Version}' apt-cacher-ng), $(apt-get --version | head -n 1), dnf $(dnf --version | head -n 1)"
+cargo bench --quiet --locked --manifest-path "$root/Cargo.toml" --bench coherence

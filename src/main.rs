@@ -7,7 +7,7 @@ use manyhands::cli::Cli;
 
 /// Returns what a large generation needed for its making to the system, where glibc's keeps it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

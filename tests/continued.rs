@@ -63,7 +63,7 @@ const P0: &str = "p0_1_all.deb";
 #[test]
 fn a_connection_that_breaks_is_continued_where_it_broke() {
     for (fault, has_ranges) in
-        [(Fault::Reset, true), (Fault::CutOnce, true), (Fault::CutOnce, false), (Fault::Reset, false)]
+        [(Fault::ResetOnce, true), (Fault::CutOnce, true), (Fault::CutOnce, false), (Fault::ResetOnce, false)]
     {
         let world = World::new(&[3_000_000]);
         if has_ranges {

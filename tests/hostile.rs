@@ -5,7 +5,8 @@ mod support;
 use std::fs;
 
 use support::{
-    Conn, DebRepo, Scratch, Server, ServerConfig, Upstream, copy_tree, get, random_bytes, request, test_repos,
+    Conn, DebRepo, Scratch, Server, ServerConfig, Upstream, copy_tree, get, peak_memory, random_bytes,
+    request, test_repos,
 };
 
 const PACKAGE: &str = "pool/main/h/hands-common/hands-common_1.0-1_all.deb";
@@ -35,14 +36,6 @@ fn a_client_that_pipelines_and_does_not_read_costs_no_memory() {
     get(&server.url("flat/Release")).expect(200);
     let peak = peak_memory(server.process.pid());
     assert!(peak < 3 * SIZE as u64, "the server took {peak} bytes for answers nobody read");
-}
-
-/// The most memory a process has had (proc(5)).
-fn peak_memory(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process of ours");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
-    let kib: u64 = line.trim().strip_suffix(" kB").and_then(|n| n.parse().ok()).expect("a number of kB");
-    kib << 10
 }
 
 #[test]

@@ -8,7 +8,7 @@ needed="
     dnf:dnf zypper:zypper createrepo_c:createrepo-c rpmbuild:rpm apt-ftparchive:apt-utils
     debootstrap:debootstrap nginx:nginx-light wrk:wrk aria2c:aria2 zsync:zsync reprepro:reprepro
     wget:wget curl:curl gpg:gnupg xz:xz-utils openssl:openssl zstd:zstd bzip2:bzip2 ip:iproute2
-    zckdl:zchunk nsenter:util-linux auto-apt-proxy:auto-apt-proxy"
+    zckdl:zchunk nsenter:util-linux auto-apt-proxy:auto-apt-proxy apt-cacher-ng:apt-cacher-ng"
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
@@ -25,7 +25,7 @@ if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 
-# 101: installing nginx must not start it.
+# 101: installing nginx or apt-cacher-ng must not start it.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy ]]; then
     trap 'rm -f "$policy"' EXIT

@@ -75,14 +75,19 @@ impl Apt {
         command
     }
 
-    /// Runs apt-get, which must succeed; warnings count as failures, since they hide lost indexes.
+    /// Runs apt-get, which must succeed.
     pub fn get(&self, arguments: &[&str]) -> String {
+        self.try_get(arguments).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// Runs apt-get; warnings count as failures, since they hide lost indexes.
+    pub fn try_get(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command("apt-get");
         command.args(arguments);
         let (status, out, err) = super::run(&mut command, 10 * super::DEADLINE);
         let clean = !err.lines().any(|line| line.starts_with("W:") || line.starts_with("E:"));
-        assert!(status.success() && clean, "apt-get {}: {status}\n{out}\n{err}", arguments.join(" "));
-        out
+        let problem = || format!("apt-get {}: {status}\n{out}\n{err}", arguments.join(" "));
+        if status.success() && clean { Ok(out) } else { Err(problem()) }
     }
 
     pub fn update(&self) -> String {

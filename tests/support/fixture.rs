@@ -42,7 +42,7 @@ pub fn test_key() -> PathBuf {
 }
 
 /// All files below a folder, as paths relative to it, sorted.
-fn files(root: &Path) -> Vec<PathBuf> {
+pub fn files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -170,6 +170,17 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Response {
     Conn::open(address).ask(method, target, &[headers, &[("Connection", "close")]].concat())
 }
 
+/// The same GET for where the connection may break before the answer begins.
+pub fn try_get(url: &str) -> std::io::Result<Response> {
+    let (address, target) = split_url(url);
+    let mut connection = Conn::try_open(address)?;
+    // Longer than any patience of a server's.
+    connection.reader.get_ref().set_read_timeout(Some(3 * TIMEOUT))?;
+    let text = connection.request_text("GET", target, &[("Connection", "close")]);
+    connection.send(text.as_bytes())?;
+    connection.read_response(false)
+}
+
 pub fn get(url: &str) -> Response {
     request("GET", url, &[])
 }

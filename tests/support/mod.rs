@@ -7,30 +7,49 @@
 #![allow(unused_imports, reason = "each test file uses its part of this")]
 
 mod apt;
+pub mod cell;
+pub mod coherence;
 mod digests;
+mod fault;
 mod fixture;
 mod flat;
+pub mod generation;
 mod http;
 mod mount;
 mod process;
+mod publisher;
+mod report;
 mod rpm;
 mod status;
 mod upstream;
 
 pub use apt::Apt;
 pub use digests::{base64_of_hex, hex, random_bytes, sha256_file, sha256_hex};
+pub use fault::Fault;
 pub use fixture::{
     DebRepo, Scratch, copy_tree, overlay_tree, package_files, test_key, test_repos, tree_digest,
 };
 pub use flat::{locations, package, serve_sizes, spread};
-pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url};
+pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
 pub use process::{BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, run, run_ok};
+pub use publisher::{GENTLE, HOSTILE, Order, Publisher};
+pub use report::{peak_memory, report, wrong_blobs};
 pub use rpm::{Dnf, Zypper};
 pub use status::Status;
-pub use upstream::{Fault, Upstream};
+pub use upstream::Upstream;
 
 use std::time::{Duration, Instant};
+
+/// Whether the long forms run: `make soak`.
+pub fn is_soak() -> bool {
+    std::env::var_os("MANYHANDS_SOAK").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// A count of the short form, and of the long one.
+pub fn scaled<T>(short: T, soak: T) -> T {
+    if is_soak() { soak } else { short }
+}
 
 /// How long anything may take that should take a moment; generous, for a loaded machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -201,7 +201,7 @@ impl ServerConfig {
         self.repo(name, distro, &format!("upstream = [{url:?}]"), more)
     }
 
-    /// The same over several upstreams, asked in this order.
+    /// Adds a repository over several upstreams, in this order.
     pub fn upstreams(self, name: &str, distro: &str, urls: &[String], more: &str) -> Self {
         self.repo(name, distro, &format!("upstream = {urls:?}"), more)
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{package_files, run_ok, test_key};
+use super::{DEADLINE, package_files, run, run_ok, test_key};
 
 /// One private dnf client.
 #[derive(Debug)]
@@ -44,6 +44,29 @@ impl Dnf {
 
     pub fn run(&self, arguments: &[&str]) -> String {
         run_ok(self.command().args(arguments))
+    }
+
+    /// The same for what may fail.
+    pub fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
+        let (status, out, err) = run(self.command().args(arguments), 3 * DEADLINE);
+        let problem = || format!("dnf {}: {status}\n{out}\n{err}", arguments.join(" "));
+        if status.success() { Ok(out) } else { Err(problem()) }
+    }
+
+    /// Where it keeps metadata and packages.
+    pub fn cache(&self) -> PathBuf {
+        let cache = self.root.join("cache");
+        // Some versions take the cache folder as one inside the root.
+        if cache.is_dir() {
+            cache
+        } else {
+            self.root.join("root").join(cache.strip_prefix("/").unwrap_or(&cache))
+        }
+    }
+
+    /// The next run begins with an empty cache.
+    pub fn forget_metadata(&self) {
+        fs::remove_dir_all(self.cache()).expect("a cache of ours");
     }
 
     pub fn install_all(&self) {

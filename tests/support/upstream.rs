@@ -2,49 +2,22 @@
 //! but no Last-Modified, no ETag, ranges only if told so), with faults on request.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// What is wrong with a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Answered with this status and no file; 429 asks for a minute's rest.
-    Status(u16),
-    /// The right size, but one byte in the middle differs.
-    Damaged,
-    /// The connection ends halfway.
-    Cut,
-    /// The same, once.
-    CutOnce,
-    /// The connection is reset halfway, once.
-    Reset,
-    /// Stops halfway until the fault is taken away.
-    Held,
-    /// A few bytes a second from the middle on, until the fault is taken away.
-    Crawling,
-    /// Whole, in chunks, without a length.
-    Chunked,
-    /// Ends halfway in chunks, as if that were all.
-    ShortChunked,
-    /// Calls the raw bytes gzip.
-    Labelled,
-    /// 206 for half of it, though nobody asked for a part.
-    Part,
-    /// 200 with a page in HTML, of the right length if that is asked for.
-    Page { same_length: bool },
-    /// 200 with a length that is one too many.
-    TooLong,
-}
+use super::fault::{self, Fault};
 
 #[derive(Debug, Default)]
 struct Shared {
     requests: Mutex<Vec<Request>>,
     has_ranges: AtomicBool,
     faults: Mutex<BTreeMap<String, Fault>>,
+    /// What is wrong with every path that has no fault of its own.
+    outage: Mutex<Option<Fault>>,
     faults_changed: Condvar,
     stopped: AtomicBool,
 }
@@ -66,7 +39,10 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start(root: &Path) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_on(TcpListener::bind("127.0.0.1:0").expect("a free port"), root)
+    }
+
+    pub fn start_on(listener: TcpListener, root: &Path) -> Self {
         let address = listener.local_addr().expect("a bound address");
         let shared = Arc::new(Shared::default());
         let (root, to_serve) = (root.to_owned(), Arc::clone(&shared));
@@ -124,6 +100,13 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// The same fault for every path without one of its own, or the end of that.
+    pub fn set_outage(&self, fault: Option<Fault>) {
+        *self.shared.outage.lock().expect("no server thread panics") = fault;
+    }
+}
+
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
@@ -136,6 +119,7 @@ impl Drop for Upstream {
 
 fn serve(stream: TcpStream, root: &Path, shared: &Shared) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(60)));
+    let _ = stream.set_nodelay(true);
     let Ok(mut writer) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
     loop {
@@ -153,108 +137,47 @@ fn serve(stream: TcpStream, root: &Path, shared: &Shared) {
 /// Answers one request; `None` when the connection is over.
 fn answer(writer: &mut TcpStream, root: &Path, request: &Request, shared: &Shared) -> Option<()> {
     let Request { method, path, from } = request;
-    let fault = shared.faults.lock().expect("no server thread panics").get(path).copied();
-    let file = decoded(path).and_then(|name| std::fs::read(root.join(name)).ok());
-    let (mut status, mut body) = match (fault, file) {
-        (Some(Fault::Status(status)), _) => (status, Vec::new()),
-        (_, Some(bytes)) => (200, bytes),
-        (_, None) => (404, b"no such file\n".to_vec()),
+    let fault = shared.fault_of(path);
+    let file = decoded(path.strip_prefix(fault::MOVED).unwrap_or(path));
+    let asked = fault::Asked {
+        is_head: method == "HEAD",
+        path,
+        from: from.filter(|_| shared.has_ranges.load(Ordering::SeqCst)),
     };
-    let whole = body.len();
-    if let Some(from) = from.and_then(|from| usize::try_from(from).ok())
-        && shared.has_ranges.load(Ordering::SeqCst)
-        && status == 200
-        && from < whole
-    {
-        status = 206;
-        body.drain(..from);
+    match file.and_then(|name| std::fs::read(root.join(name)).ok()) {
+        Some(bytes) => fault::send(writer, fault, asked, bytes, shared),
+        None if matches!(fault, Some(Fault::Status(_))) => {
+            fault::send(writer, fault, asked, Vec::new(), shared)
+        }
+        None => fault::send(writer, Some(Fault::Status(404)), asked, Vec::new(), shared),
     }
-    let mut more = match status {
-        429 => "Retry-After: 60\r\n".to_owned(),
-        206 => format!("Content-Range: bytes {}-{}/{whole}\r\n", whole - body.len(), whole - 1),
-        _ => String::new(),
-    };
-    let middle = body.len() / 2;
-    let mut length = format!("Content-Length: {}\r\n", body.len());
-    match fault {
-        Some(Fault::Damaged) => body[middle] ^= 0xff,
-        Some(Fault::Labelled) => more.push_str("Content-Encoding: gzip\r\n"),
-        Some(Fault::TooLong) => length = format!("Content-Length: {}\r\n", body.len() + 1),
-        Some(Fault::Chunked | Fault::ShortChunked) => length = "Transfer-Encoding: chunked\r\n".to_owned(),
-        Some(Fault::Part) => {
-            status = 206;
-            more = format!("Content-Range: bytes {middle}-{}/{whole}\r\n", whole - 1);
-            body.drain(..middle);
-            length = format!("Content-Length: {}\r\n", body.len());
-        }
-        Some(Fault::Page { same_length }) => {
-            body = b"<html>come back later</html>".repeat(body.len() / 28 + 1);
-            body.truncate(if same_length { whole } else { 28 });
-            length = format!("Content-Length: {}\r\n", body.len());
-        }
-        _ => {}
-    }
-    let head =
-        format!("HTTP/1.1 {status} status\r\n{length}{more}Content-Type: application/octet-stream\r\n\r\n");
-    writer.write_all(head.as_bytes()).ok()?;
-    if method == "HEAD" {
-        return Some(());
-    }
-    send(writer, &body, fault, path, shared)
-}
-
-/// Sends a body the way that the fault says.
-fn send(
-    writer: &mut TcpStream,
-    body: &[u8],
-    fault: Option<Fault>,
-    path: &str,
-    shared: &Shared,
-) -> Option<()> {
-    let middle = body.len() / 2;
-    if let Some(Fault::Chunked | Fault::ShortChunked) = fault {
-        let is_short = fault == Some(Fault::ShortChunked);
-        for part in if is_short { &body[..middle] } else { body }.chunks(10_000) {
-            write!(writer, "{:x}\r\n", part.len()).ok()?;
-            writer.write_all(part).ok()?;
-            writer.write_all(b"\r\n").ok()?;
-        }
-        return writer.write_all(b"0\r\n\r\n").ok();
-    }
-    let middle = middle.min(body.len());
-    writer.write_all(&body[..middle]).ok()?;
-    match fault {
-        Some(Fault::Cut) => return None,
-        Some(Fault::CutOnce | Fault::Reset) => {
-            shared.faults.lock().expect("no server thread panics").remove(path);
-            if fault == Some(Fault::Reset) {
-                // Closing with unsent bytes thrown away sends RST (socket(7), SO_LINGER).
-                socket2::SockRef::from(&*writer).set_linger(Some(Duration::ZERO)).ok()?;
-            }
-            return None;
-        }
-        Some(Fault::Held) => shared.wait_until_mended(path, super::DEADLINE),
-        Some(Fault::Crawling) => {
-            for byte in &body[middle..] {
-                writer.write_all(&[*byte]).ok()?;
-                if shared.wait_until_mended(path, Duration::from_millis(100)) {
-                    return None;
-                }
-            }
-            return Some(());
-        }
-        _ => true,
-    };
-    writer.write_all(&body[middle..]).ok()
 }
 
 impl Shared {
-    /// Whether the fault was taken away within this time.
-    fn wait_until_mended(&self, path: &str, at_most: Duration) -> bool {
+    /// What is wrong this time.
+    fn fault_of(&self, path: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().expect("no server thread panics");
+        let fault = faults.get(path).copied();
+        if let Some(Fault::Once(_) | Fault::CutOnce | Fault::ResetOnce) = fault {
+            faults.remove(path);
+        }
+        fault.or(*self.outage.lock().expect("no server thread panics"))
+    }
+}
+
+impl fault::Waiting for Shared {
+    fn until_mended(&self, path: &str, at_most: Duration) -> bool {
         let faults = self.faults.lock().expect("no server thread panics");
         let held = |faults: &mut BTreeMap<String, Fault>| faults.contains_key(path);
         let waited = self.faults_changed.wait_timeout_while(faults, at_most, held);
         !waited.expect("no server thread panics").1.timed_out()
+    }
+
+    fn pause(&self, time: Duration) -> bool {
+        let faults = self.faults.lock().expect("no server thread panics");
+        let going = |_: &mut BTreeMap<String, Fault>| !self.stopped.load(Ordering::SeqCst);
+        drop(self.faults_changed.wait_timeout_while(faults, time, going).expect("no server thread panics"));
+        !self.stopped.load(Ordering::SeqCst)
     }
 }
 
