@@ -78,6 +78,8 @@ pub struct Draft {
     key: UnitKey,
     roots: BTreeMap<RepoPath, Root>,
     members: BTreeMap<RepoPath, Member>,
+    /// rpm-md: what kind of metadata each member is.
+    kinds: BTreeMap<String, String>,
     packages: PathTableBuilder,
     stems: BTreeSet<String>,
     absent: BTreeSet<String>,
@@ -97,6 +99,7 @@ impl Draft {
             key,
             roots: BTreeMap::new(),
             members: BTreeMap::new(),
+            kinds: BTreeMap::new(),
             packages: PathTableBuilder::default(),
             stems: BTreeSet::new(),
             absent: BTreeSet::new(),
@@ -126,7 +129,7 @@ impl Draft {
         let release = match (find("InRelease"), find("Release")) {
             (Some(signed), Some(plain)) => {
                 let (signed, plain) = (parse(signed)?, parse(plain)?);
-                if signed.members != plain.members {
+                if signed != plain {
                     return Err(IngestError::Mixed { dir: dir() });
                 }
                 signed
@@ -160,6 +163,7 @@ impl Draft {
             if let Some(size) = record.open.and_then(|open| open.size) {
                 self.open_sizes.insert(path.clone(), size);
             }
+            self.kinds.insert(path.to_string(), record.kind.clone());
             let digests = vec![record.expected.digest];
             self.members.insert(path, Member { expected: record.expected, digests });
         }
@@ -239,6 +243,18 @@ impl Draft {
 
     pub fn has_by_hash(&self) -> bool {
         self.has_by_hash
+    }
+
+    /// Members besides the package lists that clients will ask for: those they asked for before and, in
+    /// rpm-md, all that common clients read.
+    pub fn to_hold(&self, asked: &BTreeSet<String>) -> Vec<(RepoPath, Expected)> {
+        let is_common = |kind: &str| !(kind.ends_with("_db") || kind.ends_with("_zck") || kind == "other");
+        let is_held = |path: &RepoPath| match self.kinds.get(path.as_str()) {
+            Some(kind) => is_common(kind) || asked.contains(kind),
+            None => asked.contains(path.as_str()),
+        };
+        let held = self.members.iter().filter(|(path, _)| is_held(path));
+        held.map(|(path, member)| (path.clone(), member.expected)).collect()
     }
 
     /// When its metadata was made, and until when it may be used, where it says.
@@ -328,6 +344,7 @@ impl Draft {
             generation,
             roots: self.roots,
             members: members.build(),
+            kinds: self.kinds,
             other_digests,
             is_retired: false,
             has_by_hash: self.has_by_hash,

@@ -11,6 +11,11 @@ use crate::model::{Digest, Expected, RepoPath};
 /// Generations kept per unit, the current one included: clients whose lists are old still find the members
 /// and packages that those name (DESIGN.md section 7).
 const RETAINED: usize = 3;
+/// One that was current this recently is kept besides: a slow client's update takes minutes, however fast
+/// generations follow each other.
+const RETAINED_SECS: u64 = 600;
+/// Bounds what an origin that changes all the time can make us keep.
+const MAX_RETAINED: usize = 32;
 
 /// See the module's documentation. Newest generation first.
 #[derive(Clone, Debug, Default)]
@@ -61,12 +66,20 @@ impl Snapshot {
     /// replaced, not kept beside it: it only learned more members. The one that was current is retired,
     /// which takes time: do it before [`Self::adopt`].
     pub fn succession(&self, unit: Arc<Unit>) -> VecDeque<Arc<Unit>> {
-        let old = self.units.get(&unit.key).into_iter().flatten().filter(|old| old.roots != unit.roots);
+        let old = self.generations(&unit.key).filter(|old| old.roots != unit.roots);
         let retire = |old: &Arc<Unit>| match old.is_retired {
             true => old.clone(),
             false => Arc::new(old.retire(&unit)),
         };
-        let mut kept: VecDeque<_> = old.take(RETAINED - 1).map(retire).collect();
+        let mut kept = VecDeque::new();
+        let mut superseded_secs = unit.adopted_secs;
+        for old in old.take(MAX_RETAINED - 1) {
+            let age_secs = unit.adopted_secs.saturating_sub(superseded_secs);
+            if kept.len() < RETAINED - 1 || age_secs < RETAINED_SECS {
+                kept.push_back(retire(old));
+            }
+            superseded_secs = old.adopted_secs;
+        }
         kept.push_front(unit);
         kept
     }
@@ -78,6 +91,11 @@ impl Snapshot {
             next.units.insert(key, generations);
         }
         next
+    }
+
+    /// A certain generation of a unit, while it is retained.
+    pub fn generation(&self, key: &UnitKey, generation: u64) -> Option<&Arc<Unit>> {
+        self.generations(key).find(|unit| unit.generation == generation)
     }
 
     /// Every retained generation of a unit, the current one first.

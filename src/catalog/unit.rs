@@ -181,6 +181,9 @@ pub struct Unit {
     pub members: PathTable,
     /// The members again with their other digests, one table for each algorithm, for `by-hash` look-ups.
     pub(super) other_digests: Vec<PathTable>,
+    /// rpm-md: what kind of metadata each member is (`primary`, `filelists`), since its path changes with its
+    /// contents.
+    pub kinds: BTreeMap<String, String>,
     /// The archive offers members under `by-hash/`.
     pub has_by_hash: bool,
     pub packages: PathTable,
@@ -220,6 +223,11 @@ impl Unit {
         Some((RepoPath::new(&path).ok()?, expected))
     }
 
+    /// What a member is called in every generation: its kind where it has one, else its path.
+    pub fn member_name<'a>(&'a self, path: &'a RepoPath) -> &'a str {
+        self.kinds.get(path.as_str()).map_or(path.as_str(), String::as_str)
+    }
+
     /// This generation once `newer` is current: what both name alike is found there.
     pub fn retire(&self, newer: &Self) -> Self {
         Self {
@@ -229,6 +237,7 @@ impl Unit {
             roots: self.roots.clone(),
             members: self.members.clone(),
             other_digests: self.other_digests.clone(),
+            kinds: self.kinds.clone(),
             stems: self.stems.clone(),
             absent: self.absent.clone(),
             first_skipped: self.first_skipped.clone(),

@@ -37,6 +37,8 @@ const PROXY_PORT: u16 = 3142;
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub client: IpAddr,
+    /// The client's end of the connection.
+    pub port: u16,
     pub method: Method,
     pub headers: HeaderMap,
     /// Never redirect: `/direct/`, and ways in from which a redirect leads nowhere.
@@ -46,8 +48,9 @@ pub struct Asked {
 }
 
 impl Asked {
-    fn new(client: IpAddr, method: Method, headers: HeaderMap, direct: bool) -> Self {
-        Self { client, method, headers, direct, kind: Kind::Package }
+    fn new(peer: SocketAddr, method: Method, headers: HeaderMap, direct: bool) -> Self {
+        let (client, port) = (peer.ip().to_canonical(), peer.port());
+        Self { client, port, method, headers, direct, kind: Kind::Package }
     }
 
     pub fn header(&self, name: header::HeaderName) -> Option<&str> {
@@ -77,12 +80,12 @@ async fn route(
     request: Request<Incoming>,
     ends: Ends,
 ) -> Response<Body> {
-    let client = ends.peer.ip().to_canonical();
     let (parts, body) = request.into_parts();
     match server.door.target(&parts.method, &parts.uri, parts.version, &parts.headers, ends.local) {
         Target::Refused { status, text } => plain(status, text),
         Target::Control => control_api(control, Request::from_parts(parts, body), ends.peer).await,
         Target::Connect { host, port } => {
+            let client = ends.peer.ip().to_canonical();
             connect::open(server, Request::from_parts(parts, body), client, &host, port).await
         }
         _ if !matches!(parts.method, Method::GET | Method::HEAD) => {
@@ -91,7 +94,7 @@ async fn route(
             response
         }
         Target::Repo { index, rest, direct } => {
-            let asked = Asked::new(client, parts.method, parts.headers, direct);
+            let asked = Asked::new(ends.peer, parts.method, parts.headers, direct);
             let repo = &server.repos[index];
             if rest.is_empty() {
                 return plain(StatusCode::OK, hints::of_repo(repo, &own_url(server, &asked)).join("\n"));
@@ -99,11 +102,11 @@ async fn route(
             in_repo(server, repo, rest, &asked).await
         }
         Target::Blob { rest, direct } => {
-            let mut asked = Asked::new(client, parts.method, parts.headers, direct);
+            let mut asked = Asked::new(ends.peer, parts.method, parts.headers, direct);
             asked.kind = package::kind_of(server, &asked.headers);
             by_hash(server, rest, &asked).await
         }
-        Target::Index => index(server, &Asked::new(client, parts.method, parts.headers, true)),
+        Target::Index => index(server, &Asked::new(ends.peer, parts.method, parts.headers, true)),
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 
 use super::http::{Asked, is_named};
-use super::nested;
 use super::package::fetch_failed;
 use super::refresh::{self, Looked};
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
+use super::{nested, pins};
 use crate::catalog::{Named, Root, Unit, UnitKey, UnitKind};
 use crate::formats::compress::Compression;
 use crate::io::body::Body;
@@ -34,6 +34,15 @@ pub async fn answer(
     asked: &Asked,
 ) -> Option<Response<Body>> {
     let root_of = UnitKey::of_root(path, &repo.config.profile);
+    let is_first = root_of.is_some() && pins::is_first(path);
+    if !is_first && let Some(unit) = server.pins.earlier(asked, repo, path) {
+        if let Some(root) = unit.roots.get(path) {
+            return Some(root_response(server, path, &unit, root, asked));
+        }
+        if let Some((canonical, expected)) = unit.member(path) {
+            return Some(member_response(server, repo, path, &unit, &canonical, expected, asked).await);
+        }
+    }
     let mut looked = Looked::Current;
     match &root_of {
         Some(key) => looked = look(server, repo, key, path).await,
@@ -45,7 +54,12 @@ pub async fn answer(
             StatusCode::SERVICE_UNAVAILABLE,
             "the metadata has expired (Valid-Until) and the origin has nothing newer",
         )),
-        (Found::Root { unit, root }, _) => Some(root_response(server, path, &unit, &root, asked)),
+        (Found::Root { unit, root }, _) => {
+            if is_first {
+                server.pins.begin(asked, repo, &unit);
+            }
+            Some(root_response(server, path, &unit, &root, asked))
+        }
         (Found::Member { unit, path: canonical, expected }, _) => {
             Some(member_response(server, repo, path, &unit, &canonical, expected, asked).await)
         }
@@ -168,6 +182,9 @@ pub async fn member_response(
             return fetch_failed(&e);
         }
     };
+    if unit.members.get(path.as_str()).is_some() {
+        repo.note_asked(unit, path);
+    }
     let (stem, _) = Compression::strip(path.as_str());
     let is_index = matches!(stem.rsplit('/').next(), Some("Packages" | "Sources"));
     if is_index && !unit.stems.contains(stem) {

@@ -18,6 +18,7 @@ mod metadata;
 mod nested;
 mod origin;
 mod package;
+mod pins;
 mod ranks;
 mod records;
 mod refresh;

@@ -27,6 +27,7 @@ struct Record {
     /// Newest first.
     generations: Vec<Generation>,
     learned: Vec<String>,
+    asked: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,11 +83,13 @@ pub fn remember(server: &Server, repo: &Repo, generations: &VecDeque<Arc<Unit>>)
             store.commit(verified).map_err(RefreshError::internal)?;
         }
     }
+    let state = repo.unit_state(&unit.key);
     let record = Record {
         repo: repo.config.name.clone(),
         key: unit.key.clone(),
         generations: generations.iter().map(|unit| Generation::of(unit)).collect(),
-        learned: repo.unit_state(&unit.key).learned.into_iter().collect(),
+        learned: state.learned.into_iter().collect(),
+        asked: state.asked.into_iter().collect(),
     };
     let name = record_name(&record.repo, &record.key);
     let json = serde_json::to_vec(&record).map_err(RefreshError::internal)?;
@@ -135,8 +138,11 @@ pub async fn restore(server: &Arc<Server>) {
 
 /// Returns how many generations came back.
 async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Result<usize, RefreshError> {
-    let Record { key, generations, learned, .. } = record;
-    repo.with_unit(&key, |state| state.learned.extend(learned));
+    let Record { key, generations, learned, asked, .. } = record;
+    repo.with_unit(&key, |state| {
+        state.learned.extend(learned);
+        state.asked.extend(asked);
+    });
     let mut restored: VecDeque<Arc<Unit>> = VecDeque::new();
     for generation in generations {
         let unit = match (read_index(server, repo, &key, &generation).await, restored.front()) {
@@ -200,5 +206,6 @@ async fn rebuild(
     if !wanted.iter().all(held) {
         return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
     }
-    complete(server, repo, draft, Plan { wanted, current: None, generation, adopted_secs }).await
+    let plan = Plan { wanted, held: Vec::new(), current: None, settle: true, generation, adopted_secs };
+    complete(server, repo, draft, plan).await
 }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use super::origin::Validator;
 use crate::catalog::{Snapshot, Trust, Unit, UnitKey, Warm};
 use crate::config::{Origin, RepoConfig};
-use crate::model::{RepoPath, Time};
+use crate::model::{BlobId, RepoPath, Time};
 
 /// A client's request for a root file makes the server look at the origin again if its last look is older.
 /// Upstreams are asked rarely: a crowd refreshing must not become our upstream's crowd.
@@ -20,6 +20,9 @@ const FRESH_TREE: Duration = Duration::from_secs(2);
 /// Units remembered per repository, missing ones included: a client that asks for random suites must not
 /// fill our memory.
 const MAX_UNITS: usize = 4096;
+/// Members of one unit that are fetched before clients ask again: clients of many languages and
+/// architectures together ask for some hundred.
+const MAX_ASKED: usize = 1024;
 
 /// What is known of one unit besides its metadata.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +35,11 @@ pub struct UnitState {
     pub adopted: Option<Time>,
     /// Index families that clients asked for.
     pub learned: BTreeSet<String>,
+    /// Members that clients asked for, as [`Unit::member_name`] calls them: the next generation is adopted
+    /// with them at hand.
+    pub asked: BTreeSet<String>,
+    /// The first root file of a generation that is not whole, and since when it has been like that.
+    pub partial: Option<(BlobId, Time)>,
     /// What the upstream said about the root files of the current generation.
     pub validators: BTreeMap<RepoPath, Validator>,
     /// Generations that have an index file, and whether it is that of a retired one.
@@ -134,6 +142,16 @@ impl Repo {
             units.retain(|_, state| state.adopted.is_some());
         }
         change(units.entry(key.clone()).or_default())
+    }
+
+    /// Notes that a client asked for a member.
+    pub fn note_asked(&self, unit: &Unit, path: &RepoPath) {
+        let name = unit.member_name(path);
+        self.with_unit(&unit.key, |state| {
+            if state.asked.len() < MAX_ASKED && !state.asked.contains(name) {
+                state.asked.insert(name.to_owned());
+            }
+        });
     }
 
     /// Which package lists of a unit are read.

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
 use super::door::Door;
+use super::pins::Pins;
 use super::repo::Repo;
 use super::traffic::Traffic;
 use crate::catalog::{Census, PathTable, Snapshot};
@@ -63,6 +64,8 @@ pub struct Server {
     pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
+    /// What clients are in the middle of reading.
+    pub pins: Pins,
     /// What members that are indexes themselves name, by their digest.
     pub nested: Cache<Digest, Arc<PathTable>>,
     /// Tree files being hashed or found to be wrong, so that each is read once.
@@ -144,6 +147,7 @@ impl Server {
             catalog_version: AtomicU64::new(0),
             sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            pins: Pins::default(),
             nested: Cache::builder()
                 .max_capacity(NESTED_BYTES)
                 .weigher(|_, table: &Arc<PathTable>| {

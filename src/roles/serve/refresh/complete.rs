@@ -20,7 +20,12 @@ const PARALLEL: usize = 4;
 /// What it takes to make a generation of a draft.
 pub struct Plan<'a> {
     pub wanted: Vec<Step>,
+    /// Other members to have at hand when the generation is adopted: clients will ask for them, and the
+    /// origin may have replaced them by then.
+    pub held: Vec<(RepoPath, Expected)>,
     pub current: Option<&'a Arc<Unit>>,
+    /// Take what there is: the origin has been like this for long, or there is nothing to fall back on.
+    pub settle: bool,
     pub generation: u64,
     pub adopted_secs: u64,
 }
@@ -32,21 +37,27 @@ pub async fn complete(
     mut draft: Draft,
     plan: Plan<'_>,
 ) -> Result<Unit, RefreshError> {
-    let families = plan.wanted.len();
+    let Plan { wanted, held, current, settle, generation, adopted_secs } = plan;
+    let families = wanted.len();
     let mut missing = Vec::new();
     let by_hash = draft.has_by_hash();
+    let was_held = |path: &RepoPath| {
+        let expected = current.and_then(|unit| unit.members.get(path.as_str()));
+        expected.is_some_and(|expected| server.metadata.held(&expected).is_some())
+    };
+    let must_have = |path: &RepoPath| !settle && (current.is_none() || was_held(path));
     let fetch = |step: Step| async move {
-        let fetched = fetch_step(server, repo, &step, by_hash).await;
+        let fetched = fetch_step(server, repo, &step, by_hash, must_have).await;
         (step, fetched)
     };
-    let mut fetched = std::pin::pin!(stream::iter(plan.wanted).map(fetch).buffered(PARALLEL));
+    let mut fetched = std::pin::pin!(stream::iter(wanted).map(fetch).buffered(PARALLEL));
     while let Some((step, fetched)) = fetched.next().await {
         let (path, blob) = match fetched {
             Ok(found) => found,
             // A mirror may carry only some of the architectures that its signed Release lists.
             // One that was there a generation ago is being replaced: then this is no whole generation.
             Err(RefreshError::Member { source: FetchError::NotFound, .. })
-                if !plan.current.is_some_and(|unit| unit.stems.contains(&step.stem)) =>
+                if settle || current.is_some_and(|unit| !unit.stems.contains(&step.stem)) =>
             {
                 missing.push(step);
                 continue;
@@ -64,7 +75,7 @@ pub async fn complete(
     }
     if let Some(step) = missing.first() {
         if missing.len() == families {
-            return Err(RefreshError::NotFound(step.stem.clone()));
+            return Err(RefreshError::Incomplete(step.stem.clone()));
         }
         let (repo, first) = (repo.config.name.as_str(), step.stem.as_str());
         tracing::info!(
@@ -76,7 +87,7 @@ pub async fn complete(
         );
     }
     draft.lacks(missing.into_iter().map(|step| step.stem));
-    let Plan { generation, adopted_secs, .. } = plan;
+    hold(server, repo, held, by_hash, must_have).await?;
     let finish = move || draft.finish(generation, adopted_secs);
     tokio::task::spawn_blocking(finish).await.map_err(RefreshError::internal)
 }
@@ -89,12 +100,14 @@ pub fn read_blob(store: &BlobStore, blob: Blob) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The first of a family's members that can be had.
+/// The first of a family's members that can be had. `must_have` says of a path that going on without it
+/// would leave clients in the lurch who are used to it.
 async fn fetch_step(
     server: &Arc<Server>,
     repo: &Repo,
     step: &Step,
     by_hash: bool,
+    must_have: impl Fn(&RepoPath) -> bool,
 ) -> Result<(RepoPath, Blob), RefreshError> {
     let mut last = None;
     // What is held already comes first: a client has just asked for it, or a restart finds it.
@@ -103,6 +116,9 @@ async fn fetch_step(
     for (path, expected) in held.into_iter().chain(others) {
         match fetch_member(server, repo, path, *expected, by_hash).await {
             Ok(blob) => return Ok((path.clone(), blob)),
+            Err(source) if must_have(path) => {
+                return Err(RefreshError::Member { path: path.clone(), source });
+            }
             // The best choice's error says most, unless it was only that the file does not exist.
             Err(e) if last.is_none() || matches!(last, Some((_, FetchError::NotFound))) => {
                 last = Some((path, e))
@@ -114,6 +130,32 @@ async fn fetch_step(
         return Err(RefreshError::Internal(format!("{} has no members", step.stem)));
     };
     Err(RefreshError::Member { path: path.clone(), source })
+}
+
+/// Fetches members that nobody reads here, some at a time.
+async fn hold(
+    server: &Arc<Server>,
+    repo: &Repo,
+    members: Vec<(RepoPath, Expected)>,
+    by_hash: bool,
+    must_have: impl Fn(&RepoPath) -> bool,
+) -> Result<(), RefreshError> {
+    let fetch = |(path, expected): (RepoPath, Expected)| async move {
+        let fetched = fetch_member(server, repo, &path, expected, by_hash).await;
+        fetched.map_err(|source| RefreshError::Member { path, source })
+    };
+    let mut fetched = std::pin::pin!(stream::iter(members).map(fetch).buffered(PARALLEL));
+    while let Some(member) = fetched.next().await {
+        match member {
+            Err(RefreshError::Member { path, source }) if must_have(&path) => {
+                return Err(RefreshError::Member { path, source });
+            }
+            // Release files list more than archives keep.
+            Err(e) => tracing::debug!(repo = repo.config.name, error = %e, "a member cannot be had"),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// A member of a generation, into the metadata store.

@@ -19,6 +19,8 @@ use crate::roles::serve::server::Server;
 /// Attempts to catch an upstream between two of its own updates.
 const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+/// An update of a large mirror takes minutes, during which lists that clients are used to may be missing.
+const SETTLE_AFTER: Duration = Duration::from_secs(600);
 
 /// The root files of a unit as one upstream has them now.
 #[derive(Debug, Default)]
@@ -38,7 +40,10 @@ pub async fn look(
     let mut missing = 0;
     let mut attempt = 0;
     loop {
-        let tried = look_once(server, repo, key, current, bases[attempt % bases.len()]).await;
+        let is_last = attempt + 1 >= ATTEMPTS.max(bases.len());
+        let settle = (is_last && current.is_none()) || is_partial_for_long(repo, key);
+        let look = Look { server, repo, key, current, settle };
+        let tried = look.once(bases[attempt % bases.len()]).await;
         attempt += 1;
         missing += usize::from(matches!(tried, Err(RefreshError::NotFound(_))));
         match tried {
@@ -46,7 +51,7 @@ pub async fn look(
             Err(e @ RefreshError::NotFound(_)) if attempt >= bases.len() && missing == attempt => {
                 return Err(e);
             }
-            Err(e) if attempt >= ATTEMPTS.max(bases.len()) => return Err(e),
+            Err(e) if is_last => return Err(e),
             Err(e) => {
                 tracing::debug!(repo = repo.config.name, unit = %key, attempt, error = %e, "trying again");
                 // Another upstream may be whole at once; the same one needs time.
@@ -67,40 +72,69 @@ fn order(server: &Server, repo: &Repo) -> Vec<usize> {
     }
 }
 
-async fn look_once(
-    server: &Arc<Server>,
-    repo: &Repo,
-    key: &UnitKey,
-    current: Option<&Arc<Unit>>,
-    base: usize,
-) -> Result<(), RefreshError> {
-    let reader = Reader { server, repo, key, current, base };
-    let Some(Roots { files: roots, validators }) = reader.read_new().await? else { return Ok(()) };
-    if roots.is_empty() {
-        return Err(RefreshError::NotFound(key.to_string()));
+/// Whether the origin has lacked the same members of the same generation for so long that it is no update.
+fn is_partial_for_long(repo: &Repo, key: &UnitKey) -> bool {
+    let since = repo.unit_state(key).partial.map(|(_, since)| since);
+    since.is_some_and(|since| clock::now().since(since) > SETTLE_AFTER)
+}
+
+/// What is looked at, and how.
+struct Look<'a> {
+    server: &'a Arc<Server>,
+    repo: &'a Repo,
+    key: &'a UnitKey,
+    current: Option<&'a Arc<Unit>>,
+    /// Take a generation that lacks members.
+    settle: bool,
+}
+
+impl Look<'_> {
+    async fn once(&self, base: usize) -> Result<(), RefreshError> {
+        let Self { server, repo, key, current, .. } = *self;
+        let reader = Reader { server, repo, key, current, base };
+        let Some(Roots { files: roots, validators }) = reader.read_new().await? else {
+            repo.with_unit(key, |state| state.partial = None);
+            return Ok(());
+        };
+        let Some(first) = roots.first().map(|root| root.root.blob.id) else {
+            return Err(RefreshError::NotFound(key.to_string()));
+        };
+        let now_secs = clock::now().as_secs();
+        let draft = judge(server, repo, key, roots.clone(), now_secs).await?;
+        let wanted = draft.wanted(&repo.warm(key));
+        let has_all = |unit: &Arc<Unit>| {
+            wanted.iter().all(|step| unit.stems.contains(&step.stem) || unit.absent.contains(&step.stem))
+        };
+        if current.is_some_and(|unit| is_of(unit, &roots) && has_all(unit)) {
+            repo.with_unit(key, |state| state.validators = validators);
+            return Ok(());
+        }
+        repo.trust.check_dates(key, draft.dates(), current.map(AsRef::as_ref), now_secs)?;
+        // Several files make one generation: an update in between shows in a second reading.
+        if roots.len() > 1 && reader.read_all().await?.files != roots {
+            return Err(RefreshError::Changing(key.to_string()));
+        }
+        let plan = Plan {
+            wanted,
+            held: draft.to_hold(&repo.unit_state(key).asked),
+            current,
+            settle: self.settle,
+            generation: current.map_or(1, |unit| unit.generation + 1),
+            adopted_secs: now_secs,
+        };
+        let unit = complete(server, repo, draft, plan).await.inspect_err(|_| {
+            repo.with_unit(key, |state| match &state.partial {
+                Some((of, _)) if *of == first => {}
+                _ => state.partial = Some((first, clock::now())),
+            });
+        })?;
+        adopt(server, repo, unit).await?;
+        repo.with_unit(key, |state| {
+            state.validators = validators;
+            state.partial = None;
+        });
+        Ok(())
     }
-    let now_secs = clock::now().as_secs();
-    let draft = judge(server, repo, key, roots.clone(), now_secs).await?;
-    let wanted = draft.wanted(&repo.warm(key));
-    let has_all = |unit: &Arc<Unit>| {
-        wanted.iter().all(|step| unit.stems.contains(&step.stem) || unit.absent.contains(&step.stem))
-    };
-    let is_same = current.is_some_and(|unit| is_of(unit, &roots) && has_all(unit));
-    if is_same {
-        repo.with_unit(key, |state| state.validators = validators);
-        return Ok(());
-    }
-    repo.trust.check_dates(key, draft.dates(), current.map(AsRef::as_ref), now_secs)?;
-    // Several files make one generation: an update in between shows in a second reading.
-    if roots.len() > 1 && reader.read_all().await?.files != roots {
-        return Err(RefreshError::Changing(key.to_string()));
-    }
-    let generation = current.map_or(1, |unit| unit.generation + 1);
-    let plan = Plan { wanted, current, generation, adopted_secs: now_secs };
-    let unit = complete(server, repo, draft, plan).await?;
-    adopt(server, repo, unit).await?;
-    repo.with_unit(key, |state| state.validators = validators);
-    Ok(())
 }
 
 /// Checks signatures and reads the root files: some milliseconds, for a thread that may block.

@@ -32,6 +32,8 @@ const LEARN_PATIENCE: Duration = Duration::from_secs(5);
 pub enum RefreshError {
     #[error("{0} is not at the origin")]
     NotFound(String),
+    #[error("the origin has none of the lists that its Release names, such as {0}")]
+    Incomplete(String),
     #[error("{0} changes while it is being read")]
     Changing(String),
     #[error(transparent)]

@@ -54,7 +54,7 @@ pub async fn poll(server: Arc<Server>, index: usize) {
         let keys: Vec<UnitKey> = repo.snapshot().units().map(|unit| unit.key.clone()).collect();
         for key in keys {
             // The outcome is in the log and in the status.
-            let _ = refresh(&server, repo, &key, repo.fresh_for()).await;
+            let _ = refresh(&server, repo, &key, repo.fresh_for().min(repo.config.poll / 2)).await;
         }
     }
 }
