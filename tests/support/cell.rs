@@ -125,10 +125,15 @@ impl Cell {
 
     /// Whether a server's stores hold the right file.
     pub fn is_kept(&self, state: &Path, kind: Kind) -> bool {
-        let name = sha256_hex(self.bytes(kind));
-        ["cache", "metadata"].iter().any(|part| {
-            let path = state.join(part).join("blobs").join(&name[..2]).join(&name);
-            path.is_file()
-        })
+        is_kept(state, self.bytes(kind))
     }
+}
+
+/// Whether one of a server's stores has these bytes.
+pub fn is_kept(state: &Path, bytes: &[u8]) -> bool {
+    let name = sha256_hex(bytes);
+    ["cache", "metadata"].iter().any(|part| {
+        let path = state.join(part).join("blobs").join(&name[..2]).join(&name);
+        path.is_file()
+    })
 }

@@ -24,6 +24,7 @@ mod status;
 mod upstream;
 
 pub use apt::Apt;
+pub use cell::is_kept;
 pub use digests::{base64_of_hex, hex, random_bytes, sha256_file, sha256_hex};
 pub use fault::Fault;
 pub use fixture::{

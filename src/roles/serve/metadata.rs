@@ -23,6 +23,8 @@ use crate::model::{Blob, Expected, RepoPath};
 
 /// A client waits this long at most for a look at the origin before it gets the last good generation.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// A client waits this long for a member that is not here yet, less than apt's and dnf's 30 s; the fetch goes on.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(25);
 /// A member may be removed to make room between its coming and its being opened; not again and again.
 const OPEN_TRIES: usize = 3;
 
@@ -214,11 +216,15 @@ async fn open_member(
     path: &RepoPath,
     expected: Expected,
 ) -> Result<(Blob, File), FetchError> {
-    for _ in 0..OPEN_TRIES {
-        let blob = refresh::fetch_member(server, repo, path, expected, unit.has_by_hash).await?;
-        if let Some((file, _)) = server.metadata.store.open_blob(blob.id) {
-            return Ok((blob, file));
+    let open = async {
+        for _ in 0..OPEN_TRIES {
+            let blob = refresh::fetch_member(server, repo, path, expected, unit.has_by_hash).await?;
+            if let Some((file, _)) = server.metadata.store.open_blob(blob.id) {
+                return Ok((blob, file));
+            }
         }
-    }
-    Err(FetchError::Store("it is removed as soon as it comes".to_owned()))
+        Err(FetchError::Store("it is removed as soon as it comes".to_owned()))
+    };
+    let late = || FetchError::Store("the origin takes too long to send it".to_owned());
+    tokio::time::timeout(MEMBER_PATIENCE, open).await.unwrap_or_else(|_| Err(late()))
 }

@@ -10,22 +10,29 @@ use super::complete::{Plan, complete};
 use super::{RefreshError, adopt};
 use crate::catalog::{Draft, RootFile, Unit, UnitKey, UnitKind};
 use crate::io::clock;
+use crate::io::fetch::FetchError;
 use crate::io::upstream::UpstreamError;
-use crate::model::RepoPath;
+use crate::model::{BlobId, RepoPath};
 use crate::roles::serve::origin::{self, OriginError, RootRead, Validator};
 use crate::roles::serve::repo::Repo;
 use crate::roles::serve::server::Server;
 
 /// Attempts to catch an upstream between two of its own updates.
 const ATTEMPTS: usize = 3;
+const FIRST_ATTEMPTS: usize = 12;
 const PAUSE: Duration = Duration::from_millis(500);
 /// An update of a large mirror takes minutes, during which lists that clients are used to may be missing.
 const SETTLE_AFTER: Duration = Duration::from_secs(600);
+/// Without a generation to fall back on, one that stands still for so long is taken as it is: many mirrors
+/// carry only some of the architectures that their Release lists.
+const SETTLE_FIRST_AFTER: Duration = Duration::from_secs(1);
 
 /// The root files of a unit as one upstream has them now.
 #[derive(Debug, Default)]
 struct Roots {
     files: Vec<RootFile>,
+    /// Why a file that may be missing was not given.
+    forbidden: Option<RefreshError>,
     validators: BTreeMap<RepoPath, Validator>,
 }
 
@@ -37,31 +44,37 @@ pub async fn look(
     current: Option<&Arc<Unit>>,
 ) -> Result<(), RefreshError> {
     let bases = order(server, repo);
+    let look = Look { server, repo, key, current };
     let mut missing = 0;
     let mut attempt = 0;
     loop {
-        let is_last = attempt + 1 >= ATTEMPTS.max(bases.len());
-        let settle = (is_last && current.is_none()) || is_partial_for_long(repo, key);
-        let look = Look { server, repo, key, current, settle };
         let tried = look.once(bases[attempt % bases.len()]).await;
         attempt += 1;
-        missing += usize::from(matches!(tried, Err(RefreshError::NotFound(_))));
-        match tried {
-            // Missing only if every upstream says so, and no other failed.
-            Err(e @ RefreshError::NotFound(_)) if attempt >= bases.len() && missing == attempt => {
-                return Err(e);
-            }
-            Err(e) if is_last => return Err(e),
-            Err(e) => {
-                tracing::debug!(repo = repo.config.name, unit = %key, attempt, error = %e, "trying again");
-                // Another upstream may be whole at once; the same one needs time.
-                if attempt >= bases.len() {
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-            Ok(()) => return Ok(()),
+        let Err(e) = tried else { return Ok(()) };
+        let is_missing = matches!(e, RefreshError::NotFound(_));
+        missing += usize::from(is_missing);
+        // Missing only if every upstream says so, and no other failed.
+        let is_known_missing = is_missing && attempt >= bases.len() && missing == attempt;
+        if is_known_missing || attempt >= attempts(&e, current.is_some()).max(bases.len()) {
+            return Err(e);
+        }
+        tracing::debug!(repo = repo.config.name, unit = %key, attempt, error = %e, "trying again");
+        // Another upstream may be whole at once; the same one needs time.
+        if attempt >= bases.len() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// How often to try. Without a generation to fall back on, an update that is under way is worth waiting for.
+fn attempts(error: &RefreshError, has_current: bool) -> usize {
+    use FetchError::{NotFound, Wrong};
+    let is_update = match error {
+        RefreshError::Changing(_) => true,
+        RefreshError::Member { source, .. } => matches!(source, NotFound | Wrong { .. }),
+        _ => false,
+    };
+    if is_update && !has_current { FIRST_ATTEMPTS } else { ATTEMPTS }
 }
 
 /// Positions of the upstreams, those that failed lately last. A tree counts as one.
@@ -72,32 +85,24 @@ fn order(server: &Server, repo: &Repo) -> Vec<usize> {
     }
 }
 
-/// Whether the origin has lacked the same members of the same generation for so long that it is no update.
-fn is_partial_for_long(repo: &Repo, key: &UnitKey) -> bool {
-    let since = repo.unit_state(key).partial.map(|(_, since)| since);
-    since.is_some_and(|since| clock::now().since(since) > SETTLE_AFTER)
-}
-
-/// What is looked at, and how.
+/// What is looked at.
 struct Look<'a> {
     server: &'a Arc<Server>,
     repo: &'a Repo,
     key: &'a UnitKey,
     current: Option<&'a Arc<Unit>>,
-    /// Take a generation that lacks members.
-    settle: bool,
 }
 
 impl Look<'_> {
     async fn once(&self, base: usize) -> Result<(), RefreshError> {
-        let Self { server, repo, key, current, .. } = *self;
+        let Self { server, repo, key, current } = *self;
         let reader = Reader { server, repo, key, current, base };
-        let Some(Roots { files: roots, validators }) = reader.read_new().await? else {
+        let Some(Roots { files: roots, forbidden, validators }) = reader.read_new().await? else {
             repo.with_unit(key, |state| state.partial = None);
             return Ok(());
         };
         let Some(first) = roots.first().map(|root| root.root.blob.id) else {
-            return Err(RefreshError::NotFound(key.to_string()));
+            return Err(forbidden.unwrap_or_else(|| RefreshError::NotFound(key.to_string())));
         };
         let now_secs = clock::now().as_secs();
         let draft = judge(server, repo, key, roots.clone(), now_secs).await?;
@@ -118,7 +123,7 @@ impl Look<'_> {
             wanted,
             held: draft.to_hold(&repo.unit_state(key).asked),
             current,
-            settle: self.settle,
+            settle: self.is_partial_for_long(first),
             generation: current.map_or(1, |unit| unit.generation + 1),
             adopted_secs: now_secs,
         };
@@ -134,6 +139,13 @@ impl Look<'_> {
             state.partial = None;
         });
         Ok(())
+    }
+
+    /// Whether the origin has lacked members of this very generation for so long that it is no update.
+    fn is_partial_for_long(&self, first: BlobId) -> bool {
+        let patience = if self.current.is_some() { SETTLE_AFTER } else { SETTLE_FIRST_AFTER };
+        let partial = self.repo.unit_state(self.key).partial;
+        partial.is_some_and(|(of, since)| of == first && clock::now().since(since) >= patience)
     }
 }
 
@@ -209,7 +221,10 @@ impl Reader<'_> {
         let read = origin::read_root(origin, &self.server.upstream, self.base, &path, validator).await;
         let read = match read {
             // Object stores say "forbidden" for what does not exist; of what was there it is a failure.
-            Err(e) if is_forbidden(&e) && !must_exist && adopted.is_none() => RootRead::Missing,
+            Err(e) if is_forbidden(&e) && !must_exist && adopted.is_none() => {
+                roots.forbidden = Some(e.into());
+                RootRead::Missing
+            }
             read => read?,
         };
         match (read, adopted, validator) {
