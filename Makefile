@@ -34,6 +34,7 @@ soak: ## the long forms of these proofs, in release mode, with their figures at 
 bench: ## measurements against peers, in one run
 	tests/setup.sh
 	bench/run.sh
+	bench/scale.sh
 
 fmt: ## format the code
 	$(CARGO) fmt

@@ -98,6 +98,7 @@ end_memory=$(memory VmRSS)
 end_peak=$(memory VmHWM)
 
 echo
+"$target/examples/bench-parse"
 echo "$catalog"
 echo "first     $(cat "$work/first.ms") ms (every list read), $first_memory MiB resident afterwards"
 echo "restart   $(cat "$work/second.ms") ms to the first right answer, $restart_memory MiB resident"
