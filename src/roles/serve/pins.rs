@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header;
 use moka::sync::Cache;
 
 use super::http::Asked;
@@ -21,8 +22,9 @@ const MAX_READERS: u64 = 200_000;
 /// without reading the first file again gets the current generation.
 const READING: Duration = Duration::from_secs(300);
 
-/// A connection, or with port 0 an address: apt and dnf keep their connection, and where they do not, the
-/// last generation that anyone at the address began with is the best guess.
+/// A connection, or with port 0 an address. apt has one connection to a server, so that its own is known even
+/// where many share an address. dnf has several and wget a new one for each file: for them, the last
+/// generation that anyone at the address began with is the best guess.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Reader {
     client: IpAddr,
@@ -54,7 +56,8 @@ impl Pins {
         let snapshot = repo.snapshot();
         let current = snapshot.units().find(|unit| unit.covers(path))?;
         let of = |port| self.0.get(&reader(asked, port, repo, &current.key));
-        let generation = of(asked.port).or_else(|| of(0))?;
+        let own = has_one_connection(asked).then(|| of(asked.port)).flatten();
+        let generation = own.or_else(|| of(0))?;
         if generation == current.generation {
             return None;
         }
@@ -64,6 +67,10 @@ impl Pins {
 
 fn reader(asked: &Asked, port: u16, repo: &Repo, unit: &UnitKey) -> Reader {
     Reader { client: asked.client, port, repo: repo.index, unit: unit.clone() }
+}
+
+fn has_one_connection(asked: &Asked) -> bool {
+    asked.header(header::USER_AGENT).is_some_and(|agent| agent.starts_with("Debian APT-HTTP"))
 }
 
 /// Whether clients read this file first, and all others of its generation after it.
