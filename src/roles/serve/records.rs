@@ -14,6 +14,7 @@ use super::refresh::{Plan, RefreshError, complete, install, read_blob};
 use super::repo::Repo;
 use super::server::Server;
 use crate::catalog::{Draft, Root, RootFile, Step, Unit, UnitKey, decode_unit, encode_unit};
+use crate::config::Origin;
 use crate::model::{Blob, BlobId, RepoPath};
 
 /// Kind of the database's records of units.
@@ -28,6 +29,16 @@ struct Record {
     generations: Vec<Generation>,
     learned: Vec<String>,
     asked: Vec<String>,
+    /// Where it came from.
+    origin: Vec<String>,
+}
+
+/// The upstreams or the tree, to tell whether the configuration still means the same archive.
+fn origin_of(repo: &Repo) -> Vec<String> {
+    match &repo.config.origin {
+        Origin::Tree(tree) => vec![tree.display().to_string()],
+        Origin::Upstream(urls) => urls.clone(),
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,6 +101,7 @@ pub fn remember(server: &Server, repo: &Repo, generations: &VecDeque<Arc<Unit>>)
         generations: generations.iter().map(|unit| Generation::of(unit)).collect(),
         learned: state.learned.into_iter().collect(),
         asked: state.asked.into_iter().collect(),
+        origin: origin_of(repo),
     };
     let name = record_name(&record.repo, &record.key);
     let json = serde_json::to_vec(&record).map_err(RefreshError::internal)?;
@@ -138,7 +150,10 @@ pub async fn restore(server: &Arc<Server>) {
 
 /// Returns how many generations came back.
 async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Result<usize, RefreshError> {
-    let Record { key, generations, learned, asked, .. } = record;
+    let Record { key, generations, learned, asked, origin, .. } = record;
+    if !origin.iter().any(|own| origin_of(repo).contains(own)) {
+        return Err(RefreshError::Internal("the configuration names another origin now".to_owned()));
+    }
     repo.with_unit(&key, |state| {
         state.learned.extend(learned);
         state.asked.extend(asked);
@@ -153,6 +168,13 @@ async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Resu
             (_, None) => rebuild(server, repo, &key, generation).await?,
             (None, Some(_)) => continue,
         };
+        // A keyring may be new since; keys that have expired since were good then.
+        let roots: Vec<RootFile> = unit
+            .roots
+            .iter()
+            .map(|(path, root)| RootFile { path: path.clone(), root: root.clone() })
+            .collect();
+        repo.trust.check_signatures(&key, &roots, unit.adopted_secs)?;
         restored.push_back(Arc::new(unit));
     }
     let count = restored.len();

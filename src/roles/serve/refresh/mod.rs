@@ -63,24 +63,32 @@ pub async fn refresh(
 ) -> Result<(), RefreshError> {
     let lock = repo.with_unit(key, |state| state.refreshing.clone());
     let _held = lock.lock().await;
-    let state = repo.unit_state(key);
-    let current = repo.snapshot().unit(key).cloned();
-    if state.looked.is_some_and(|looked| clock::now().since(looked) < max_age) {
-        return match (current, state.problem) {
-            (None, Some(_)) if state.is_missing => Err(RefreshError::NotFound(key.to_string())),
-            (None, Some(problem)) => Err(RefreshError::Internal(problem)),
-            _ => Ok(()),
-        };
+    if let Some(known) = known(repo, key, max_age) {
+        return known;
     }
+    let current = repo.snapshot().unit(key).cloned();
     let outcome = look::look(server, repo, key, current.as_ref()).await;
     let problem = outcome.as_ref().err().map(ToString::to_string);
-    repo.with_unit(key, |state| {
+    let before = repo.with_unit(key, |state| {
         state.looked = Some(clock::now());
-        state.problem.clone_from(&problem);
         state.is_missing = matches!(outcome, Err(RefreshError::NotFound(_)));
+        std::mem::replace(&mut state.problem, problem.clone())
     });
-    report(repo, key, current.as_deref(), problem.as_deref(), state.problem.as_deref());
+    report(repo, key, current.as_deref(), problem.as_deref(), before.as_deref());
     outcome
+}
+
+/// What the last look found, if it is not older than `max_age`.
+fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Result<(), RefreshError>> {
+    let has_current = repo.snapshot().unit(key).is_some();
+    repo.with_unit(key, |state| {
+        let looked = state.looked.filter(|looked| clock::now().since(*looked) < max_age);
+        looked.map(|_| match &state.problem {
+            Some(_) if state.is_missing && !has_current => Err(RefreshError::NotFound(key.to_string())),
+            Some(problem) if !has_current => Err(RefreshError::Internal(problem.clone())),
+            _ => Ok(()),
+        })
+    })
 }
 
 /// Says what is new about how the origin is doing: an outage of hours is a line, not one every minute.
@@ -115,12 +123,23 @@ pub async fn refresh_within(
     max_age: Duration,
     patience: Duration,
 ) -> Looked {
-    let (server, index, key) = (server.clone(), repo.index, key.clone());
-    let look = tokio::spawn(async move { refresh(&server, &server.repos[index], &key, max_age).await });
-    match tokio::time::timeout(patience, look).await {
-        Ok(Ok(Ok(()))) => Looked::Current,
-        Ok(Ok(Err(RefreshError::NotFound(_)))) => Looked::Missing,
-        _ => Looked::Unsettled,
+    // The usual case costs no task.
+    let outcome = match known(repo, key, max_age) {
+        Some(known) => known,
+        None => {
+            let (server, index, key) = (server.clone(), repo.index, key.clone());
+            let look =
+                tokio::spawn(async move { refresh(&server, &server.repos[index], &key, max_age).await });
+            let Ok(Ok(outcome)) = tokio::time::timeout(patience, look).await else {
+                return Looked::Unsettled;
+            };
+            outcome
+        }
+    };
+    match outcome {
+        Ok(()) => Looked::Current,
+        Err(RefreshError::NotFound(_)) => Looked::Missing,
+        Err(_) => Looked::Unsettled,
     }
 }
 
