@@ -1,9 +1,11 @@
 # Everything here is cargo and two scripts; only the Rust toolchain and a C compiler are needed to begin.
 CARGO ?= cargo
 DEMO_ARGS ?=
+# Seconds for each target.
+FUZZ_SECONDS ?= 600
 DIST := target/dist
 
-.PHONY: help build demo test test-real soak bench fmt lint deb rpm dist clean
+.PHONY: help build demo test test-real soak fuzz bench fmt lint deb rpm dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,6 +32,15 @@ soak: ## the long forms of these proofs, in release mode, with their figures at 
 	MANYHANDS_SOAK=1 $(CARGO) test --release --locked --no-fail-fast --test coherence --test crash \
 		--test faults --test flash -- --nocapture --test-threads=1 || status=$$?; \
 		for table in $(SOAK_TABLES)/*.txt; do echo; cat "$$table"; done; exit $${status:-0}
+
+# What the fuzzer grows stays below fuzz/target; fuzz/corpus has only chosen seeds.
+fuzz: ## made-up input for every parser, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
+	set -e; for target in $$($(CARGO) +nightly fuzz list); do \
+		mkdir -p fuzz/target/corpus/$$target; \
+		$(CARGO) +nightly fuzz run $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -dict=fuzz/words.dict -max_len=16384 \
+			-rss_limit_mb=2048 -timeout=10 -report_slow_units=1; \
+	done
 
 bench: ## measurements against peers, in one run
 	tests/setup.sh

@@ -11,7 +11,7 @@ mod admin;
 mod aliases;
 mod connect;
 mod control;
-mod door;
+pub mod door;
 mod hints;
 mod http;
 mod metadata;
