@@ -9,6 +9,7 @@ use std::io::BufReader;
 use bytes::Bytes;
 
 use super::builder::PathTableBuilder;
+use super::opened::Opened;
 use super::table::PathTable;
 use super::unit::{Root, Unit, UnitKey, UnitKind};
 use crate::formats::compress::{self, Compression};
@@ -43,6 +44,8 @@ struct Member {
 pub enum IngestError {
     #[error("{path}: {source}")]
     Format { path: String, source: FormatError },
+    #[error("{path}: what it decompresses to is not what the metadata says")]
+    Opened { path: String },
     #[error("{dir}: neither InRelease nor Release is there")]
     NoRelease { dir: String },
     #[error("{dir}: InRelease and Release are of different generations")]
@@ -83,8 +86,8 @@ pub struct Draft {
     packages: PathTableBuilder,
     stems: BTreeSet<String>,
     absent: BTreeSet<String>,
-    /// Uncompressed sizes where the metadata says, to bound decompression.
-    open_sizes: BTreeMap<RepoPath, u64>,
+    /// rpm-md: what members decompress to, where the metadata says.
+    open: BTreeMap<RepoPath, Expected>,
     has_by_hash: bool,
     components: Vec<String>,
     skipped: Skipped,
@@ -103,7 +106,7 @@ impl Draft {
             packages: PathTableBuilder::default(),
             stems: BTreeSet::new(),
             absent: BTreeSet::new(),
-            open_sizes: BTreeMap::new(),
+            open: BTreeMap::new(),
             has_by_hash: false,
             components: Vec::new(),
             skipped: Skipped::default(),
@@ -160,8 +163,8 @@ impl Draft {
             if record.kind == "primary" {
                 self.stems.insert(path.to_string());
             }
-            if let Some(size) = record.open.and_then(|open| open.size) {
-                self.open_sizes.insert(path.clone(), size);
+            if let Some(open) = record.open {
+                self.open.insert(path.clone(), open);
             }
             self.kinds.insert(path.to_string(), record.kind.clone());
             let digests = vec![record.expected.digest];
@@ -182,7 +185,8 @@ impl Draft {
             let base = root.path.parent().unwrap_or("");
             let mut sink = Sink::new(base, false, &mut self.packages);
             let mut take = |e: Entry<'_>| {
-                if !is_metadata(e.path) {
+                // A checksum file may list a whole tree.
+                if !is_reserved(e.path) {
                     sink.take(&e);
                 }
             };
@@ -272,16 +276,27 @@ impl Draft {
         let compression = Compression::of(path.as_str());
         let limit = self.open_limit(stem, path, bytes.len() as u64);
         let base = self.package_base(stem);
+        let open = self.opened(stem, path);
+        let wrong = || IngestError::Opened { path: path.to_string() };
         let mut sink = Sink::new(&base, self.key.kind == UnitKind::Flat, &mut self.packages);
         let read = if self.key.kind == UnitKind::RpmMd {
-            let open = std::io::Read::take(compress::reader(compression, Box::new(bytes)), limit);
-            formats::primary::primary(BufReader::with_capacity(1 << 16, open), &mut |e| sink.take(&e))
+            let input = std::io::Read::take(compress::reader(compression, Box::new(bytes)), limit);
+            let mut input = Opened::new(input, open.as_ref());
+            let buffered = BufReader::with_capacity(1 << 16, &mut input);
+            let read = formats::primary::primary(buffered, &mut |e| sink.take(&e));
+            if read.is_ok() && open.is_some_and(|open| !input.is(&open).unwrap_or(false)) {
+                return Err(wrong());
+            }
+            read
         } else {
-            let open = compress::decompress(compression, bytes, limit).map_err(|e| format_error(path, e))?;
+            let text = compress::decompress(compression, bytes, limit).map_err(|e| format_error(path, e))?;
+            if open.is_some_and(|open| !Opened::new(&text[..], Some(&open)).is(&open).unwrap_or(false)) {
+                return Err(wrong());
+            }
             if stem.ends_with("Sources") {
-                formats::sources::sources(&open, &mut |e| sink.take(&e))
+                formats::sources::sources(&text, &mut |e| sink.take(&e))
             } else {
-                formats::packages::packages(&open, &mut |e| sink.take(&e))
+                formats::packages::packages(&text, &mut |e| sink.take(&e))
             }
         };
         let bad = sink.skipped;
@@ -291,15 +306,20 @@ impl Draft {
         Ok(())
     }
 
+    /// What the metadata says of a member once it is decompressed.
+    fn opened(&self, stem: &str, path: &RepoPath) -> Option<Expected> {
+        let plain = || self.members.get(stem).filter(|_| stem != path.as_str()).map(|member| member.expected);
+        self.open.get(path).copied().or_else(plain)
+    }
+
     /// Bytes that a member may decompress to: what the metadata declares, else a generous ratio.
     fn open_limit(&self, stem: &str, path: &RepoPath, compressed: u64) -> u64 {
         /// Package lists compress to about a fifth; 200 leaves room for repetitive ones.
         const RATIO: u64 = 200;
         /// The largest lists known are some hundred MB.
-        const MAX_OPEN: u64 = 4 << 30;
+        const MAX_OPEN: u64 = 1 << 30;
         const FLOOR: u64 = 16 << 20;
-        let plain = self.members.get(stem).and_then(|member| member.expected.size);
-        let declared = self.open_sizes.get(path).copied().or(plain);
+        let declared = self.opened(stem, path).and_then(|open| open.size);
         // A declared size is believed only as far as a compressed file of this length can reach.
         let reachable = compressed.saturating_mul(RATIO).clamp(FLOOR, MAX_OPEN);
         declared.map_or(reachable, |declared| declared.min(reachable))
@@ -376,6 +396,9 @@ impl<'a> Sink<'a> {
 
     fn take(&mut self, entry: &Entry<'_>) {
         match RepoPath::new(entry.path) {
+            Ok(path) if is_reserved(path.as_str()) => {
+                self.skipped.note(|| format!("{:?} is a name of metadata", entry.path));
+            }
             Ok(path) if self.is_flat => self.table.push(place(self.base, &path).as_str(), entry.expected),
             Ok(path) => self.table.push(path.under(self.base).as_str(), entry.expected),
             Err(e) => self.skipped.note(|| format!("{:?}: {e}", entry.path)),
@@ -397,13 +420,18 @@ fn place(base: &str, path: &RepoPath) -> RepoPath {
     path.under(base)
 }
 
-/// A checksum file may list a whole tree; what starts or belongs to a generation is still no package.
-fn is_metadata(path: &str) -> bool {
+/// Names under which only metadata is served, whatever a list of packages says: a package there would stand
+/// in the place of what clients check everything against.
+fn is_reserved(path: &str) -> bool {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-    matches!(
+    let is_package =
+        [".deb", ".udeb", ".ddeb", ".dsc", ".diff.gz", ".rpm", ".drpm"].iter().any(|end| name.ends_with(end))
+            || name.contains(".tar.");
+    let is_root = matches!(
         name,
         "InRelease" | "Release" | "Release.gpg" | "repomd.xml" | "repomd.xml.asc" | "repomd.xml.key"
-    ) || dir.split('/').any(|segment| matches!(segment, "repodata" | "dists"))
+    );
+    is_root || (!is_package && dir.split('/').any(|segment| matches!(segment, "repodata" | "dists")))
 }
 
 fn is_index(stem: &str) -> bool {

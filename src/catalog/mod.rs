@@ -10,6 +10,7 @@ mod census;
 mod diff;
 mod draft;
 mod index;
+mod opened;
 mod snapshot;
 mod table;
 mod trust;

@@ -103,13 +103,6 @@ impl Snapshot {
         self.units.get(key).into_iter().flatten()
     }
 
-    /// A snapshot without that unit.
-    pub fn forget(&self, key: &UnitKey) -> Self {
-        let mut next = self.clone();
-        next.units.remove(key);
-        next
-    }
-
     pub fn resolve<'a>(&'a self, path: &RepoPath) -> Named<'a> {
         if let Some(expected) = self.package(path.as_str()) {
             return Named::Package { expected };
@@ -127,8 +120,15 @@ impl Snapshot {
 
     /// What a package path must be, by the newest generation that names it. The hot path.
     pub fn package(&self, path: &str) -> Option<Expected> {
-        let find = |unit: &Arc<Unit>| unit.may_hold(path).then(|| unit.packages.get(path)).flatten();
-        self.units().find_map(find).or_else(|| self.retired().find_map(find))
+        let find = |unit: &'_ Arc<Unit>| {
+            let expected = unit.may_hold(path).then(|| unit.packages.get(path)).flatten()?;
+            Some((unit.adopted_secs, expected))
+        };
+        // Where suites disagree about a file that was replaced, the one that was read last is right.
+        let newest =
+            |units: &mut dyn Iterator<Item = &Arc<Unit>>| units.filter_map(find).max_by_key(|(at, _)| *at);
+        let found = newest(&mut self.units()).or_else(|| newest(&mut self.retired()));
+        found.map(|(_, expected)| expected)
     }
 
     fn retired(&self) -> impl Iterator<Item = &Arc<Unit>> {

@@ -83,6 +83,11 @@ impl PathTable {
         &self.bytes
     }
 
+    /// The same in a buffer of its own.
+    pub fn detached(&self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), ..self.clone() }
+    }
+
     pub fn len(&self) -> usize {
         self.paths
     }

@@ -28,10 +28,10 @@ pub enum TrustError {
     Unsigned { unit: String },
     #[error("{path}: {source}")]
     Signature { path: RepoPath, source: SignatureError },
-    #[error("{unit}: expired {ago_secs} s ago (Valid-Until)")]
-    Expired { unit: String, ago_secs: u64 },
-    #[error("{unit}: its Date is {ahead_secs} s ahead of this machine's clock")]
-    Future { unit: String, ahead_secs: u64 },
+    #[error("{unit}: expired at {until_secs} (Valid-Until, seconds since 1970)")]
+    Expired { unit: String, until_secs: u64 },
+    #[error("{unit}: its Date, {date_secs} in seconds since 1970, is far ahead of this machine's clock")]
+    Future { unit: String, date_secs: u64 },
     #[error("{unit}: older than what is served, by {by_secs} s (Date)")]
     Older { unit: String, by_secs: u64 },
 }
@@ -52,10 +52,10 @@ impl Trust {
     ) -> Result<(), TrustError> {
         let unit = || key.to_string();
         if let Some(until) = valid_until.filter(|until| self.check_valid_until && *until < now_secs) {
-            return Err(TrustError::Expired { unit: unit(), ago_secs: now_secs - until });
+            return Err(TrustError::Expired { unit: unit(), until_secs: until });
         }
         if let Some(date) = date.filter(|date| *date > now_secs + MAX_FUTURE_SECS) {
-            return Err(TrustError::Future { unit: unit(), ahead_secs: date - now_secs });
+            return Err(TrustError::Future { unit: unit(), date_secs: date });
         }
         let served = current.and_then(|current| current.date);
         match (served, date) {

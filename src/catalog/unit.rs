@@ -161,6 +161,11 @@ impl Root {
         let id = BlobId(Sha256::digest(&bytes).into());
         Self { blob: Blob { id, size: bytes.len() as u64 }, bytes }
     }
+
+    /// The same in a buffer of its own.
+    fn detached(&self) -> Self {
+        Self { bytes: Bytes::copy_from_slice(&self.bytes), blob: self.blob }
+    }
 }
 
 /// `DIR/by-hash/SHA256/<hex>` for a member, where its SHA-256 is known.
@@ -234,9 +239,10 @@ impl Unit {
             packages: diff::minus(&self.packages, &newer.packages),
             is_retired: true,
             key: self.key.clone(),
-            roots: self.roots.clone(),
-            members: self.members.clone(),
-            other_digests: self.other_digests.clone(),
+            // Copies: parts of an index file would keep all of it in memory.
+            roots: self.roots.iter().map(|(path, root)| (path.clone(), root.detached())).collect(),
+            members: self.members.detached(),
+            other_digests: self.other_digests.iter().map(PathTable::detached).collect(),
             kinds: self.kinds.clone(),
             stems: self.stems.clone(),
             absent: self.absent.clone(),

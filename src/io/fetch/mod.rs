@@ -55,6 +55,8 @@ pub enum FetchError {
     #[error("{url}: {problem}")]
     Wrong { url: String, problem: String },
     /// Upstreams may have it, but it cannot be kept now.
+    #[error("it takes too long to come; the fetch goes on")]
+    Late,
     #[error("the store cannot take it: {0}")]
     Store(String),
 }
@@ -129,9 +131,9 @@ impl Fetcher {
     pub fn held(&self, expected: &Expected) -> Option<Content> {
         let id = self.resolve(expected)?;
         let (file, size) = self.store.open_blob(id)?;
+        // Metadata that gives the digest of one file and the size of another means neither. Whether the kept
+        // file is what its name says is for the scrub to find out, not for metadata that anyone may write.
         if expected.size.is_some_and(|wanted| wanted != size) {
-            let problem = "its file has not the length that metadata says";
-            self.store.read_failed(id, &io::Error::new(io::ErrorKind::InvalidData, problem));
             return None;
         }
         Some(Content::Held { file: Arc::new(file), blob: Blob { id, size } })
@@ -237,7 +239,10 @@ impl Fetcher {
         source: &Source,
         state: &watch::Sender<State>,
     ) -> Result<(Arc<File>, Blob), FetchError> {
-        // Room first: what cannot be kept is not fetched to be thrown away.
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        let mut transfer = Transfer::new(self, source, expected);
+        // Room is made once an upstream has said that it has the file, and with this length.
+        let opened = transfer.open().await?;
         let store = self.store.clone();
         let begun = blocking(move || {
             let incoming = store.incoming(expected)?;
@@ -245,9 +250,6 @@ impl Fetcher {
             Ok::<_, VerifyError>((incoming, Arc::new(file)))
         });
         let (mut incoming, file) = begun.await?.map_err(FetchError::store)?;
-        self.fetches.fetch_add(1, Ordering::Relaxed);
-        let mut transfer = Transfer::new(self, source, expected);
-        let opened = transfer.open().await?;
         let size = transfer.size();
         if let (None, Some(size)) = (expected.size, size) {
             let begun = blocking(move || incoming.expect_len(size).map(|()| incoming));

@@ -45,9 +45,8 @@ pub fn set_modified(path: &Path, at: SystemTime) {
 pub fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, UnexpectedEof};
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(code) => {
-            !matches!(code, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN)
-        }
+        // A disk or a file server in trouble may be well again; the scrub decides what stays unreadable.
+        Some(code) => matches!(code, Errno::NOENT | Errno::NOTDIR | Errno::ISDIR),
         None => matches!(error.kind(), InvalidData | UnexpectedEof),
     }
 }

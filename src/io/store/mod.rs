@@ -261,7 +261,7 @@ impl BlobStore {
         self.bad.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             file = %self.path(id).display(), problem,
-            "a stored file was altered or cannot be read; removed, it will be fetched again when asked for.              If this goes on, check the disk and who else writes there"
+            "a stored file was altered or cannot be read; removed, it will be fetched again when asked for. If this goes on, check the disk and who else writes there"
         );
     }
 

@@ -24,7 +24,7 @@ use self::reach::{Reach, Resolver};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From request to response head.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// Longest silence within a body. Clients give up after 30 s (apt, dnf): what goes on elsewhere must begin before.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_REDIRECTS: usize = 5;

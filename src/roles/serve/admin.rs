@@ -117,7 +117,7 @@ fn snapshots(repo: &Repo) -> Vec<SnapshotStatus> {
             generation: unit.generation,
             date: unit.date,
             valid_until: unit.valid_until,
-            adopted: state.adopted.map(crate::model::Time::as_secs),
+            adopted: Some(unit.adopted_secs),
             paths: unit.packages.len() as u64,
             skipped: unit.skipped,
             problem: state.problem,

@@ -12,8 +12,8 @@ use super::refresh::{self, Looked};
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
-use super::{nested, pins};
-use crate::catalog::{Named, Root, Unit, UnitKey, UnitKind};
+use super::{nested, pins, unnamed};
+use crate::catalog::{Named, Root, Unit, UnitKey, UnitKind, by_hash_path};
 use crate::formats::compress::Compression;
 use crate::io::body::Body;
 use crate::io::clock;
@@ -178,6 +178,13 @@ pub async fn member_response(
 ) -> Response<Body> {
     let (blob, file) = match open_member(server, repo, unit, path, expected).await {
         Ok(found) => found,
+        // A full disk is no reason for clients to go without.
+        Err(FetchError::Store(e)) if repo.tree().is_none() => {
+            tracing::debug!(path = path.as_str(), error = e, "passing through without keeping");
+            let by_hash = by_hash_path(path, &expected).filter(|_| unit.has_by_hash);
+            let path = by_hash.as_ref().unwrap_or(path);
+            return unnamed::pass_through(server, repo, path, asked, Kind::Metadata).await;
+        }
         Err(e) => {
             // Release files list uncompressed members that archives do not keep: no reason to alarm anyone.
             tracing::debug!(path = path.as_str(), error = %e, "a member cannot be had");
@@ -185,7 +192,7 @@ pub async fn member_response(
         }
     };
     if unit.members.get(path.as_str()).is_some() {
-        repo.note_asked(unit, path);
+        repo.note_asked(unit, path, clock::now().as_secs());
     }
     let (stem, _) = Compression::strip(path.as_str());
     let is_index = matches!(stem.rsplit('/').next(), Some("Packages" | "Sources"));
@@ -225,6 +232,5 @@ async fn open_member(
         }
         Err(FetchError::Store("it is removed as soon as it comes".to_owned()))
     };
-    let late = || FetchError::Store("the origin takes too long to send it".to_owned());
-    tokio::time::timeout(MEMBER_PATIENCE, open).await.unwrap_or_else(|_| Err(late()))
+    tokio::time::timeout(MEMBER_PATIENCE, open).await.unwrap_or(Err(FetchError::Late))
 }

@@ -3,6 +3,7 @@
 
 use std::io::BufReader;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
 
@@ -15,10 +16,13 @@ use crate::catalog::{PathTable, PathTableBuilder, Unit, UnitKind, by_hash_digest
 use crate::formats::compress::{self, Compression};
 use crate::formats::{Entry, checksums, pdiff, prestodelta};
 use crate::io::body::Body;
+use crate::io::fetch::FetchError;
 use crate::model::{Expected, RepoPath};
 
 /// Checksum files of installers, best first.
 const CHECKSUM_FILES: [&str; 2] = ["SHA256SUMS", "SHA512SUMS"];
+/// How long a client waits for such an index, less than apt's and dnf's 30 s.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes that such an index may decompress to: Debian's largest diff index has 50 KB, prestodelta some MB.
 const MAX_OPEN: u64 = 64 << 20;
 
@@ -48,9 +52,18 @@ pub async fn answer(
     asked: &Asked,
 ) -> Option<Response<Body>> {
     let units: Vec<Arc<Unit>> = repo.snapshot().retained().cloned().collect();
+    let mut failure = None;
     for unit in units {
         let Some(index) = index_for(&unit, path) else { continue };
-        let Some(table) = read(server, repo, &unit, &index).await else { continue };
+        let read = tokio::time::timeout(PATIENCE, read(server, repo, &unit, &index)).await;
+        let table = match read.unwrap_or_else(|_| Err(FetchError::Late)) {
+            Ok(table) => table,
+            Err(e) => {
+                tracing::debug!(path = index.path.as_str(), error = %e, "an index cannot be had");
+                failure.get_or_insert(e);
+                continue;
+            }
+        };
         let Some((canonical, expected)) = find(&table, path) else { continue };
         return Some(match index.kind {
             Kind::DiffIndex => {
@@ -63,7 +76,8 @@ pub async fn answer(
             }
         });
     }
-    None
+    // Something names it, or does not: what nobody verified is not passed on in its place.
+    failure.map(|e| package::fetch_failed(&e))
 }
 
 fn find(table: &PathTable, path: &RepoPath) -> Option<(RepoPath, Expected)> {
@@ -109,24 +123,41 @@ fn index_for(unit: &Unit, path: &RepoPath) -> Option<Index> {
 }
 
 /// The files that an index names; remembered by the index's own digest.
-async fn read(server: &Arc<Server>, repo: &Repo, unit: &Unit, index: &Index) -> Option<Arc<PathTable>> {
-    if let Some(known) = server.nested.get(&index.expected.digest) {
-        return Some(known);
+async fn read(
+    server: &Arc<Server>,
+    repo: &Repo,
+    unit: &Unit,
+    index: &Index,
+) -> Result<Arc<PathTable>, FetchError> {
+    let digest = index.expected.digest;
+    if let Some(known) = server.nested.get(&digest) {
+        return Ok(known);
     }
-    let member = refresh::fetch_member(server, repo, &index.path, index.expected, unit.has_by_hash).await;
-    let blob = match member {
-        Ok(blob) => blob,
-        Err(e) => {
-            tracing::debug!(path = index.path.as_str(), error = %e, "an index cannot be had");
-            return None;
-        }
-    };
+    if let Some(failed) = server.not_nested.get(&digest) {
+        return Err(failed);
+    }
+    let table = read_new(server, repo, unit, index).await;
+    match &table {
+        Ok(table) => server.nested.insert(digest, table.clone()),
+        Err(e) => server.not_nested.insert(digest, e.clone()),
+    }
+    table
+}
+
+async fn read_new(
+    server: &Arc<Server>,
+    repo: &Repo,
+    unit: &Unit,
+    index: &Index,
+) -> Result<Arc<PathTable>, FetchError> {
+    let blob = refresh::fetch_member(server, repo, &index.path, index.expected, unit.has_by_hash).await?;
     let (store, kind, path) = (server.metadata.store.clone(), index.kind, index.path.clone());
     let base = index.base.clone();
     let parse = move || table(kind, &path, &base, &refresh::read_blob(&store, blob)?);
-    let table = Arc::new(tokio::task::spawn_blocking(parse).await.ok().flatten()?);
-    server.nested.insert(index.expected.digest, table.clone());
-    Some(table)
+    let table = tokio::task::spawn_blocking(parse).await.ok().flatten();
+    let unreadable =
+        || FetchError::Wrong { url: index.path.to_string(), problem: "it cannot be read".to_owned() };
+    table.map(Arc::new).ok_or_else(unreadable)
 }
 
 fn table(kind: Kind, path: &RepoPath, base: &str, bytes: &[u8]) -> Option<PathTable> {

@@ -217,6 +217,9 @@ pub fn fetch_failed(error: &FetchError) -> Response<Body> {
         FetchError::Upstream(_) | FetchError::Wrong { .. } => {
             plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again")
         }
+        FetchError::Late => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the upstream sends this file slowly; try again soon")
+        }
         FetchError::Store(_) => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the server cannot take this file now; try again")
         }

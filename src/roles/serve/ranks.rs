@@ -11,24 +11,40 @@ use crate::model::{Algorithm, BlobId, Digest};
 
 /// After a change of the catalog others follow: one pass over the stores for all of them.
 const SETTLE: Duration = Duration::from_secs(20);
+/// Packages are many, and few lose their name at a time: every so many passes.
+const PACKAGES_EVERY: u64 = 30;
 
 /// Sorts both stores' blobs anew after every change of the catalog; ends with the process.
 pub async fn keep(server: Arc<Server>) {
-    let mut seen = None;
-    loop {
-        let version = server.catalog_version();
-        if seen != Some(version) {
-            let ranking = server.clone();
-            // It is only ended by the end of the program.
-            let _ = tokio::task::spawn_blocking(move || rank(&ranking)).await;
-            seen = Some(version);
+    let (mut seen, mut seen_by_packages) = (None, None);
+    for round in 0_u64.. {
+        let version = Some(server.catalog_version());
+        let (metadata, packages) =
+            (seen != version, round.is_multiple_of(PACKAGES_EVERY) && seen_by_packages != version);
+        let ranking = server.clone();
+        let rank = move || {
+            if metadata {
+                rank_metadata(&ranking);
+            }
+            if packages {
+                rank_packages(&ranking);
+            }
+        };
+        // It is only ended by the end of the program.
+        let _ = tokio::task::spawn_blocking(rank).await;
+        seen = version;
+        if packages {
+            seen_by_packages = version;
         }
         tokio::time::sleep(SETTLE).await;
     }
 }
 
-fn rank(server: &Server) {
+fn rank_packages(server: &Server) {
     server.packages.store.rank(|id| if server.find(id).is_empty() { Rank::Unnamed } else { Rank::Named });
+}
+
+fn rank_metadata(server: &Server) {
     let snapshots: Vec<_> = server.repos.iter().map(|repo| repo.snapshot().clone()).collect();
     let units: Vec<&Arc<Unit>> = snapshots.iter().flat_map(|snapshot| snapshot.retained()).collect();
     server.metadata.store.rank(|id| {

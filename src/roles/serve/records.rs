@@ -5,7 +5,7 @@
 //! anyone. An earlier generation without one is given up: its members are still found by hash upstream.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::config::Origin;
 use crate::model::{Blob, BlobId, RepoPath};
 
 /// Kind of the database's records of units.
-const RECORD: &str = "unit-2";
+const RECORD: &str = "unit-3";
 
 /// What the database keeps of a unit, so that a restart needs no upstream.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ struct Record {
     /// Newest first.
     generations: Vec<Generation>,
     learned: Vec<String>,
-    asked: Vec<String>,
+    asked: Vec<(String, u64)>,
     /// Where it came from.
     origin: Vec<String>,
 }
@@ -109,20 +109,22 @@ pub fn remember(server: &Server, repo: &Repo, generations: &VecDeque<Arc<Unit>>)
 }
 
 /// Writes the index files of generations that have none yet or whose tables have changed since. Blocks.
-pub fn write_indexes(server: &Server, repo: &Repo, generations: &VecDeque<Arc<Unit>>) {
+pub fn write_indexes(server: &Server, repo: &Repo, key: &UnitKey) {
     let repo_name = repo.config.name.as_str();
+    let indexes = server.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+    // What is retained now: an adoption may have followed while this one waited.
+    let generations: Vec<Arc<Unit>> = repo.snapshot().generations(key).cloned().collect();
     for unit in generations.iter().filter(|unit| !repo.is_indexed(unit)) {
         let name = index_name(repo_name, &unit.key, unit.generation);
-        match server.indexes.put(&name, &encode_unit(unit)) {
+        match indexes.put(&name, &encode_unit(unit)) {
             Ok(()) => repo.set_indexed(unit),
             Err(e) => {
                 tracing::warn!(repo = repo_name, unit = %unit.key, error = %e, "no index is kept: the next start takes longer");
             }
         }
     }
-    let Some(unit) = generations.front() else { return };
-    for gone in repo.forget_indexed(&unit.key) {
-        server.indexes.remove(&index_name(repo_name, &unit.key, gone));
+    for gone in repo.forget_indexed(key) {
+        indexes.remove(&index_name(repo_name, key, gone));
     }
 }
 
@@ -145,7 +147,7 @@ pub async fn restore(server: &Arc<Server>) {
             }
         }
     }
-    server.indexes.retain(|name| kept.contains(name));
+    server.indexes.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| kept.contains(name));
 }
 
 /// Returns how many generations came back.
@@ -174,7 +176,12 @@ async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Resu
             .iter()
             .map(|(path, root)| RootFile { path: path.clone(), root: root.clone() })
             .collect();
-        repo.trust.check_signatures(&key, &roots, unit.adopted_secs)?;
+        match repo.trust.check_signatures(&key, &roots, unit.adopted_secs) {
+            Ok(()) => {}
+            Err(e) if restored.is_empty() => return Err(e.into()),
+            // Signed by a key that is no longer wanted.
+            Err(_) => break,
+        }
         restored.push_back(Arc::new(unit));
     }
     let count = restored.len();
@@ -190,7 +197,10 @@ async fn read_index(
 ) -> Option<Unit> {
     let name = index_name(&repo.config.name, key, generation.generation);
     let shared = server.clone();
-    let read = move || shared.indexes.get(&name).ok().map(|file| decode_unit(&file));
+    let read = move || {
+        let file = shared.indexes.lock().unwrap_or_else(PoisonError::into_inner).get(&name).ok()?;
+        Some(decode_unit(&file))
+    };
     match tokio::task::spawn_blocking(read).await.ok().flatten()? {
         Ok(unit) if unit.key == *key && generation.is(&unit) => {
             repo.set_indexed(&unit);

@@ -23,6 +23,8 @@ const MAX_UNITS: usize = 4096;
 /// Members of one unit that are fetched before clients ask again: clients of many languages and
 /// architectures together ask for some hundred.
 const MAX_ASKED: usize = 1024;
+/// A member that nobody asked for in two weeks is fetched when somebody does.
+const ASKED_SECS: u64 = 14 * 86_400;
 
 /// What is known of one unit besides its metadata.
 #[derive(Clone, Debug, Default)]
@@ -32,12 +34,15 @@ pub struct UnitState {
     pub problem: Option<String>,
     /// What went wrong is that the origin does not have it.
     pub is_missing: bool,
-    pub adopted: Option<Time>,
+    /// A generation of it was adopted.
+    is_adopted: bool,
+    /// A look since the start has found it current with all that the configuration wants.
+    pub is_checked: bool,
     /// Index families that clients asked for.
     pub learned: BTreeSet<String>,
-    /// Members that clients asked for, as [`Unit::member_name`] calls them: the next generation is adopted
-    /// with them at hand.
-    pub asked: BTreeSet<String>,
+    /// Members that clients asked for, as [`Unit::member_name`] calls them, and when last, in seconds since
+    /// 1970: the next generation is adopted with them at hand.
+    pub asked: BTreeMap<String, u64>,
     /// The first root file of a generation that is not whole, and since when it has been like that.
     pub partial: Option<(BlobId, Time)>,
     /// What the upstream said about the root files of the current generation.
@@ -105,10 +110,10 @@ impl Repo {
     }
 
     /// Makes generations of one unit the retained ones, the first the current one, in one step.
-    pub fn adopt(&self, generations: &VecDeque<Arc<Unit>>, now: Time) {
+    pub fn adopt(&self, generations: &VecDeque<Arc<Unit>>) {
         let Some(unit) = generations.front() else { return };
         self.snapshot.rcu(|snapshot| snapshot.adopt(generations.clone()));
-        self.with_unit(&unit.key, |state| state.adopted = Some(now));
+        self.with_unit(&unit.key, |state| state.is_adopted = true);
     }
 
     /// Whether the unit has an index file as it is now.
@@ -139,19 +144,27 @@ impl Repo {
     pub fn with_unit<T>(&self, key: &UnitKey, change: impl FnOnce(&mut UnitState) -> T) -> T {
         let mut units = self.lock();
         if units.len() >= MAX_UNITS && !units.contains_key(key) {
-            units.retain(|_, state| state.adopted.is_some());
+            units.retain(|_, state| state.is_adopted || state.refreshing.try_lock().is_err());
         }
         change(units.entry(key.clone()).or_default())
     }
 
     /// Notes that a client asked for a member.
-    pub fn note_asked(&self, unit: &Unit, path: &RepoPath) {
+    pub fn note_asked(&self, unit: &Unit, path: &RepoPath, now_secs: u64) {
         let name = unit.member_name(path);
         self.with_unit(&unit.key, |state| {
-            if state.asked.len() < MAX_ASKED && !state.asked.contains(name) {
-                state.asked.insert(name.to_owned());
+            if state.asked.len() < MAX_ASKED || state.asked.contains_key(name) {
+                state.asked.insert(name.to_owned(), now_secs);
             }
         });
+    }
+
+    /// Members that clients asked for lately; others are forgotten.
+    pub fn asked(&self, key: &UnitKey, now_secs: u64) -> BTreeSet<String> {
+        self.with_unit(key, |state| {
+            state.asked.retain(|_, last| now_secs.saturating_sub(*last) < ASKED_SECS);
+            state.asked.keys().cloned().collect()
+        })
     }
 
     /// Which package lists of a unit are read.

@@ -22,7 +22,7 @@ use crate::formats::control::ToVolunteer;
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::db::Db;
-use crate::io::fetch::Fetcher;
+use crate::io::fetch::{FetchError, Fetcher};
 use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
@@ -33,6 +33,10 @@ use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
 pub const OUTBOX: usize = 1024;
+/// One list at a time on each of two cores.
+const PARSERS: usize = 2;
+/// Enough for the clients of many distributions that start at once.
+const DISCOVERIES: usize = 32;
 /// Small answers that are expensive to find out again.
 const REMEMBERED: u64 = 100_000;
 /// Memory for indexes within metadata: a suite's diff indexes are some 100 KB.
@@ -56,7 +60,7 @@ pub struct Server {
     pub access: Option<AccessLog>,
     pub started: Time,
     /// Encoded generations, for a quick start.
-    pub indexes: IndexDir,
+    pub indexes: Mutex<IndexDir>,
     census: Mutex<Option<(u64, Arc<Census>)>>,
     /// Grows whenever a snapshot or what is known of its blobs changes.
     catalog_version: AtomicU64,
@@ -68,8 +72,14 @@ pub struct Server {
     pub pins: Pins,
     /// What members that are indexes themselves name, by their digest.
     pub nested: Cache<Digest, Arc<PathTable>>,
+    /// Such members that could not be had, for a minute.
+    pub not_nested: Cache<Digest, FetchError>,
     /// Tree files being hashed or found to be wrong, so that each is read once.
     pub hashing: Cache<Digest, ()>,
+    /// Package lists being read: each takes as much memory as it has bytes, and more.
+    pub parsing: tokio::sync::Semaphore,
+    /// Looks at units that are not known yet: whoever asks for random names must not flood an upstream.
+    pub discoveries: Arc<tokio::sync::Semaphore>,
     /// Scans of the whole catalog under way: one.
     pub lookups: Arc<tokio::sync::Semaphore>,
     /// Begins when the server is told to stop.
@@ -142,12 +152,16 @@ impl Server {
             access,
             traffic: Arc::default(),
             started: clock::now(),
-            indexes,
+            indexes: Mutex::new(indexes),
             census: Mutex::default(),
             catalog_version: AtomicU64::new(0),
             sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             pins: Pins::default(),
+            not_nested: Cache::builder()
+                .max_capacity(REMEMBERED)
+                .time_to_live(Duration::from_secs(60))
+                .build(),
             nested: Cache::builder()
                 .max_capacity(NESTED_BYTES)
                 .weigher(|_, table: &Arc<PathTable>| {
@@ -156,6 +170,8 @@ impl Server {
                 .build(),
             hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             shutdown,
+            parsing: tokio::sync::Semaphore::new(PARSERS),
+            discoveries: Arc::new(tokio::sync::Semaphore::new(DISCOVERIES)),
             session_ended: Notify::new(),
             lookups: Arc::new(tokio::sync::Semaphore::new(1)),
             chooser: Mutex::new(chooser),

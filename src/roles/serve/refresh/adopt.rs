@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::RefreshError;
 use crate::catalog::{Diff, Unit};
-use crate::io::clock;
 use crate::roles::serve::repo::Repo;
 use crate::roles::serve::server::Server;
 use crate::roles::serve::{aliases, records};
@@ -30,12 +29,12 @@ pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), 
 /// Makes generations visible, then sees to everything that follows from them. Blocks only shortly.
 pub fn install(server: &Arc<Server>, repo: &Repo, generations: VecDeque<Arc<Unit>>) {
     let Some(unit) = generations.front().cloned() else { return };
-    repo.adopt(&generations, clock::now());
+    repo.adopt(&generations);
     server.catalog_changed();
     let (server, index) = (server.clone(), repo.index);
     tokio::task::spawn_blocking(move || {
         let repo = &server.repos[index];
-        records::write_indexes(&server, repo, &generations);
+        records::write_indexes(&server, repo, &unit.key);
         let hashed = aliases::learn_all(&server, repo, &unit);
         if hashed > 0 {
             let name = repo.config.name.as_str();

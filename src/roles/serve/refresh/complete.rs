@@ -9,13 +9,15 @@ use crate::catalog::{Draft, Step, Unit, by_hash_path};
 use crate::config::Origin;
 use crate::io::fetch::{Content, FetchError};
 use crate::io::store::{BlobStore, VerifyError};
-use crate::model::{Blob, Expected, RepoPath};
+use crate::model::{Blob, Expected, RepoPath, Size};
 use crate::roles::serve::origin;
 use crate::roles::serve::repo::Repo;
 use crate::roles::serve::server::Server;
 
 /// Members of one generation fetched at a time: hides latency, spares the upstream.
 const PARALLEL: usize = 4;
+/// Largest package list read, compressed or not: it is read in memory. The largest known have some 100 MB.
+const MAX_LIST: u64 = 512 << 20;
 
 /// What it takes to make a generation of a draft.
 pub struct Plan<'a> {
@@ -65,6 +67,7 @@ pub async fn complete(
             Err(e) => return Err(e),
         };
         let store = server.metadata.store.clone();
+        let _turn = server.parsing.acquire().await.map_err(RefreshError::internal)?;
         let read = move || {
             let bytes =
                 read_blob(&store, blob).ok_or_else(|| RefreshError::Internal(format!("{path} is gone")))?;
@@ -114,6 +117,11 @@ async fn fetch_step(
     let (held, others): (Vec<_>, Vec<_>) =
         step.choices.iter().partition(|(_, expected)| server.metadata.held(expected).is_some());
     for (path, expected) in held.into_iter().chain(others) {
+        if expected.size.is_none_or(|size| size > MAX_LIST) {
+            let problem = format!("a package list of more than {} is not read", Size(MAX_LIST));
+            last = Some((path, FetchError::Wrong { url: path.to_string(), problem }));
+            continue;
+        }
         match fetch_member(server, repo, path, *expected, by_hash).await {
             Ok(blob) => return Ok((path.clone(), blob)),
             Err(source) if must_have(path) => {

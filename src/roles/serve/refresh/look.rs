@@ -111,7 +111,10 @@ impl Look<'_> {
             wanted.iter().all(|step| unit.stems.contains(&step.stem) || unit.absent.contains(&step.stem))
         };
         if current.is_some_and(|unit| is_of(unit, &roots) && has_all(unit)) {
-            repo.with_unit(key, |state| state.validators = validators);
+            repo.with_unit(key, |state| {
+                state.validators = validators;
+                state.is_checked = true;
+            });
             return Ok(());
         }
         repo.trust.check_dates(key, draft.dates(), current.map(AsRef::as_ref), now_secs)?;
@@ -121,7 +124,7 @@ impl Look<'_> {
         }
         let plan = Plan {
             wanted,
-            held: draft.to_hold(&repo.unit_state(key).asked),
+            held: draft.to_hold(&repo.asked(key, now_secs)),
             current,
             settle: self.is_partial_for_long(first),
             generation: current.map_or(1, |unit| unit.generation + 1),
@@ -136,6 +139,7 @@ impl Look<'_> {
         adopt(server, repo, unit).await?;
         repo.with_unit(key, |state| {
             state.validators = validators;
+            state.is_checked = true;
             state.partial = None;
         });
         Ok(())
@@ -145,7 +149,8 @@ impl Look<'_> {
     fn is_partial_for_long(&self, first: BlobId) -> bool {
         let patience = if self.current.is_some() { SETTLE_AFTER } else { SETTLE_FIRST_AFTER };
         let partial = self.repo.unit_state(self.key).partial;
-        partial.is_some_and(|(of, since)| of == first && clock::now().since(since) >= patience)
+        let now = clock::now();
+        partial.is_some_and(|(of, since)| of == first && since <= now && now.since(since) >= patience)
     }
 }
 
@@ -243,10 +248,10 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Whether the unit has read every family that clients asked for since.
+    /// Whether the unit has read every family that the configuration wants and clients asked for since.
     fn is_learned(&self, unit: &Unit) -> bool {
-        let learned = self.repo.unit_state(self.key).learned;
-        learned.iter().all(|stem| unit.stems.contains(stem) || unit.absent.contains(stem))
+        let is_read = |stem: &String| unit.stems.contains(stem) || unit.absent.contains(stem);
+        self.repo.with_unit(self.key, |state| state.is_checked && state.learned.iter().all(is_read))
     }
 }
 

@@ -24,6 +24,8 @@ use crate::io::clock;
 use crate::io::fetch::FetchError;
 use crate::model::RepoPath;
 
+/// How long the client that makes us look waits, where there is a generation to serve.
+const CURRENT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a client waits for its package list to be read.
 const LEARN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -82,7 +84,9 @@ pub async fn refresh(
 fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Result<(), RefreshError>> {
     let has_current = repo.snapshot().unit(key).is_some();
     repo.with_unit(key, |state| {
-        let looked = state.looked.filter(|looked| clock::now().since(*looked) < max_age);
+        let now = clock::now();
+        // A clock that was set back says nothing about how long ago that was.
+        let looked = state.looked.filter(|looked| *looked <= now && now.since(*looked) < max_age);
         looked.map(|_| match &state.problem {
             Some(_) if state.is_missing && !has_current => Err(RefreshError::NotFound(key.to_string())),
             Some(problem) if !has_current => Err(RefreshError::Internal(problem.clone())),
@@ -93,13 +97,17 @@ fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Result<(), Ref
 
 /// Says what is new about how the origin is doing: an outage of hours is a line, not one every minute.
 fn report(repo: &Repo, key: &UnitKey, current: Option<&Unit>, problem: Option<&str>, before: Option<&str>) {
+    let is_missing = repo.with_unit(key, |state| state.is_missing);
     let repo = repo.config.name.as_str();
     match (problem, current) {
         (Some(error), Some(current)) if before != Some(error) => {
             let generation = current.generation;
             tracing::warn!(repo, unit = %key, generation, error, "keeping the last good generation");
         }
-        (Some(error), None) => tracing::debug!(repo, unit = %key, error, "no such unit"),
+        (Some(error), None) if is_missing => tracing::debug!(repo, unit = %key, error, "no such unit"),
+        (Some(error), None) if before != Some(error) => {
+            tracing::warn!(repo, unit = %key, error, "not adopted, and there is no earlier generation");
+        }
         (None, _) if before.is_some() => tracing::info!(repo, unit = %key, "the origin is well again"),
         _ => {}
     }
@@ -115,6 +123,16 @@ pub enum Looked {
     Unsettled,
 }
 
+impl Looked {
+    fn of(outcome: &Result<(), RefreshError>) -> Self {
+        match outcome {
+            Ok(()) => Self::Current,
+            Err(RefreshError::NotFound(_)) => Self::Missing,
+            Err(_) => Self::Unsettled,
+        }
+    }
+}
+
 /// [`refresh`], waited for until `patience` ends. The look itself goes on whatever the client does.
 pub async fn refresh_within(
     server: &Arc<Server>,
@@ -123,30 +141,51 @@ pub async fn refresh_within(
     max_age: Duration,
     patience: Duration,
 ) -> Looked {
+    let has_current = repo.snapshot().unit(key).is_some();
     // The usual case costs no task.
-    let outcome = match known(repo, key, max_age) {
-        Some(known) => known,
-        None => {
-            let (server, index, key) = (server.clone(), repo.index, key.clone());
-            let look =
-                tokio::spawn(async move { refresh(&server, &server.repos[index], &key, max_age).await });
-            let Ok(Ok(outcome)) = tokio::time::timeout(patience, look).await else {
-                return Looked::Unsettled;
-            };
-            outcome
-        }
-    };
-    match outcome {
-        Ok(()) => Looked::Current,
-        Err(RefreshError::NotFound(_)) => Looked::Missing,
-        Err(_) => Looked::Unsettled,
+    if let Some(known) = known(repo, key, max_age) {
+        return Looked::of(&known);
     }
+    // Somebody looks already: what is served is good enough until that is done.
+    if has_current && is_looking(repo, key) {
+        return Looked::Current;
+    }
+    let patience = if has_current { patience.min(CURRENT_PATIENCE) } else { patience };
+    look_for(server, repo, key, max_age, patience).await
+}
+
+/// Looks in a task of its own, waited for until `patience` ends.
+async fn look_for(
+    server: &Arc<Server>,
+    repo: &Repo,
+    key: &UnitKey,
+    max_age: Duration,
+    patience: Duration,
+) -> Looked {
+    let is_new = repo.snapshot().unit(key).is_none();
+    let permit = server.discoveries.clone().try_acquire_owned();
+    if is_new && permit.is_err() {
+        return Looked::Unsettled;
+    }
+    let (server, index, key) = (server.clone(), repo.index, key.clone());
+    let look = tokio::spawn(async move {
+        let _permit = permit.ok().filter(|_| is_new);
+        refresh(&server, &server.repos[index], &key, max_age).await
+    });
+    match tokio::time::timeout(patience, look).await {
+        Ok(Ok(outcome)) => Looked::of(&outcome),
+        _ => Looked::Unsettled,
+    }
+}
+
+fn is_looking(repo: &Repo, key: &UnitKey) -> bool {
+    repo.with_unit(key, |state| state.refreshing.try_lock().is_err())
 }
 
 /// Reads a family that a client asked for, by making the current generation again with it. A client that has
 /// its list soon asks for packages, so it waits for this, but not long.
 pub async fn learn(server: &Arc<Server>, repo: &Repo, unit: &Arc<Unit>, stem: &str) {
     if repo.with_unit(&unit.key, |state| state.learned.insert(stem.to_owned())) {
-        refresh_within(server, repo, &unit.key, Duration::ZERO, LEARN_PATIENCE).await;
+        look_for(server, repo, &unit.key, Duration::ZERO, LEARN_PATIENCE).await;
     }
 }
