@@ -298,7 +298,9 @@ impl Draft {
         /// The largest lists known are some hundred MB.
         const MAX_OPEN: u64 = 4 << 30;
         const FLOOR: u64 = 16 << 20;
-        let plain = self.members.get(stem).and_then(|member| member.expected.size);
+        // rpm-md's families are single files: their own size is that of the compressed one.
+        let plain = self.members.get(stem).filter(|_| stem != path.as_str());
+        let plain = plain.and_then(|member| member.expected.size);
         let declared = self.open_sizes.get(path).copied().or(plain);
         // A declared size is believed only as far as a compressed file of this length can reach.
         let reachable = compressed.saturating_mul(RATIO).clamp(FLOOR, MAX_OPEN);

@@ -15,6 +15,7 @@ mod fixture;
 mod flat;
 pub mod generation;
 mod http;
+pub mod members;
 mod mount;
 mod process;
 mod publisher;

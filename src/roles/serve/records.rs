@@ -2,7 +2,7 @@
 //! metadata store holds those and the members, and an index file holds each generation ready to use.
 //!
 //! An index that is missing, damaged or of other root files is made again from the metadata, without asking
-//! anyone. An earlier generation without one is given up: its members are still found by hash upstream.
+//! anyone.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -151,7 +151,14 @@ async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Resu
             (Some(unit), Some(newer)) if !unit.is_retired => unit.retire(newer),
             (Some(unit), Some(_)) => unit,
             (_, None) => rebuild(server, repo, &key, generation).await?,
-            (None, Some(_)) => continue,
+            (None, Some(newer)) => match rebuild(server, repo, &key, generation).await {
+                Ok(unit) => unit.retire(newer),
+                // Its members are still found by hash, where the upstream keeps them.
+                Err(e) => {
+                    tracing::warn!(repo = repo.config.name, unit = %key, error = %e, "an earlier generation is given up");
+                    continue;
+                }
+            },
         };
         restored.push_back(Arc::new(unit));
     }
