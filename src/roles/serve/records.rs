@@ -117,20 +117,28 @@ pub fn write_indexes(server: &Server, repo: &Repo, generations: &VecDeque<Arc<Un
 /// Brings back the generations that were retained before a restart.
 pub async fn restore(server: &Arc<Server>) {
     let records = server.db.records(RECORD).unwrap_or_default();
-    let mut kept = BTreeSet::new();
-    for (name, json) in records {
-        let Ok(record) = serde_json::from_slice::<Record>(&json) else { continue };
+    let parse = |(_, json): (String, Vec<u8>)| serde_json::from_slice::<Record>(&json).ok();
+    let records: Vec<Record> = records.into_iter().filter_map(parse).collect();
+    // First, since what is restored is also written, which must not be taken for what a crash left.
+    forget_others(server, &records);
+    for record in records {
         let Some(repo) = server.repo(&record.repo) else { continue };
-        let unit = record.key.clone();
-        let of_generation = |old: &Generation| index_name(&record.repo, &record.key, old.generation);
-        kept.extend(record.generations.iter().map(of_generation));
+        let (name, unit) = (repo.config.name.as_str(), record.key.clone());
         match restore_unit(server, repo, record).await {
-            Ok(generations) => {
-                tracing::debug!(repo = repo.config.name, %unit, generations, "restored");
-            }
+            Ok(generations) => tracing::debug!(repo = name, %unit, generations, "restored"),
             Err(e) => {
-                tracing::warn!(record = name, error = %e, "not restored; it will be read from the origin")
+                tracing::warn!(repo = name, %unit, error = %e, "not restored; it will be read from the origin");
             }
+        }
+    }
+}
+
+/// Removes index files of what is not to be restored.
+fn forget_others(server: &Server, records: &[Record]) {
+    let mut kept = BTreeSet::new();
+    for Record { repo, key, generations, .. } in records {
+        if server.repo(repo).is_some() {
+            kept.extend(generations.iter().map(|old| index_name(repo, key, old.generation)));
         }
     }
     server.indexes.retain(|name| kept.contains(name));
