@@ -21,6 +21,7 @@ mod process;
 mod publisher;
 mod report;
 mod rpm;
+pub mod sources;
 mod status;
 mod upstream;
 
