@@ -75,7 +75,7 @@ pub async fn answer(
         (Found::Nothing, _) => {
             let named = nested::answer(server, repo, path, asked).await;
             // Whatever the origin has under this name, nothing could say whether it is right.
-            named.or_else(|| (looked == Looked::Unsettled).then(|| absent_unit()))
+            named.or_else(|| (looked == Looked::Unsettled).then(absent_unit))
         }
     }
 }
