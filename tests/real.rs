@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use support::sources::{Source, deb822_sources, list_sources, machine_sources};
 use support::{Apt, Scratch, Server, ServerConfig, Status, Volunteer, poll, run, run_ok, sha256_file};
 
 /// Packages to download: at least this many.
@@ -21,14 +22,6 @@ const OFFLOAD: f64 = 0.95;
 /// For downloads over the real network.
 const LONG: Duration = Duration::from_secs(900);
 
-/// One Debian archive that this machine's apt uses.
-#[derive(Clone, Debug)]
-struct Source {
-    url: String,
-    suite: String,
-    keyring: Option<String>,
-}
-
 /// Why a test does not run here, or what it runs with.
 fn source() -> Option<Source> {
     let wanted = ["CI", "MANYHANDS_REAL"].map(|name| std::env::var(name).unwrap_or_default());
@@ -36,84 +29,13 @@ fn source() -> Option<Source> {
         println!("skipped: set MANYHANDS_REAL=1 to use this machine's own Debian mirror");
         return None;
     }
-    let candidates: Vec<Source> = apt_files()
-        .iter()
-        .flat_map(|path| {
-            let text = fs::read_to_string(path).unwrap_or_default();
-            if path.extension().is_some_and(|e| e == "sources") {
-                deb822_sources(&text)
-            } else {
-                list_sources(&text)
-            }
-        })
-        .collect();
+    let candidates: Vec<Source> =
+        machine_sources().into_iter().filter(|source| !source.suite.contains(['-', '/'])).collect();
     let found = candidates.iter().find(|source| is_debian_release(source)).cloned();
     if found.is_none() {
         println!("skipped: no Debian release among this machine's {} apt sources answers", candidates.len());
     }
     found
-}
-
-fn apt_files() -> Vec<PathBuf> {
-    let parts =
-        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> =
-        parts.filter(|p| p.extension().is_some_and(|e| e == "list" || e == "sources")).collect();
-    files.push(PathBuf::from("/etc/apt/sources.list"));
-    files.sort();
-    files
-}
-
-/// Lines of sources.list(5): `deb [signed-by=...] URL SUITE COMPONENT...`.
-fn list_sources(text: &str) -> Vec<Source> {
-    let mut found = Vec::new();
-    for line in text.lines() {
-        let Some(rest) = line.trim().strip_prefix("deb ") else { continue };
-        let (options, rest) = match rest.trim().strip_prefix('[') {
-            Some(bracketed) => bracketed.split_once(']').unwrap_or((bracketed, "")),
-            None => ("", rest),
-        };
-        let keyring =
-            options.split_whitespace().find_map(|o| o.strip_prefix("signed-by=")).map(str::to_owned);
-        let words: Vec<&str> = rest.split_whitespace().collect();
-        if let [url, suite, components @ ..] = words.as_slice() {
-            found.extend(usable(url, suite, components, keyring.as_ref()));
-        }
-    }
-    found
-}
-
-/// Stanzas of deb822-style sources.
-fn deb822_sources(text: &str) -> Vec<Source> {
-    let mut found = Vec::new();
-    for stanza in text.split("\n\n") {
-        let field = |name: &str| {
-            let line = stanza
-                .lines()
-                .find(|line| line.to_lowercase().starts_with(&format!("{}:", name.to_lowercase())));
-            line.map_or("", |line| line.split_once(':').map_or("", |(_, value)| value.trim()))
-        };
-        if !field("Types").split_whitespace().any(|t| t == "deb") || field("Enabled") == "no" {
-            continue;
-        }
-        let components: Vec<&str> = field("Components").split_whitespace().collect();
-        let keyring = Some(field("Signed-By").to_owned()).filter(|path| path.starts_with('/'));
-        for url in field("URIs").split_whitespace() {
-            for suite in field("Suites").split_whitespace() {
-                found.extend(usable(url, suite, &components, keyring.as_ref()));
-            }
-        }
-    }
-    found
-}
-
-fn usable(url: &str, suite: &str, components: &[&str], keyring: Option<&String>) -> Option<Source> {
-    let is_web = url.starts_with("http://") || url.starts_with("https://");
-    (is_web && components.contains(&"main") && !suite.contains(['-', '/'])).then(|| Source {
-        url: url.trim_end_matches('/').to_owned(),
-        suite: suite.to_owned(),
-        keyring: keyring.cloned(),
-    })
 }
 
 /// Whether the archive answers and is a Debian release, and not an update of one or somebody's own.
@@ -258,12 +180,12 @@ fn apt_sources_are_read_in_both_forms() {
     let list = "# deb http://no.example/ x main\ndeb [arch=amd64 signed-by=/k.gpg] http://a.example/debian/ stable main contrib\n\
                 deb http://a.example/debian stable-updates main\ndeb cdrom:[x]/ stable main\ndeb http://b.example ./\n";
     let found = list_sources(list);
-    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found.iter().map(|s| s.suite.as_str()).collect::<Vec<_>>(), ["stable", "stable-updates"]);
     assert_eq!((found[0].url.as_str(), found[0].suite.as_str()), ("http://a.example/debian", "stable"));
     assert_eq!(found[0].keyring.as_deref(), Some("/k.gpg"));
     let stanzas = "Types: deb deb-src\nURIs: https://a.example/debian\nSuites: one one-updates two\nComponents: main\n\
                    Signed-By: /k.gpg\n\nTypes: deb-src\nURIs: http://b.example/\nSuites: one\nComponents: main\n";
     let found = deb822_sources(stanzas);
-    assert_eq!(found.iter().map(|s| s.suite.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(found.iter().map(|s| s.suite.as_str()).collect::<Vec<_>>(), ["one", "one-updates", "two"]);
     assert!(found.iter().all(|s| s.url == "https://a.example/debian" && s.keyring.is_some()));
 }

@@ -74,23 +74,26 @@ fn show_dedup(report: &DedupReport) -> String {
     let saved = (paths.files - blobs.files, paths.bytes.saturating_sub(blobs.bytes));
     let saved_large = paths.large_files.saturating_sub(blobs.large_files);
     let mut text = format!(
-        "{} paths, {} contents: {} files ({}) are identical to another, {:.1} % of all and {:.1} % of those from {large}\n",
+        "{} paths, {} contents: {} files ({}) are identical to another, {:.1} % of all",
         paths.files,
         blobs.files,
         saved.0,
         Size(saved.1),
         percent(saved.0, paths.files),
-        percent(saved_large, paths.large_files),
     );
+    // Writing to a String cannot fail.
+    if paths.large_files > 0 {
+        let _ = write!(text, " and {:.1} % of those from {large}", percent(saved_large, paths.large_files));
+    }
+    text.push('\n');
     let name = |names: &[&str]| names.join(" + ");
     let pairs = report.pairs.iter().map(|pair| (name(&[&pair.repos[0], &pair.repos[1]]), &pair.identical));
     let rows: Vec<(String, &DedupCount)> =
         report.repos.iter().map(|(repo, count)| (repo.clone(), count)).chain(pairs).collect();
-    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(10);
-    // Writing to a String cannot fail.
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(11);
     let _ = writeln!(
         text,
-        "\n{:<width$} {:>9} {:>12} {:>9} {:>12}",
+        "\n{:<width$} {:>9} {:>12} {:>9} {:>12}  SHARE OF FILES",
         "CONTENTS OF", "FILES", "BYTES", "LARGE", "BYTES"
     );
     for (index, (name, count)) in rows.iter().enumerate() {
@@ -108,11 +111,11 @@ fn show_dedup(report: &DedupReport) -> String {
     text
 }
 
-/// Which part of either repository's large files a pair shares.
+/// Which part of either repository's files a pair shares.
 fn shares(report: &DedupReport, pair: &DedupPair) -> String {
     let of = |repo: &String| {
-        let own = report.repos.iter().find(|(name, _)| name == repo).map_or(0, |(_, own)| own.large_files);
-        format!("{:.1} % of {repo}", percent(pair.identical.large_files, own))
+        let own = report.repos.iter().find(|(name, _)| name == repo).map_or(0, |(_, own)| own.files);
+        format!("{:.1} % of {repo}", percent(pair.identical.files, own))
     };
     format!("  {}, {}", of(&pair.repos[0]), of(&pair.repos[1]))
 }

@@ -15,11 +15,13 @@ mod fixture;
 mod flat;
 pub mod generation;
 mod http;
+pub mod members;
 mod mount;
 mod process;
 mod publisher;
 mod report;
 mod rpm;
+pub mod sources;
 mod status;
 mod upstream;
 

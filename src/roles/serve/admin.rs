@@ -38,7 +38,7 @@ async fn blocking<T: Serialize + Send + 'static>(
 
 /// What repositories have in common.
 fn dedup(server: &Server) -> DedupReport {
-    let census = server.census();
+    let census = server.take_census();
     let count = |totals: &Totals| DedupCount {
         files: totals.files,
         bytes: totals.bytes,

@@ -45,12 +45,11 @@ pub async fn answer(
             return Some(member_response(server, repo, path, &unit, &canonical, expected, asked).await);
         }
     }
-    let mut looked = Looked::Current;
-    match &root_of {
-        Some(key) => looked = look(server, repo, key, path).await,
+    let looked = match &root_of {
+        Some(key) => look(server, repo, key, path).await,
         None if !is_named(repo, path) => find_unit(server, repo, path).await,
-        None => {}
-    }
+        None => Looked::Current,
+    };
     match (Found::of(repo, path), root_of) {
         (Found::Root { unit, .. }, _) if repo.trust.is_expired(&unit, clock::now().as_secs()) => Some(plain(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -73,7 +72,11 @@ pub async fn answer(
         (Found::Nothing, Some(key)) if repo.tree().is_none() || key.kind != UnitKind::Checksums => {
             Some(absent(repo, &key, looked))
         }
-        (Found::Nothing, _) => nested::answer(server, repo, path, asked).await,
+        (Found::Nothing, _) => {
+            let named = nested::answer(server, repo, path, asked).await;
+            // Whatever the origin has under this name, nothing could say whether it is right.
+            named.or_else(|| (looked == Looked::Unsettled).then(absent_unit))
+        }
     }
 }
 
@@ -121,26 +124,42 @@ async fn look(server: &Arc<Server>, repo: &Repo, key: &UnitKey, path: &RepoPath)
     looked
 }
 
-/// No unit names the path: perhaps it belongs to one that nobody asked for yet.
-async fn find_unit(server: &Arc<Server>, repo: &Repo, path: &RepoPath) {
+/// No unit names the path: perhaps it belongs to one that nobody asked for yet. Unsettled if there may be
+/// one and it cannot be read now.
+async fn find_unit(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Looked {
     let profile = &repo.config.profile;
     let mut candidates = UnitKey::candidates(path, profile.layout);
+    // A flat repository's files may have any names: its directory must be known beforehand.
+    let suites = profile.suites.iter().map(|suite| UnitKey::of_suite(suite, profile.layout));
+    candidates.extend(suites.filter(|key| key.kind == UnitKind::Flat && is_in(path, &key.dir)));
     if candidates.is_empty() && !profile.is_package_name(path.file_name()) {
         let dir = path.parent().unwrap_or("").to_owned();
         candidates.push(UnitKey { kind: UnitKind::Checksums, dir });
         // An rpm-md repository's treeinfo is beside its `repodata/`, above the boot files that it lists.
-        let above = |dir: &String| dir.is_empty() || path.as_str().starts_with(&format!("{dir}/"));
+        let above = |dir: &String| is_in(path, dir);
         let units: Vec<UnitKey> = repo.snapshot().units().map(|unit| unit.key.clone()).collect();
         let dirs = units.into_iter().filter(|key| key.kind == UnitKind::RpmMd).map(|key| key.dir);
         candidates.extend(dirs.filter(above).map(|dir| UnitKey { kind: UnitKind::Checksums, dir }));
     }
+    let mut found = Looked::Missing;
     for key in candidates {
         let is_loaded = repo.snapshot().unit(&key).is_some();
         let looked = || refresh::refresh_within(server, repo, &key, Duration::from_secs(60), PATIENCE);
-        if is_loaded || looked().await == Looked::Current {
-            return;
+        if is_loaded {
+            return Looked::Current;
+        }
+        match looked().await {
+            Looked::Current => return Looked::Current,
+            // Checksum files are guesses: most directories have none.
+            Looked::Unsettled if key.kind != UnitKind::Checksums => found = Looked::Unsettled,
+            Looked::Unsettled | Looked::Missing => {}
         }
     }
+    found
+}
+
+fn is_in(path: &RepoPath, dir: &str) -> bool {
+    dir.is_empty() || path.as_str().strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// A root file that cannot be served: 404 only if it does not exist, as far as anyone knows.
@@ -148,9 +167,13 @@ fn absent(repo: &Repo, key: &UnitKey, looked: Looked) -> Response<Body> {
     if repo.snapshot().unit(key).is_some() || looked == Looked::Missing {
         return plain(StatusCode::NOT_FOUND, "the origin has no such file");
     }
+    absent_unit()
+}
+
+fn absent_unit() -> Response<Body> {
     plain(
         StatusCode::SERVICE_UNAVAILABLE,
-        "the origin does not answer and there is no earlier generation; try again",
+        "the origin does not answer or is not whole, and there is no earlier generation; try again",
     )
 }
 

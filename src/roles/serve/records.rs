@@ -2,7 +2,7 @@
 //! metadata store holds those and the members, and an index file holds each generation ready to use.
 //!
 //! An index that is missing, damaged or of other root files is made again from the metadata, without asking
-//! anyone. An earlier generation without one is given up: its members are still found by hash upstream.
+//! anyone.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, PoisonError};
@@ -131,20 +131,28 @@ pub fn write_indexes(server: &Server, repo: &Repo, key: &UnitKey) {
 /// Brings back the generations that were retained before a restart.
 pub async fn restore(server: &Arc<Server>) {
     let records = server.db.records(RECORD).unwrap_or_default();
-    let mut kept = BTreeSet::new();
-    for (name, json) in records {
-        let Ok(record) = serde_json::from_slice::<Record>(&json) else { continue };
+    let parse = |(_, json): (String, Vec<u8>)| serde_json::from_slice::<Record>(&json).ok();
+    let records: Vec<Record> = records.into_iter().filter_map(parse).collect();
+    // First, since what is restored is also written, which must not be taken for what a crash left.
+    forget_others(server, &records);
+    for record in records {
         let Some(repo) = server.repo(&record.repo) else { continue };
-        let unit = record.key.clone();
-        let of_generation = |old: &Generation| index_name(&record.repo, &record.key, old.generation);
-        kept.extend(record.generations.iter().map(of_generation));
+        let (name, unit) = (repo.config.name.as_str(), record.key.clone());
         match restore_unit(server, repo, record).await {
-            Ok(generations) => {
-                tracing::debug!(repo = repo.config.name, %unit, generations, "restored");
-            }
+            Ok(generations) => tracing::debug!(repo = name, %unit, generations, "restored"),
             Err(e) => {
-                tracing::warn!(record = name, error = %e, "not restored; it will be read from the origin")
+                tracing::warn!(repo = name, %unit, error = %e, "not restored; it will be read from the origin");
             }
+        }
+    }
+}
+
+/// Removes index files of what is not to be restored.
+fn forget_others(server: &Server, records: &[Record]) {
+    let mut kept = BTreeSet::new();
+    for Record { repo, key, generations, .. } in records {
+        if server.repo(repo).is_some() {
+            kept.extend(generations.iter().map(|old| index_name(repo, key, old.generation)));
         }
     }
     server.indexes.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| kept.contains(name));
@@ -168,7 +176,14 @@ async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Resu
             (Some(unit), Some(newer)) if !unit.is_retired => unit.retire(newer),
             (Some(unit), Some(_)) => unit,
             (_, None) => rebuild(server, repo, &key, generation).await?,
-            (None, Some(_)) => continue,
+            (None, Some(newer)) => match rebuild(server, repo, &key, generation).await {
+                Ok(unit) => unit.retire(newer),
+                // Its members are still found by hash, where the upstream keeps them.
+                Err(e) => {
+                    tracing::warn!(repo = repo.config.name, unit = %key, error = %e, "an earlier generation is given up");
+                    continue;
+                }
+            },
         };
         // A keyring may be new since; keys that have expired since were good then.
         let roots: Vec<RootFile> = unit

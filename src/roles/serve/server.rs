@@ -242,11 +242,17 @@ impl Server {
 
     /// How many names stand for how many blobs now. Blocks while millions are counted.
     pub fn census(&self) -> Arc<Census> {
+        let taken = self.census.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match taken {
+            Some((of, census)) if of == self.catalog_version() => census,
+            _ => self.take_census(),
+        }
+    }
+
+    /// Counts anew: bytes hashed since the last time may have shown that files are identical. Blocks.
+    pub fn take_census(&self) -> Arc<Census> {
         let mut taken = self.census.lock().unwrap_or_else(PoisonError::into_inner);
         let version = self.catalog_version();
-        if let Some((_, census)) = taken.as_ref().filter(|(of, _)| *of == version) {
-            return census.clone();
-        }
         let snapshots: Vec<_> = self.repos.iter().map(|repo| repo.snapshot().clone()).collect();
         let snapshots: Vec<&Snapshot> = snapshots.iter().map(AsRef::as_ref).collect();
         let canonical = |digest: &Digest| {

@@ -1,0 +1,84 @@
+//! The deb archives that this machine's own apt uses.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// One Debian archive that this machine's apt uses.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub url: String,
+    pub suite: String,
+    pub keyring: Option<String>,
+}
+
+/// All of them that have the component main.
+pub fn machine_sources() -> Vec<Source> {
+    let read = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let is_deb822 = path.extension().is_some_and(|e| e == "sources");
+        if is_deb822 { deb822_sources(&text) } else { list_sources(&text) }
+    };
+    apt_files().iter().flat_map(read).collect()
+}
+
+fn apt_files() -> Vec<PathBuf> {
+    let parts =
+        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> =
+        parts.filter(|p| p.extension().is_some_and(|e| e == "list" || e == "sources")).collect();
+    files.push(PathBuf::from("/etc/apt/sources.list"));
+    files.sort();
+    files
+}
+
+/// Lines of sources.list(5): `deb [signed-by=...] URL SUITE COMPONENT...`.
+pub fn list_sources(text: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let Some(rest) = line.trim().strip_prefix("deb ") else { continue };
+        let (options, rest) = match rest.trim().strip_prefix('[') {
+            Some(bracketed) => bracketed.split_once(']').unwrap_or((bracketed, "")),
+            None => ("", rest),
+        };
+        let keyring =
+            options.split_whitespace().find_map(|o| o.strip_prefix("signed-by=")).map(str::to_owned);
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        if let [url, suite, components @ ..] = words.as_slice() {
+            found.extend(usable(url, suite, components, keyring.as_ref()));
+        }
+    }
+    found
+}
+
+/// Stanzas of deb822-style sources.
+pub fn deb822_sources(text: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    for stanza in text.split("\n\n") {
+        let field = |name: &str| {
+            let line = stanza
+                .lines()
+                .find(|line| line.to_lowercase().starts_with(&format!("{}:", name.to_lowercase())));
+            line.map_or("", |line| line.split_once(':').map_or("", |(_, value)| value.trim()))
+        };
+        if !field("Types").split_whitespace().any(|t| t == "deb") || field("Enabled") == "no" {
+            continue;
+        }
+        let components: Vec<&str> = field("Components").split_whitespace().collect();
+        let keyring = Some(field("Signed-By").to_owned()).filter(|path| path.starts_with('/'));
+        for url in field("URIs").split_whitespace() {
+            for suite in field("Suites").split_whitespace() {
+                found.extend(usable(url, suite, &components, keyring.as_ref()));
+            }
+        }
+    }
+    found
+}
+
+fn usable(url: &str, suite: &str, components: &[&str], keyring: Option<&String>) -> Option<Source> {
+    let is_web = url.starts_with("http://") || url.starts_with("https://");
+    (is_web && components.contains(&"main") && !suite.ends_with('/')).then(|| Source {
+        url: url.trim_end_matches('/').to_owned(),
+        suite: suite.to_owned(),
+        keyring: keyring.cloned(),
+    })
+}
