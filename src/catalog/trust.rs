@@ -21,6 +21,9 @@ pub struct Trust {
     pub check_valid_until: bool,
 }
 
+/// The file that has a signature of its own, and that signature: what a client without InRelease reads.
+pub const PAIR: [&str; 2] = ["Release", "Release.gpg"];
+
 /// Why metadata is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -28,6 +31,8 @@ pub enum TrustError {
     Unsigned { unit: String },
     #[error("{path}: {source}")]
     Signature { path: RepoPath, source: SignatureError },
+    #[error("{path} is not that of the Release beside it: {source}")]
+    StalePair { path: RepoPath, source: SignatureError },
     #[error("{unit}: expired at {until_secs} (Valid-Until, seconds since 1970)")]
     Expired { unit: String, until_secs: u64 },
     #[error("{unit}: its Date, {date_secs} in seconds since 1970, is far ahead of this machine's clock")]
@@ -67,7 +72,8 @@ impl Trust {
     }
 
     /// Whether the root files are signed as demanded: each that a client may take alone. Checksum files are
-    /// not looked at: their signatures have no fixed names.
+    /// not looked at: their signatures have no fixed names. [`TrustError::StalePair`] says that all is well
+    /// without Release and Release.gpg.
     pub fn check_signatures(
         &self,
         key: &UnitKey,
@@ -87,7 +93,11 @@ impl Trust {
         for (name, signature) in [("Release", "Release.gpg"), ("repomd.xml", "repomd.xml.asc")] {
             if let (Some(text), Some(signature)) = (find(name), find(signature)) {
                 let verified = keyring.verify_detached(&text.root.bytes, &signature.root.bytes, now_secs);
-                verified.map_err(|source| TrustError::Signature { path: signature.path.clone(), source })?;
+                let path = signature.path.clone();
+                verified.map_err(|source| match signed {
+                    0 => TrustError::Signature { path, source },
+                    _ => TrustError::StalePair { path, source },
+                })?;
                 signed += 1;
             }
         }
@@ -123,7 +133,7 @@ mod tests {
             Err(TrustError::Expired { .. }) => "expired",
             Err(TrustError::Future { .. }) => "future",
             Err(TrustError::Older { .. }) => "older",
-            Err(TrustError::Unsigned { .. } | TrustError::Signature { .. }) => "signature",
+            Err(_) => "signature",
         };
         for (trust, dates, current, want) in [
             (&strict, (None, None), None, "ok"),

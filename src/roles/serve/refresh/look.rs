@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::complete::{Plan, complete};
 use super::{RefreshError, adopt};
-use crate::catalog::{Draft, RootFile, Unit, UnitKey, UnitKind};
+use crate::catalog::{Draft, PAIR, RootFile, TrustError, Unit, UnitKey, UnitKind};
 use crate::io::clock;
 use crate::io::fetch::FetchError;
 use crate::io::upstream::UpstreamError;
@@ -48,7 +48,8 @@ pub async fn look(
     let mut missing = 0;
     let mut attempt = 0;
     loop {
-        let tried = look.once(bases[attempt % bases.len()]).await;
+        let is_last = attempt + 1 >= ATTEMPTS.max(bases.len());
+        let tried = look.once(bases[attempt % bases.len()], is_last).await;
         attempt += 1;
         let Err(e) = tried else { return Ok(()) };
         let is_missing = matches!(e, RefreshError::NotFound(_));
@@ -94,7 +95,8 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn once(&self, base: usize) -> Result<(), RefreshError> {
+    /// `is_last`: nobody tries again if this fails.
+    async fn once(&self, base: usize, is_last: bool) -> Result<(), RefreshError> {
         let Self { server, repo, key, current } = *self;
         let reader = Reader { server, repo, key, current, base };
         let Some(Roots { files: roots, forbidden, validators }) = reader.read_new().await? else {
@@ -105,7 +107,7 @@ impl Look<'_> {
             return Err(forbidden.unwrap_or_else(|| RefreshError::NotFound(key.to_string())));
         };
         let now_secs = clock::now().as_secs();
-        let draft = judge(server, repo, key, roots.clone(), now_secs).await?;
+        let (draft, roots) = judge(server, repo, key, roots, now_secs, is_last).await?;
         let wanted = draft.wanted(&repo.warm(key));
         let has_all = |unit: &Arc<Unit>| {
             wanted.iter().all(|step| unit.stems.contains(&step.stem) || unit.absent.contains(&step.stem))
@@ -119,7 +121,8 @@ impl Look<'_> {
         }
         repo.trust.check_dates(key, draft.dates(), current.map(AsRef::as_ref), now_secs)?;
         // Several files make one generation: an update in between shows in a second reading.
-        if roots.len() > 1 && reader.read_all().await?.files != roots {
+        let is_still = |again: &[RootFile]| roots.iter().all(|root| again.contains(root));
+        if roots.len() > 1 && !is_still(&reader.read_all().await?.files) {
             return Err(RefreshError::Changing(key.to_string()));
         }
         let plan = Plan {
@@ -154,18 +157,26 @@ impl Look<'_> {
     }
 }
 
-/// Checks signatures and reads the root files: some milliseconds, for a thread that may block.
+/// Checks signatures and reads the root files: some milliseconds, for a thread that may block. Returns those
+/// that count, too.
 async fn judge(
     server: &Arc<Server>,
     repo: &Repo,
     key: &UnitKey,
-    roots: Vec<RootFile>,
+    mut roots: Vec<RootFile>,
     now_secs: u64,
-) -> Result<Draft, RefreshError> {
+    is_last: bool,
+) -> Result<(Draft, Vec<RootFile>), RefreshError> {
     let (server, index, key) = (server.clone(), repo.index, key.clone());
     let judge = move || {
-        server.repos[index].trust.check_signatures(&key, &roots, now_secs)?;
-        Ok(Draft::new(key, roots)?)
+        match server.repos[index].trust.check_signatures(&key, &roots, now_secs) {
+            // Clients read InRelease. Some mirrors leave an old Release.gpg behind: nobody gets it from here.
+            Err(TrustError::StalePair { .. }) if is_last => {
+                roots.retain(|root| !PAIR.contains(&root.path.file_name()));
+            }
+            checked => checked?,
+        }
+        Ok((Draft::new(key, roots.clone())?, roots))
     };
     tokio::task::spawn_blocking(judge).await.map_err(RefreshError::internal)?
 }
