@@ -232,7 +232,8 @@ impl PathTable {
     }
 
     fn expected_of(&self, slot: usize) -> Option<Expected> {
-        let record = self.u32_at(self.ranks_at, slot)? as usize;
+        // In a damaged table there may be more names than paths.
+        let record = (slot < self.paths).then(|| self.u32_at(self.ranks_at, slot))?? as usize;
         let algorithm = Algorithm::ALL.into_iter().find(|a| self.records_of(*a).contains(&record))?;
         self.expected_of_record(algorithm, record)
     }

@@ -1,5 +1,6 @@
 //! The configuration of `manyhands serve`.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -159,15 +160,16 @@ impl ServeConfig {
         }
         let repos: Vec<RepoConfig> =
             repos.into_iter().map(|raw| RepoConfig::from_raw(raw, profiles)).collect::<Result<_, _>>()?;
-        for (i, repo) in repos.iter().enumerate() {
-            if repos[..i].iter().any(|other| other.name == repo.name) {
+        let (mut names, mut taken) = (BTreeSet::new(), BTreeSet::new());
+        for repo in &repos {
+            if !names.insert(&repo.name) {
                 return Err(ConfigError::value(format!("repo {:?}", repo.name), "this name is used twice"));
             }
-            if let Some(alias) = repos[..i].iter().flat_map(|r| &r.aliases).find(|a| repo.aliases.contains(a))
-            {
+            if let Some(alias) = repo.aliases.iter().find(|alias| taken.contains(alias)) {
                 let problem = format!("the alias {alias:?} is another repository's");
                 return Err(ConfigError::value(format!("repo {:?}", repo.name), problem));
             }
+            taken.extend(&repo.aliases);
         }
         Ok(Self {
             listen,

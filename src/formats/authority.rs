@@ -32,7 +32,8 @@ impl Authority {
             }
         };
         let is_plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b':');
-        if host.is_empty() || host.len() > MAX_HOST || !host.bytes().all(is_plain) {
+        // Of two final dots one is an empty label, which no name has.
+        if host.is_empty() || host.ends_with('.') || host.len() > MAX_HOST || !host.bytes().all(is_plain) {
             return None;
         }
         // `u16::parse` takes a sign.
@@ -87,6 +88,7 @@ mod tests {
             ("[fe80::1%25eth0]:3142", Some("[fe80::1]:3142")),
             ("", None),
             (".", None),
+            ("deb.example..", None),
             (":80", None),
             ("user@deb.example", None),
             ("user:pass@deb.example", None),
