@@ -239,19 +239,20 @@ impl Fetcher {
         source: &Source,
         state: &watch::Sender<State>,
     ) -> Result<(Arc<File>, Blob), FetchError> {
-        self.fetches.fetch_add(1, Ordering::Relaxed);
-        let mut transfer = Transfer::new(self, source, expected);
-        // Room is made once an upstream has said that it has the file, and with this length.
-        let opened = transfer.open().await?;
+        // What cannot be kept is not fetched to be thrown away.
         let store = self.store.clone();
         let begun = blocking(move || {
-            let incoming = store.incoming(expected)?;
+            let incoming = store.begin(expected)?;
             let file = incoming.reader()?;
             Ok::<_, VerifyError>((incoming, Arc::new(file)))
         });
         let (mut incoming, file) = begun.await?.map_err(FetchError::store)?;
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        let mut transfer = Transfer::new(self, source, expected);
+        let opened = transfer.open().await?;
         let size = transfer.size();
-        if let (None, Some(size)) = (expected.size, size) {
+        // Others make room only once an upstream has said that it has the file, and with this length.
+        if let Some(size) = size {
             let begun = blocking(move || incoming.expect_len(size).map(|()| incoming));
             incoming = begun.await?.map_err(FetchError::store)?;
         }

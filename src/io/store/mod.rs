@@ -145,15 +145,21 @@ impl BlobStore {
 
     /// Starts a file that must become `expected`, and makes room for it.
     pub fn incoming(self: &Arc<Self>, expected: Expected) -> Result<Incoming, StoreError> {
-        let size = expected.size.unwrap_or(0);
-        self.promise(size)?;
-        let room = Room { store: self.clone(), bytes: size };
+        let mut incoming = self.begin(expected)?;
+        if let Some(size) = expected.size {
+            incoming.expect_len(size)?;
+        }
+        Ok(incoming)
+    }
+
+    /// The same without making room yet: for those who do not know whether any bytes will come.
+    pub fn begin(self: &Arc<Self>, expected: Expected) -> Result<Incoming, StoreError> {
+        self.promise(0)?;
+        let room = Room { store: self.clone(), bytes: 0 };
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join("tmp").join(number.to_string());
         let file = File::create_new(&path)?;
-        let incoming = Incoming::new(path, file, expected, room);
-        incoming.allocate()?;
-        Ok(incoming)
+        Ok(Incoming::new(path, file, expected, room))
     }
 
     /// Makes a verified file a blob.

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SETTLE_AFTER: Duration = Duration::from_secs(600);
 /// Without a generation to fall back on, one that stands still for so long is taken as it is: many mirrors
 /// carry only some of the architectures that their Release lists.
-const SETTLE_FIRST_AFTER: Duration = Duration::from_secs(1);
+const SETTLE_FIRST_AFTER: Duration = Duration::from_secs(3);
 
 /// The root files of a unit as one upstream has them now.
 #[derive(Debug, Default)]
