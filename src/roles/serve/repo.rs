@@ -20,6 +20,8 @@ const FRESH_TREE: Duration = Duration::from_secs(2);
 /// Units remembered per repository, missing ones included: a client that asks for random suites must not
 /// fill our memory.
 const MAX_UNITS: usize = 4096;
+/// Clients ask for a handful of suites at once.
+const DISCOVERIES: usize = 16;
 /// Members of one unit that are fetched before clients ask again: clients of many languages and
 /// architectures together ask for some hundred.
 const MAX_ASKED: usize = 1024;
@@ -63,12 +65,22 @@ pub struct Repo {
     snapshot: ArcSwap<Snapshot>,
     units: Mutex<BTreeMap<UnitKey, UnitState>>,
     is_warm: tokio::sync::watch::Sender<bool>,
+    /// Looks at units that are not known yet: whoever asks for random names must not flood the upstream.
+    pub discoveries: Arc<tokio::sync::Semaphore>,
 }
 
 impl Repo {
     pub fn new(index: usize, config: RepoConfig, trust: Trust) -> Self {
         let is_warm = tokio::sync::watch::Sender::new(false);
-        Self { index, config, trust, snapshot: ArcSwap::default(), units: Mutex::default(), is_warm }
+        Self {
+            index,
+            config,
+            trust,
+            snapshot: ArcSwap::default(),
+            units: Mutex::default(),
+            is_warm,
+            discoveries: Arc::new(tokio::sync::Semaphore::new(DISCOVERIES)),
+        }
     }
 
     /// Everything that is read at start-up was read.

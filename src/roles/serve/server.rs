@@ -35,8 +35,6 @@ use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
 pub const OUTBOX: usize = 1024;
 /// One list at a time on each of two cores.
 const PARSERS: usize = 2;
-/// Enough for the clients of many distributions that start at once.
-const DISCOVERIES: usize = 32;
 /// Small answers that are expensive to find out again.
 const REMEMBERED: u64 = 100_000;
 /// Memory for indexes within metadata: a suite's diff indexes are some 100 KB.
@@ -78,8 +76,6 @@ pub struct Server {
     pub hashing: Cache<Digest, ()>,
     /// Package lists being read: each takes as much memory as it has bytes, and more.
     pub parsing: tokio::sync::Semaphore,
-    /// Looks at units that are not known yet: whoever asks for random names must not flood an upstream.
-    pub discoveries: Arc<tokio::sync::Semaphore>,
     /// Scans of the whole catalog under way: one.
     pub lookups: Arc<tokio::sync::Semaphore>,
     /// Begins when the server is told to stop.
@@ -171,7 +167,6 @@ impl Server {
             hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             shutdown,
             parsing: tokio::sync::Semaphore::new(PARSERS),
-            discoveries: Arc::new(tokio::sync::Semaphore::new(DISCOVERIES)),
             session_ended: Notify::new(),
             lookups: Arc::new(tokio::sync::Semaphore::new(1)),
             chooser: Mutex::new(chooser),

@@ -163,7 +163,7 @@ async fn look_for(
     patience: Duration,
 ) -> Looked {
     let is_new = repo.snapshot().unit(key).is_none();
-    let permit = server.discoveries.clone().try_acquire_owned();
+    let permit = repo.discoveries.clone().try_acquire_owned();
     if is_new && permit.is_err() {
         return Looked::Unsettled;
     }
