@@ -261,6 +261,11 @@ impl Draft {
         held.map(|(path, member)| (path.clone(), member.expected)).collect()
     }
 
+    /// rpm-md: what kind of metadata each member is, by its path.
+    pub fn kinds(&self) -> &BTreeMap<String, String> {
+        &self.kinds
+    }
+
     /// When its metadata was made, and until when it may be used, where it says.
     pub fn dates(&self) -> (Option<u64>, Option<u64>) {
         (self.date, self.valid_until)

@@ -233,6 +233,12 @@ impl Unit {
         self.kinds.get(path.as_str()).map_or(path.as_str(), String::as_str)
     }
 
+    /// The member that [`Self::member_name`] calls so.
+    pub fn member_called(&self, name: &str) -> Option<Expected> {
+        let of_kind = self.kinds.iter().find(|(_, kind)| *kind == name).map(|(path, _)| path.as_str());
+        self.members.get(of_kind.unwrap_or(name))
+    }
+
     /// This generation once `newer` is current: what both name alike is found there.
     pub fn retire(&self, newer: &Self) -> Self {
         Self {

@@ -43,8 +43,10 @@ pub async fn complete(
     let families = wanted.len();
     let mut missing = Vec::new();
     let by_hash = draft.has_by_hash();
+    let kinds = draft.kinds().clone();
     let was_held = |path: &RepoPath| {
-        let expected = current.and_then(|unit| unit.members.get(path.as_str()));
+        let name = kinds.get(path.as_str()).map_or(path.as_str(), String::as_str);
+        let expected = current.and_then(|unit| unit.member_called(name));
         expected.is_some_and(|expected| server.metadata.held(&expected).is_some())
     };
     let must_have = |path: &RepoPath| !settle && (current.is_none() || was_held(path));
