@@ -261,6 +261,10 @@ impl Draft {
         held.map(|(path, member)| (path.clone(), member.expected)).collect()
     }
 
+    pub fn key(&self) -> &UnitKey {
+        &self.key
+    }
+
     /// rpm-md: what kind of metadata each member is, by its path.
     pub fn kinds(&self) -> &BTreeMap<String, String> {
         &self.kinds

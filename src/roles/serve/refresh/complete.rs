@@ -66,6 +66,13 @@ pub async fn complete(
                 missing.push(step);
                 continue;
             }
+            // One stale file of many, on a mirror that has been like this for long, is not everyone's trouble.
+            Err(RefreshError::Member { source: FetchError::Wrong { problem, .. }, path }) if settle => {
+                let repo = repo.config.name.as_str();
+                tracing::warn!(repo, path = path.as_str(), problem, "left out: the origin has other bytes");
+                missing.push(step);
+                continue;
+            }
             Err(e) => return Err(e),
         };
         let store = server.metadata.store.clone();
@@ -91,6 +98,10 @@ pub async fn complete(
             "the origin lacks package lists that its Release names"
         );
     }
+    // Whoever asks for one of them and gets it makes us read it then.
+    repo.with_unit(&draft.key().clone(), |state| {
+        state.learned.retain(|stem| missing.iter().all(|step| step.stem != *stem));
+    });
     draft.lacks(missing.into_iter().map(|step| step.stem));
     hold(server, repo, held, by_hash, must_have).await?;
     let finish = move || draft.finish(generation, adopted_secs);

@@ -1,6 +1,6 @@
 //! One look at the origin: the root files, whether they are new, whole and to be trusted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,9 +109,8 @@ impl Look<'_> {
         let now_secs = clock::now().as_secs();
         let (draft, roots) = judge(server, repo, key, roots, now_secs, is_last).await?;
         let wanted = draft.wanted(&repo.warm(key));
-        let has_all = |unit: &Arc<Unit>| {
-            wanted.iter().all(|step| unit.stems.contains(&step.stem) || unit.absent.contains(&step.stem))
-        };
+        let learned = repo.with_unit(key, |state| state.learned.clone());
+        let has_all = |unit: &Arc<Unit>| wanted.iter().all(|step| has_read(unit, &step.stem, &learned));
         if current.is_some_and(|unit| is_of(unit, &roots) && has_all(unit)) {
             repo.with_unit(key, |state| {
                 state.validators = validators;
@@ -179,6 +178,11 @@ async fn judge(
         Ok((Draft::new(key, roots.clone())?, roots))
     };
     tokio::task::spawn_blocking(judge).await.map_err(RefreshError::internal)?
+}
+
+/// What was absent counts as read, until a client got it nevertheless.
+fn has_read(unit: &Unit, stem: &str, learned: &BTreeSet<String>) -> bool {
+    unit.stems.contains(stem) || (unit.absent.contains(stem) && !learned.contains(stem))
 }
 
 fn is_of(unit: &Unit, roots: &[RootFile]) -> bool {
@@ -261,7 +265,7 @@ impl Reader<'_> {
 
     /// Whether the unit has read every family that the configuration wants and clients asked for since.
     fn is_learned(&self, unit: &Unit) -> bool {
-        let is_read = |stem: &String| unit.stems.contains(stem) || unit.absent.contains(stem);
+        let is_read = |stem: &String| unit.stems.contains(stem);
         self.repo.with_unit(self.key, |state| state.is_checked && state.learned.iter().all(is_read))
     }
 }
