@@ -25,6 +25,7 @@ Acquire::Languages { "en"; "de"; };
 Acquire::IndexTargets::deb::Contents-deb {
   MetaKey "$(COMPONENT)/Contents-$(ARCHITECTURE)"; ShortDescription "Contents-$(ARCHITECTURE)";
   Description "$(RELEASE)/$(COMPONENT) $(ARCHITECTURE) Contents (deb)"; KeepCompressed "true";
+  KeepCompressedAs "gz";
 };
 Acquire::IndexTargets::deb::DEP-11 {
   MetaKey "$(COMPONENT)/dep11/Components-$(NATIVE_ARCHITECTURE).yml"; ShortDescription "Components";

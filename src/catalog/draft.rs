@@ -89,6 +89,7 @@ pub struct Draft {
     /// rpm-md: what members decompress to, where the metadata says.
     open: BTreeMap<RepoPath, Expected>,
     has_by_hash: bool,
+    no_list_for_all: bool,
     components: Vec<String>,
     skipped: Skipped,
     date: Option<u64>,
@@ -108,6 +109,7 @@ impl Draft {
             absent: BTreeSet::new(),
             open: BTreeMap::new(),
             has_by_hash: false,
+            no_list_for_all: false,
             components: Vec::new(),
             skipped: Skipped::default(),
             date: None,
@@ -142,6 +144,7 @@ impl Draft {
         };
         (self.date, self.valid_until) = (release.date, release.valid_until);
         self.has_by_hash = release.acquire_by_hash;
+        self.no_list_for_all = release.no_list_for_all;
         self.components = release.components;
         for (path, listed) in release.members {
             let path = path.under(self.key.member_base());
@@ -239,7 +242,9 @@ impl Draft {
         let has = |list: &[String], item: &str| list.is_empty() || list.iter().any(|own| own == item);
         let component = has(&warm.components, &segments.join("/"));
         match (name, folder.strip_prefix("binary-")) {
-            (Some("Packages"), Some(arch)) => component && (arch == "all" || has(&warm.architectures, arch)),
+            (Some("Packages"), Some(arch)) => {
+                component && ((arch == "all" && !self.no_list_for_all) || has(&warm.architectures, arch))
+            }
             (Some("Sources"), None) => component && warm.sources,
             _ => false,
         }

@@ -23,5 +23,5 @@ pub use draft::{Draft, IngestError, RootFile, Step, Warm};
 pub use index::{IndexError, decode as decode_unit, encode as encode_unit};
 pub use snapshot::{Named, Snapshot};
 pub use table::{Cursor, PathTable};
-pub use trust::{PAIR, Trust, TrustError};
+pub use trust::{Trust, TrustError, without_stale};
 pub use unit::{Root, Unit, UnitKey, UnitKind, by_hash_digest, by_hash_path};

@@ -5,12 +5,27 @@
 
 use super::draft::RootFile;
 use super::unit::{Unit, UnitKey, UnitKind};
-use crate::formats::openpgp::{Keyring, SignatureError};
+use crate::formats::openpgp::{self, Keyring, SignatureError};
 use crate::model::RepoPath;
 
 /// A Release from further in the future than this is refused: apt refuses from 10 s on, but by its own
 /// clock, and this machine's may be the one that is wrong.
 const MAX_FUTURE_SECS: u64 = 86_400;
+
+/// Root files and the signatures beside them.
+const PAIRS: [(&str, &str); 2] = [("Release", "Release.gpg"), ("repomd.xml", "repomd.xml.asc")];
+
+/// The root files that are left of a generation when a signature beside one of them is that of another: whoever
+/// needs it does without, rather than everybody.
+pub fn without_stale(mut roots: Vec<RootFile>) -> Vec<RootFile> {
+    let has_inline = roots.iter().any(|root| root.path.file_name() == "InRelease");
+    roots.retain(|root| match root.path.file_name() {
+        "Release" => !has_inline,
+        "Release.gpg" | "repomd.xml.asc" => false,
+        _ => true,
+    });
+    roots
+}
 
 /// What a repository demands of its metadata.
 #[derive(Debug, Default)]
@@ -21,9 +36,6 @@ pub struct Trust {
     pub check_valid_until: bool,
 }
 
-/// The file that has a signature of its own, and that signature: what a client without InRelease reads.
-pub const PAIR: [&str; 2] = ["Release", "Release.gpg"];
-
 /// Why metadata is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -31,8 +43,10 @@ pub enum TrustError {
     Unsigned { unit: String },
     #[error("{path}: {source}")]
     Signature { path: RepoPath, source: SignatureError },
-    #[error("{path} is not that of the Release beside it: {source}")]
-    StalePair { path: RepoPath, source: SignatureError },
+    #[error("{path} is the signature of something else than the file beside it")]
+    StaleSignature { path: RepoPath },
+    #[error("{path}: damaged, its signature is that of another text")]
+    Damaged { path: RepoPath },
     #[error("{unit}: expired at {until_secs} (Valid-Until, seconds since 1970)")]
     Expired { unit: String, until_secs: u64 },
     #[error("{unit}: its Date, {date_secs} in seconds since 1970, is far ahead of this machine's clock")]
@@ -72,32 +86,39 @@ impl Trust {
     }
 
     /// Whether the root files are signed as demanded: each that a client may take alone. Checksum files are
-    /// not looked at: their signatures have no fixed names. [`TrustError::StalePair`] says that all is well
-    /// without Release and Release.gpg.
+    /// not looked at: their signatures have no fixed names.
     pub fn check_signatures(
         &self,
         key: &UnitKey,
         roots: &[RootFile],
         now_secs: u64,
     ) -> Result<(), TrustError> {
+        let find = |name: &str| roots.iter().find(|root| root.path.file_name() == name);
+        if let Some(inline) =
+            find("InRelease").filter(|inline| !openpgp::clearsigned_fits(&inline.root.bytes))
+        {
+            return Err(TrustError::Damaged { path: inline.path.clone() });
+        }
+        for (name, signature) in PAIRS {
+            if let (Some(text), Some(signature)) = (find(name), find(signature))
+                && !openpgp::detached_fits(&text.root.bytes, &signature.root.bytes)
+            {
+                return Err(TrustError::StaleSignature { path: signature.path.clone() });
+            }
+        }
         let Some(keyring) = self.keyring.as_ref().filter(|_| key.kind != UnitKind::Checksums) else {
             return Ok(());
         };
-        let find = |name: &str| roots.iter().find(|root| root.path.file_name() == name);
         let mut signed = 0;
         if let Some(inline) = find("InRelease") {
             let verified = keyring.verify_clearsigned(&inline.root.bytes, now_secs);
             verified.map_err(|source| TrustError::Signature { path: inline.path.clone(), source })?;
             signed += 1;
         }
-        for (name, signature) in [("Release", "Release.gpg"), ("repomd.xml", "repomd.xml.asc")] {
+        for (name, signature) in PAIRS {
             if let (Some(text), Some(signature)) = (find(name), find(signature)) {
                 let verified = keyring.verify_detached(&text.root.bytes, &signature.root.bytes, now_secs);
-                let path = signature.path.clone();
-                verified.map_err(|source| match signed {
-                    0 => TrustError::Signature { path, source },
-                    _ => TrustError::StalePair { path, source },
-                })?;
+                verified.map_err(|source| TrustError::Signature { path: signature.path.clone(), source })?;
                 signed += 1;
             }
         }

@@ -37,6 +37,9 @@ pub struct Release {
     /// Seconds since 1970.
     pub valid_until: Option<u64>,
     pub acquire_by_hash: bool,
+    /// Packages of architecture `all` stand in the lists of every architecture, and clients read no list of
+    /// their own for them (`No-Support-for-Architecture-all: Packages`).
+    pub no_list_for_all: bool,
     /// Relative to the folder of the Release file. Servers lack some of them (uncompressed ones above all).
     pub members: BTreeMap<RepoPath, Member>,
     /// Members that were left out: bad path, size or digest, sizes that disagree, MD5 alone.
@@ -81,6 +84,10 @@ impl Release {
             date: date(&stanza, "Date")?,
             valid_until: date(&stanza, "Valid-Until")?,
             acquire_by_hash: stanza.get("Acquire-By-Hash").is_some_and(is_yes),
+            no_list_for_all: stanza
+                .get("No-Support-for-Architecture-all")
+                .and_then(|field| field.text())
+                .is_some_and(|kinds| kinds.split_ascii_whitespace().any(|kind| kind == "Packages")),
             ..Self::default()
         };
         for (name, algorithm) in SECTIONS {

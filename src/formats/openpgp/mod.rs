@@ -188,6 +188,21 @@ fn signatures(bytes: &[u8]) -> Result<Vec<Result<Signature, String>>, SignatureE
     Ok(found)
 }
 
+/// Whether a signature can be one over the data beside it, whoever made it: false if it certainly is that of
+/// something else, such as an earlier generation. Says nothing of who signed.
+pub fn detached_fits(data: &[u8], signature: &[u8]) -> bool {
+    let found = signatures(signature).unwrap_or_default();
+    found.iter().flatten().all(|signature| signature::fits(signature, data) != Some(false))
+}
+
+/// The same for a clearsigned file: false if it was damaged.
+pub fn clearsigned_fits(bytes: &[u8]) -> bool {
+    match clearsign::split(bytes) {
+        Ok(Some(signed)) => detached_fits(&canonical(&signed.text), signed.signature),
+        _ => true,
+    }
+}
+
 /// Whether a line is not empty, but has only blanks.
 fn is_blank(line: &[u8]) -> bool {
     line.iter().any(|c| matches!(c, b' ' | b'\t')) && line.iter().all(|c| matches!(c, b' ' | b'\t' | b'\r'))

@@ -33,6 +33,17 @@ pub(super) fn read(packets: &[u8], found: &mut Vec<Result<Signature, String>>) -
     Ok(())
 }
 
+/// Whether this can be a signature over `data`. That takes no key: a signature carries the first two bytes of
+/// the digest that was signed (RFC 9580 section 5.2.3). `None` if it cannot be said.
+pub(super) fn fits(signature: &Signature, data: &[u8]) -> Option<bool> {
+    let config = signature.config().filter(|config| config.version() == SignatureVersion::V4)?;
+    let mut hasher = config.hash_alg.new_hasher().ok()?;
+    config.hash_data_to_sign(&mut hasher, data).ok()?;
+    let len = config.hash_signature_data(&mut hasher).ok()?;
+    hasher.update(&config.trailer(len).ok()?);
+    Some(hasher.finalize()[..2] == signature.signed_hash_value()?)
+}
+
 /// Says who made a signature over `data`, or why it does not count.
 pub(super) fn judge(
     certificates: &[SignedPublicKey],

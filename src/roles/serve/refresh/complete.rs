@@ -66,13 +66,6 @@ pub async fn complete(
                 missing.push(step);
                 continue;
             }
-            // One stale file of many, on a mirror that has been like this for long, is not everyone's trouble.
-            Err(RefreshError::Member { source: FetchError::Wrong { problem, .. }, path }) if settle => {
-                let repo = repo.config.name.as_str();
-                tracing::warn!(repo, path = path.as_str(), problem, "left out: the origin has other bytes");
-                missing.push(step);
-                continue;
-            }
             Err(e) => return Err(e),
         };
         let store = server.metadata.store.clone();

@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::complete::{Plan, complete};
 use super::{RefreshError, adopt};
-use crate::catalog::{Draft, PAIR, RootFile, TrustError, Unit, UnitKey, UnitKind};
+use crate::catalog::{Draft, RootFile, TrustError, Unit, UnitKey, UnitKind, without_stale};
 use crate::io::clock;
 use crate::io::fetch::FetchError;
 use crate::io::upstream::UpstreamError;
@@ -48,7 +48,7 @@ pub async fn look(
     let mut missing = 0;
     let mut attempt = 0;
     loop {
-        let is_last = attempt + 1 >= ATTEMPTS.max(bases.len());
+        let is_last = attempt + 1 >= FIRST_ATTEMPTS.max(bases.len());
         let tried = look.once(bases[attempt % bases.len()], is_last).await;
         attempt += 1;
         let Err(e) = tried else { return Ok(()) };
@@ -71,7 +71,7 @@ pub async fn look(
 fn attempts(error: &RefreshError, has_current: bool) -> usize {
     use FetchError::{NotFound, Wrong};
     let is_update = match error {
-        RefreshError::Changing(_) => true,
+        RefreshError::Changing(_) | RefreshError::Trust(TrustError::StaleSignature { .. }) => true,
         RefreshError::Member { source, .. } => matches!(source, NotFound | Wrong { .. }),
         _ => false,
     };
@@ -107,7 +107,9 @@ impl Look<'_> {
             return Err(forbidden.unwrap_or_else(|| RefreshError::NotFound(key.to_string())));
         };
         let now_secs = clock::now().as_secs();
-        let (draft, roots) = judge(server, repo, key, roots, now_secs, is_last).await?;
+        let settle = self.is_partial_for_long(first) || (is_last && current.is_none());
+        let judged = judge(server, repo, key, roots, now_secs, settle).await;
+        let (draft, roots) = judged.inspect_err(|_| self.note_partial(first))?;
         let wanted = draft.wanted(&repo.warm(key));
         let learned = repo.with_unit(key, |state| state.learned.clone());
         let has_all = |unit: &Arc<Unit>| wanted.iter().all(|step| has_read(unit, &step.stem, &learned));
@@ -132,12 +134,7 @@ impl Look<'_> {
             generation: current.map_or(1, |unit| unit.generation + 1),
             adopted_secs: now_secs,
         };
-        let unit = complete(server, repo, draft, plan).await.inspect_err(|_| {
-            repo.with_unit(key, |state| match &state.partial {
-                Some((of, _)) if *of == first => {}
-                _ => state.partial = Some((first, clock::now())),
-            });
-        })?;
+        let unit = complete(server, repo, draft, plan).await.inspect_err(|_| self.note_partial(first))?;
         adopt(server, repo, unit).await?;
         repo.with_unit(key, |state| {
             state.validators = validators;
@@ -145,6 +142,14 @@ impl Look<'_> {
             state.partial = None;
         });
         Ok(())
+    }
+
+    /// Notes since when the origin has been between two generations.
+    fn note_partial(&self, first: BlobId) {
+        self.repo.with_unit(self.key, |state| match &state.partial {
+            Some((of, _)) if *of == first => {}
+            _ => state.partial = Some((first, clock::now())),
+        });
     }
 
     /// Whether the origin has lacked members of this very generation for so long that it is no update.
@@ -164,14 +169,15 @@ async fn judge(
     key: &UnitKey,
     mut roots: Vec<RootFile>,
     now_secs: u64,
-    is_last: bool,
+    settle: bool,
 ) -> Result<(Draft, Vec<RootFile>), RefreshError> {
     let (server, index, key) = (server.clone(), repo.index, key.clone());
     let judge = move || {
         match server.repos[index].trust.check_signatures(&key, &roots, now_secs) {
-            // Clients read InRelease. Some mirrors leave an old Release.gpg behind: nobody gets it from here.
-            Err(TrustError::StalePair { .. }) if is_last => {
-                roots.retain(|root| !PAIR.contains(&root.path.file_name()));
+            // Some mirrors leave an old Release.gpg behind: nobody gets it from here.
+            Err(TrustError::StaleSignature { .. }) if settle => {
+                roots = without_stale(roots);
+                server.repos[index].trust.check_signatures(&key, &roots, now_secs)?;
             }
             checked => checked?,
         }
