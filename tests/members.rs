@@ -118,7 +118,12 @@ fn ask_for_damaged(scratch: &Scratch, server: &Server, file: &Named) {
     wrong[middle] ^= 0xff;
     for path in file.paths() {
         let url = server.url(&format!("far/{path}"));
-        let answer = try_get(&url).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let answer = match try_get(&url) {
+            Ok(answer) => answer,
+            // Broken before its head was sent.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => continue,
+            Err(e) => panic!("{path}: {e}"),
+        };
         let outcome = format!("{path}: {} with {} bytes", answer.status, answer.body.len());
         assert!(!is_whole(&answer), "{outcome}");
         assert!(answer.cut || (500..600).contains(&answer.status), "{outcome}");

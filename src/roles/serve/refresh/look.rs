@@ -48,8 +48,7 @@ pub async fn look(
     let mut missing = 0;
     let mut attempt = 0;
     loop {
-        let is_last = attempt + 1 >= FIRST_ATTEMPTS.max(bases.len());
-        let tried = look.once(bases[attempt % bases.len()], is_last).await;
+        let tried = look.once(bases[attempt % bases.len()]).await;
         attempt += 1;
         let Err(e) = tried else { return Ok(()) };
         let is_missing = matches!(e, RefreshError::NotFound(_));
@@ -95,8 +94,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// `is_last`: nobody tries again if this fails.
-    async fn once(&self, base: usize, is_last: bool) -> Result<(), RefreshError> {
+    async fn once(&self, base: usize) -> Result<(), RefreshError> {
         let Self { server, repo, key, current } = *self;
         let reader = Reader { server, repo, key, current, base };
         let Some(Roots { files: roots, forbidden, validators }) = reader.read_new().await? else {
@@ -107,7 +105,7 @@ impl Look<'_> {
             return Err(forbidden.unwrap_or_else(|| RefreshError::NotFound(key.to_string())));
         };
         let now_secs = clock::now().as_secs();
-        let settle = self.is_partial_for_long(first) || (is_last && current.is_none());
+        let settle = self.is_partial_for_long(first);
         let judged = judge(server, repo, key, roots, now_secs, settle).await;
         let (draft, roots) = judged.inspect_err(|_| self.note_partial(first))?;
         let wanted = draft.wanted(&repo.warm(key));
@@ -130,7 +128,7 @@ impl Look<'_> {
             wanted,
             held: draft.to_hold(&repo.asked(key, now_secs)),
             current,
-            settle: self.is_partial_for_long(first),
+            settle,
             generation: current.map_or(1, |unit| unit.generation + 1),
             adopted_secs: now_secs,
         };
