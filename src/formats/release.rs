@@ -38,7 +38,8 @@ pub struct Release {
     pub valid_until: Option<u64>,
     pub acquire_by_hash: bool,
     /// Packages of architecture `all` stand in the lists of every architecture, and clients read no list of
-    /// their own for them (`No-Support-for-Architecture-all: Packages`).
+    /// their own for them: `all` is not among the architectures, or `No-Support-for-Architecture-all: Packages`
+    /// says so (apt's debmetaindex).
     pub no_list_for_all: bool,
     /// Relative to the folder of the Release file. Servers lack some of them (uncompressed ones above all).
     pub members: BTreeMap<RepoPath, Member>,
@@ -90,6 +91,8 @@ impl Release {
                 .is_some_and(|kinds| kinds.split_ascii_whitespace().any(|kind| kind == "Packages")),
             ..Self::default()
         };
+        release.no_list_for_all |=
+            !release.architectures.is_empty() && !release.architectures.iter().any(|name| name == "all");
         for (name, algorithm) in SECTIONS {
             if let Some(section) = stanza.get(name) {
                 release.read_section(algorithm, section);
