@@ -38,6 +38,35 @@ Acquire::IndexTargets::deb::DEP-11-icons {
 };
 "#;
 
+/// Whether an archive has the lists that a suite's InRelease names, by hash or by name: caches on the way may
+/// have some of them from long ago.
+fn is_coherent(url: &str, suite: &str, in_release: &str) -> bool {
+    let architecture = run_ok(Command::new("dpkg").arg("--print-architecture")).trim().to_owned();
+    let list = format!("binary-{architecture}/Packages.xz");
+    let scratch = Scratch::new();
+    let has = |url: String, sha256: &str| {
+        let file = scratch.path("list");
+        let mut curl = Command::new("curl");
+        let (status, ..) =
+            run(curl.args(["-fsSL", "--max-time", "60", &url, "-o"]).arg(&file), Duration::from_secs(90));
+        status.success() && sha256_file(&file) == sha256
+    };
+    named(in_release).iter().filter(|(path, _)| path.starts_with("main/") && path.ends_with(&list)).all(
+        |(path, sha256)| {
+            let (dir, _) = path.rsplit_once('/').expect("a folder");
+            let base = format!("{url}/dists/{suite}");
+            let is_there = has(format!("{base}/{dir}/by-hash/SHA256/{sha256}"), sha256)
+                || has(format!("{base}/{path}"), sha256);
+            if !is_there {
+                println!(
+                    "left out: {suite}, whose {path} is not what its InRelease names, nor there by hash"
+                );
+            }
+            is_there
+        },
+    )
+}
+
 /// Suites of Debian by the archive that has them.
 fn archives() -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -46,7 +75,8 @@ fn archives() -> BTreeMap<String, BTreeSet<String>> {
         let release = format!("{url}/dists/{suite}/InRelease");
         let (status, out, _) =
             run(curl.args(["-fsSL", "--max-time", "30", &release]), Duration::from_secs(60));
-        if status.success() && out.lines().any(|line| line == "Origin: Debian") {
+        let is_debian = status.success() && out.lines().any(|line| line == "Origin: Debian");
+        if is_debian && is_coherent(&url, &suite, &out) {
             found.entry(url).or_default().insert(suite);
         }
     }
