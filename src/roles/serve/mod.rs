@@ -27,6 +27,7 @@ mod server;
 mod session;
 mod traffic;
 mod unnamed;
+mod zone;
 
 use std::fs;
 use std::path::Path;
@@ -68,6 +69,7 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
     let server = Arc::new(open(config, commits, shutdown.clone())?);
     let public = listen::bind(&server.config.listen)?;
     let admin = listen::bind(&[server.config.admin])?;
+    let dns = zone::bind(&server)?;
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
@@ -89,10 +91,15 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
     };
     let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::join!(public, admin, async {
+    let stopping = async {
         shutdown.begun().await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    });
+    };
+    tokio::select! {
+        _ = async { tokio::join!(public, admin, stopping) } => {}
+        // To the end of the drain: clients sent to a volunteer need its name.
+        () = zone::serve(server.clone(), dns) => {}
+    }
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
     scrub::save_use(&server.packages.store).await;
     tracing::info!("stopped");

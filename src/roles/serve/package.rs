@@ -14,6 +14,7 @@ use super::repo::Repo;
 use super::server::{Choice, Server};
 use super::traffic::Kind;
 use super::unnamed;
+use super::zone;
 use crate::config::Origin;
 use crate::formats::control::SYNC_HEADER;
 use crate::formats::range;
@@ -68,7 +69,7 @@ pub async fn answer(
 
 /// The blob that metadata means, as far as that is known without reading bytes. Checksum files give no
 /// sizes: the origin is asked, rarely, and what it says is believed for choosing only, never for verifying.
-async fn known_blob(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Option<Blob> {
+pub async fn known_blob(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Option<Blob> {
     let id = server.packages.resolve(expected)?;
     let held = expected.size.or_else(|| server.packages.store.size_of(id));
     let size = match (held, server.sizes.get(&expected.digest)) {
@@ -95,7 +96,7 @@ fn redirect(
         Method::GET => range::requested_len(asked.header(header::RANGE), blob.size),
         _ => 0,
     };
-    let Choice::Volunteer { base_url, key } =
+    let Choice::Volunteer { node, base_url, signer } =
         server.choose(blob, len, asked.client, &repo.config.name, path.as_str())
     else {
         return None;
@@ -103,7 +104,8 @@ fn redirect(
     // Popular where it is served from, and so worth keeping here for when that goes away.
     server.packages.store.touch(blob.id);
     let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
-    let signed = key.sign(blob, expiry, &encode_path(path.file_name()));
+    let base_url = zone::location_base(server, node, &base_url, &signer, asked);
+    let signed = signer.key.sign(blob, expiry, &encode_path(path.file_name()));
     let mut response = respond::redirect(&format!("{base_url}{signed}"));
     respond::digest_headers(response.headers_mut(), blob.id, None);
     server.traffic.redirects.fetch_add(1, Relaxed);

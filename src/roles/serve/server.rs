@@ -16,6 +16,7 @@ use super::door::Door;
 use super::pins::Pins;
 use super::repo::Repo;
 use super::traffic::Traffic;
+use super::zone::Failover;
 use crate::catalog::{Census, PathTable, Snapshot};
 use crate::config::ServeConfig;
 use crate::formats::control::ToVolunteer;
@@ -78,6 +79,8 @@ pub struct Server {
     pub parsing: tokio::sync::Semaphore,
     /// Scans of the whole catalog under way: one.
     pub lookups: Arc<tokio::sync::Semaphore>,
+    /// What the failover zone needs, where there is one.
+    pub failover: Option<Failover>,
     /// Begins when the server is told to stop.
     pub shutdown: Shutdown,
     chooser: Mutex<Chooser>,
@@ -90,7 +93,15 @@ pub struct Server {
 struct Chooser {
     policy: Policy,
     rng: Pcg64Mcg,
-    keys: BTreeMap<NodeNo, Arc<Key>>,
+    signers: BTreeMap<NodeNo, Signer>,
+}
+
+/// What makes a volunteer's URLs.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    pub key: Arc<Key>,
+    /// Its base URL in the failover zone.
+    pub named_url: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -102,10 +113,11 @@ struct Outbox {
 /// A decision with what is needed to carry it out.
 #[derive(Debug)]
 pub enum Choice {
-    /// Redirect to this base URL, signing with this key.
+    /// Redirect to this base URL, or to the signer's, which signs.
     Volunteer {
+        node: NodeNo,
         base_url: Arc<str>,
-        key: Arc<Key>,
+        signer: Signer,
     },
     Origin,
 }
@@ -131,13 +143,14 @@ impl Server {
         let chooser = Chooser {
             policy: Policy::new(Params::default()),
             rng: Pcg64Mcg::from_seed(seed),
-            keys: BTreeMap::new(),
+            signers: BTreeMap::new(),
         };
         let Parts { config, repos, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
             repos,
             door: Door::new(&config),
+            failover: config.failover.as_ref().map(|failover| Failover::new(failover.zone.clone())),
             tunnels: Tunnels::default(),
             tokens: TokenFile::in_state_dir(&config.state_dir),
             config,
@@ -183,13 +196,13 @@ impl Server {
         with(&mut self.chooser().policy)
     }
 
-    /// Gives a volunteer's key to the signer.
-    pub fn set_key(&self, node: NodeNo, key: Key) {
-        self.chooser().keys.insert(node, Arc::new(key));
+    /// Has a volunteer's URLs made so from now on.
+    pub fn set_signer(&self, node: NodeNo, signer: Signer) {
+        self.chooser().signers.insert(node, signer);
     }
 
     pub fn key(&self, node: NodeNo) -> Option<Arc<Key>> {
-        self.chooser().keys.get(&node).cloned()
+        self.chooser().signers.get(&node).map(|signer| signer.key.clone())
     }
 
     /// Decides who answers, and has missing copies made. `repo` and `path` are for the log.
@@ -198,13 +211,14 @@ impl Server {
         let origin_load = self.traffic.load(self.config.uplink);
         let request = Request { blob, len, origin_load, is_local: client.is_loopback() };
         let mut chooser = self.chooser();
-        let Chooser { policy, rng, keys } = &mut *chooser;
+        let Chooser { policy, rng, signers } = &mut *chooser;
         let (decision, orders) = policy.decide(&request, now, rng);
         let (choice, chosen) = match decision {
             Decision::Volunteer { node, .. } => {
                 let chosen = policy.tracker().node(node);
                 let base_url = chosen.base_url.clone();
-                let choice = keys.get(&node).map(|key| Choice::Volunteer { base_url, key: key.clone() });
+                let signer = signers.get(&node).cloned();
+                let choice = signer.map(|signer| Choice::Volunteer { node, base_url, signer });
                 // Logging can be slow: it happens after the lock, from a copy.
                 let id = tracing::enabled!(tracing::Level::DEBUG).then(|| chosen.id.clone());
                 (choice.unwrap_or(Choice::Origin), id)

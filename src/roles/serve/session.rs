@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::server::{OUTBOX, Server};
+use super::server::{OUTBOX, Server, Signer};
 use crate::formats::control::{Hello, PROTOCOL, Report, ToServer, ToVolunteer, Welcome, decode_holdings};
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::tokens::Token;
-use crate::model::{BlobId, Rate};
+use crate::model::{BlobId, Rate, VolunteerId};
 use crate::policy::{Event, Joined, Load, NodeNo, Params};
 
 /// A volunteer that connects says hello at once.
@@ -125,10 +125,11 @@ async fn join(
     if is_local {
         tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients of this machine");
     }
+    let named_url = server.failover.as_ref().and_then(|failover| failover.named_url(&hello.id, &base_url));
     let Hello { id, donate, max_size, .. } = hello;
     let joined = Joined { id, base_url: base_url.into(), is_local, donate, max_size };
     let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
-    server.set_key(node, Key::new(&key.0));
+    server.set_signer(node, Signer { key: Arc::new(Key::new(&key.0)), named_url });
     let (sender, orders) = mpsc::channel(OUTBOX);
     server.attach(node, epoch, sender);
     let session = Session { server: server.clone(), node, epoch, token };
@@ -189,6 +190,13 @@ fn enrol(server: &Server, id: &str, token: &Token) -> Result<BlobId, String> {
     let json = serde_json::to_vec(&enrolment).map_err(|e| broken(&e))?;
     server.db.put_records(RECORD, [(id, Some(json))]).map_err(|e| broken(&e))?;
     Ok(BlobId(key))
+}
+
+/// The key with which a volunteer's URLs were signed, whether or not it is connected.
+pub fn enrolled_key(server: &Server, id: &VolunteerId) -> Option<Key> {
+    let record = server.db.record(RECORD, id.as_str()).ok()??;
+    let enrolment = serde_json::from_slice::<Enrolment>(&record).ok()?;
+    enrolment.key.parse::<BlobId>().ok().map(|key| Key::new(&key.0))
 }
 
 /// Moves messages until one side ends; says why.
