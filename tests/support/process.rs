@@ -375,6 +375,7 @@ pub struct VolunteerOptions {
     pub donate: Option<String>,
     pub max_size: Option<String>,
     pub adopt: Vec<PathBuf>,
+    pub advertise: Option<String>,
 }
 
 impl VolunteerOptions {
@@ -391,6 +392,7 @@ impl VolunteerOptions {
             donate: None,
             max_size: None,
             adopt: Vec::new(),
+            advertise: None,
             id,
         }
     }
@@ -405,7 +407,9 @@ impl VolunteerOptions {
         command.args(["volunteer", "--log", "debug", "--log-format", "json", "--id", &self.id]);
         command.args(["--server", &self.server, "--listen", &format!("{}:0", self.address)]);
         command.arg("--store").arg(&self.store).arg("--token-file").arg(&self.token_file);
-        for (flag, value) in [("--donate", &self.donate), ("--max-size", &self.max_size)] {
+        let optional =
+            [("--donate", &self.donate), ("--max-size", &self.max_size), ("--advertise", &self.advertise)];
+        for (flag, value) in optional {
             if let Some(value) = value {
                 command.args([flag, value]);
             }

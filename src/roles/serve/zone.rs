@@ -181,6 +181,7 @@ fn place(server: &Server, failover: &Failover, id: &VolunteerId) -> Option<Place
         Some((no, is_well.then(|| node.base_url.clone())))
     })?;
     failover.followed.insert(no, ());
+    tracing::debug!(volunteer = %id, is_well = base_url.is_some(), "somebody follows its SRV records");
     Place::of(&base_url?)
 }
 
