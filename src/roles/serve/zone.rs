@@ -155,6 +155,9 @@ pub fn bind(server: &Server) -> std::io::Result<Option<Sockets>> {
     let Some(config) = &server.config.failover else { return Ok(None) };
     let sockets = Sockets::bind(&config.dns_listen)?;
     let all: Vec<String> = sockets.local_addresses()?.iter().map(ToString::to_string).collect();
+    if let Some(problem) = config.problem() {
+        tracing::warn!("{problem}");
+    }
     tracing::info!(zone = config.zone.name(), dns = all.join(","), "answering for the failover zone");
     Ok(Some(sockets))
 }
