@@ -181,18 +181,32 @@ fn unreachable(scratch: &Scratch, advertised: &str) -> (Server, Volunteer) {
 
 #[test]
 fn apt_comes_to_the_server_when_a_volunteer_refuses() {
-    with_network("apt_comes_to_the_server_when_a_volunteer_refuses", &ADDRESSES, || {
-        let scratch = Scratch::new();
-        let (server, _volunteer) = unreachable(&scratch, "10.9.0.3:9");
-        location(&server, PACKAGE);
-        let took = installs(&apt(&scratch, &server, "apt"), "hands-data");
-        assert!(took < Duration::from_secs(5), "at once, not after {took:?}");
-        assert!(!server.process.messages("fell over to this server").is_empty(), "by the zone");
-        // It is not taken for one that follows no SRV records.
-        let named = location(&server, PACKAGE);
-        assert!(named.starts_with(&format!("http://v1.{ZONE}/b/")), "{named}");
-        report("zone-refused", &format!("failover zone, volunteer refuses: {:.1} s", took.as_secs_f64()));
+    with_network("apt_comes_to_the_server_when_a_volunteer_refuses", &ADDRESSES, || refused_at("10.9.0.3:9"));
+}
+
+#[test]
+fn apt_comes_to_the_server_when_a_volunteer_has_no_address() {
+    // There is no such name in the zone.
+    let nowhere = format!("no.such.{ZONE}:8090");
+    with_network("apt_comes_to_the_server_when_a_volunteer_has_no_address", &ADDRESSES, || {
+        refused_at(&nowhere)
     });
+}
+
+fn refused_at(advertised: &str) {
+    let scratch = Scratch::new();
+    let (server, _volunteer) = unreachable(&scratch, advertised);
+    location(&server, PACKAGE);
+    let took = installs(&apt(&scratch, &server, "apt"), "hands-data");
+    assert!(took < Duration::from_secs(5), "at once, not after {took:?}");
+    assert!(!server.process.messages("fell over to this server").is_empty(), "by the zone");
+    // It is not taken for one that follows no SRV records.
+    let named = location(&server, PACKAGE);
+    assert!(named.starts_with(&format!("http://v1.{ZONE}/b/")), "{named}");
+    report(
+        "zone-refused",
+        &format!("failover zone, no volunteer at {advertised}: {:.1} s", took.as_secs_f64()),
+    );
 }
 
 #[test]
