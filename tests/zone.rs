@@ -163,7 +163,7 @@ fn apt_follows_names_and_others_get_host_and_port() {
             server.wait_until("all is placed", |status| status.is_placed());
             assert!(large > 0 && (round == "first" || served() - before >= large), "dnf: {large} bytes");
         }
-        assert!(server.process.messages("fell over to this server").is_empty(), "all went to the volunteer");
+        assert!(server.status().offload("failovers") == 0, "all went to the volunteer");
         report(
             "zone-up",
             &format!("failover zone, volunteer well: apt installed in {:.1} s", apt_took.as_secs_f64()),
@@ -199,7 +199,7 @@ fn refused_at(advertised: &str) {
     location(&server, PACKAGE);
     let took = installs(&apt(&scratch, &server, "apt"), "hands-data");
     assert!(took < Duration::from_secs(5), "at once, not after {took:?}");
-    assert!(!server.process.messages("fell over to this server").is_empty(), "by the zone");
+    assert!(server.status().offload("failovers") > 0, "by the zone");
     // It is not taken for one that follows no SRV records.
     let named = location(&server, PACKAGE);
     assert!(named.starts_with(&format!("http://v1.{ZONE}/b/")), "{named}");
@@ -284,7 +284,7 @@ fn apt_without_services_is_given_host_and_port_the_second_time() {
         cover("/etc/services", &scratch.dir("minimal"), "");
         let before = server.wait_reports().of("v1", "served_requests");
         let took = installs(&apt, "hands-data");
-        assert_eq!(server.process.messages("fell over to this server").len(), 1, "served by the server");
+        assert_eq!(server.status().offload("failovers"), 1, "served by the server");
         assert_eq!(server.wait_reports().of("v1", "served_requests"), before);
         // The second time.
         let again = location(&server, PACKAGE);
@@ -292,7 +292,7 @@ fn apt_without_services_is_given_host_and_port_the_second_time() {
         fs::remove_file(scratch.path("apt/cache/archives/hands-data_1.0-1_all.deb"))
             .expect("what it downloaded");
         apt.get(&["install", "--reinstall", "hands-data"]);
-        assert_eq!(server.process.messages("fell over to this server").len(), 1, "served by the volunteer");
+        assert_eq!(server.status().offload("failovers"), 1, "served by the volunteer");
         assert!(server.wait_reports().of("v1", "served_requests") > before);
         report("zone-no-services", &format!("failover zone, no /etc/services: {:.1} s", took.as_secs_f64()));
     });

@@ -14,6 +14,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::{Response, StatusCode, header};
@@ -104,6 +105,7 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
         Some(true) => {}
     }
     tracing::debug!(volunteer = %id, blob = %ticket.blob, client = %asked.client, "fell over to this server");
+    server.traffic.failovers.fetch_add(1, Relaxed);
     learn(server, id, asked);
     by_hash(server, &format!("{}/{}", ticket.blob, ticket.file_name), asked).await
 }
