@@ -298,6 +298,32 @@ fn apt_without_services_is_given_host_and_port_the_second_time() {
     });
 }
 
+#[test]
+fn a_server_that_stops_still_names_its_volunteers() {
+    with_network("a_server_that_stops_still_names_its_volunteers", &ADDRESSES, || {
+        let scratch = Scratch::new();
+        let mut repo = DebRepo::new(&scratch.path("repo"));
+        // More than the buffers between two sockets.
+        let file = repo.add("big", &random_bytes(1, 64 * MIB));
+        repo.publish();
+        let config = ServerConfig::default().tree("flat", "generic-deb", &repo.root, "suites = [\"./\"]");
+        let mut server = serve(&scratch, config);
+        let _volunteer = Volunteer::join(&server, options(&scratch, &server, 1));
+        // A download that is not read keeps the server from ending.
+        let mut connection = Conn::open(server.address());
+        let text = connection.request_text("GET", &format!("/direct/flat/{file}"), &[]);
+        connection.send(text.as_bytes()).expect("a request fits");
+        assert_eq!(connection.read_head().expect("an answer").0, 200);
+        server.process.signal("TERM");
+        server.process.wait_message("volunteer left");
+        let named = short(&[&format!("_http._tcp.v1.{ZONE}"), "SRV"]);
+        assert!(named.len() == 2 && named[0].ends_with(&format!("at.v1.{ZONE}.")), "{named:?}");
+        drop(connection);
+        let status = server.process.wait(DEADLINE);
+        assert_eq!(status.code(), Some(0));
+    });
+}
+
 /// The key that a stopped server shares with a volunteer.
 fn key(state: &Path, id: &str) -> Key {
     let db = Db::open(&state.join("manyhands.redb")).expect("its server has stopped");

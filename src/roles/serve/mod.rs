@@ -1,7 +1,7 @@
 //! `manyhands serve`: the central server.
 //!
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
-//! and [`connect`]. [`refresh`] brings new
+//! and [`connect`]; [`zone`] has its DNS, and what comes under the names of volunteers. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
 //! [`session`] talk with volunteers. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
