@@ -19,14 +19,17 @@ mod nested;
 mod origin;
 mod package;
 mod pins;
+mod probe;
 mod ranks;
 mod records;
 mod refresh;
 mod repo;
 mod server;
 mod session;
+mod standing;
 mod traffic;
 mod unnamed;
+mod why;
 
 use std::fs;
 use std::path::Path;
@@ -179,6 +182,7 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
         scrub::keep(&fetcher.store, server.config.cache.scrub_days);
     }
     tokio::spawn(ranks::keep(server.clone()));
+    tokio::spawn(probe::keep(server.clone()));
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));

@@ -43,6 +43,8 @@ pub struct Edge {
     pub config: VolunteerConfig,
     pub id: VolunteerId,
     pub token: String,
+    /// This process, among those that may have its identity.
+    pub instance: u64,
     /// Where it listens.
     pub address: SocketAddr,
     pub fetcher: Arc<Fetcher>,
@@ -161,9 +163,12 @@ impl Edge {
             tracing::warn!(max_size = %config.max_size, %used_at_most, "max_size is more than the disk holds");
         }
         let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
+        let mut instance = [0; 8];
+        getrandom::fill(&mut instance).map_err(std::io::Error::other)?;
         let edge = Self {
             id: identity(&config, &db)?,
             token,
+            instance: u64::from_le_bytes(instance),
             address,
             fetcher: Fetcher::new(store, db.clone(), upstream.clone()),
             upstream,

@@ -83,7 +83,9 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()
     let welcome = match next(&mut socket).await? {
         ToVolunteer::Welcome(welcome) => welcome,
         ToVolunteer::Refused { reason } => bail!("refused: {reason}"),
-        ToVolunteer::Fetch { .. } => bail!("the server ordered before it welcomed"),
+        ToVolunteer::Fetch { .. } | ToVolunteer::Standing { .. } => {
+            bail!("the server spoke before it welcomed")
+        }
     };
     let key: BlobId = welcome.key.parse().context("the server's key cannot be read")?;
     edge.set_key(key.0, welcome.now_secs);
@@ -128,6 +130,9 @@ fn hello(edge: &Edge) -> Hello {
         port: edge.address.port(),
         donate: config.donate,
         max_size: config.max_size,
+        clients: config.clients.clone(),
+        instance: edge.instance,
+        volatile: config.volatile,
     }
 }
 
@@ -187,6 +192,7 @@ async fn run(
                         tokio::spawn(carry_out(edge.clone(), blob, file_name, permits.clone(), outcomes.clone()));
                     }
                     Ok(ToVolunteer::Refused { reason }) => bail!("refused: {reason}"),
+                    Ok(ToVolunteer::Standing { problem }) => tell_standing(edge, problem.as_deref()),
                     // A newer server may say more than we understand.
                     Ok(ToVolunteer::Welcome(_)) | Err(_) => {}
                 },
@@ -212,6 +218,18 @@ async fn run(
                 return Ok(());
             }
         }
+    }
+}
+
+/// What the server's test of this volunteer gave, for whoever runs it.
+fn tell_standing(edge: &Edge, problem: Option<&str>) {
+    match problem {
+        None => tracing::info!("the server's test went well: it sends clients here"),
+        Some(problem) => tracing::warn!(
+            address = edge.config.advertise.as_deref().unwrap_or(""), listen = %edge.address, problem,
+            "the server sends no clients here: its test of this volunteer failed. Behind a firewall or NAT, \
+             open or forward the port, and set advertise to the URL that clients can reach"
+        ),
     }
 }
 
