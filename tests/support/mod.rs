@@ -17,6 +17,7 @@ pub mod generation;
 mod http;
 pub mod members;
 mod mount;
+pub mod net;
 mod process;
 mod publisher;
 mod report;
@@ -35,7 +36,9 @@ pub use fixture::{
 pub use flat::{locations, package, serve_sizes, spread};
 pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
-pub use process::{BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, run, run_ok};
+pub use process::{
+    BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, issue_token, run, run_ok,
+};
 pub use publisher::{GENTLE, HOSTILE, Order, Publisher};
 pub use report::{peak_memory, report, wrong_blobs};
 pub use rpm::{Dnf, Zypper};
