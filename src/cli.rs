@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::VolunteerOptions;
+use crate::io::sockets::Sockets;
 use crate::model::{Rate, Size, VolunteerId};
 use crate::roles;
 use crate::roles::status::Shown;
@@ -214,10 +215,16 @@ impl Command {
     /// Runs the role to its end.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Serve { config } => block_on(roles::serve::run(&config))?,
+            // Sockets are taken before the runtime starts its threads.
+            Self::Serve { config } => {
+                let sockets = Sockets::from_env()?;
+                block_on(roles::serve::run(&config, sockets))?;
+            }
             Self::Volunteer(args) => {
                 let (file, flags) = args.split();
-                block_on(roles::volunteer::run(roles::volunteer::read_config(file.as_deref(), flags)?))?;
+                let sockets = Sockets::from_env()?;
+                let config = roles::volunteer::read_config(file.as_deref(), flags)?;
+                block_on(roles::volunteer::run(config, sockets))?;
             }
             Self::Verify { server, json, paths } => {
                 return block_on(roles::verify::run(&server, &paths, json));

@@ -16,6 +16,7 @@ pub mod respond;
 pub mod scrub;
 pub mod shaper;
 pub mod shutdown;
+pub mod sockets;
 pub mod store;
 pub mod tokens;
 pub mod tunnel;

@@ -7,6 +7,10 @@ use tokio::sync::watch;
 
 /// How long running downloads may go on after the signal. Below systemd's stop timeout in our units.
 pub const DRAIN: Duration = Duration::from_secs(60);
+/// The same where the service manager holds the socket: new clients wait in its queue until this process has
+/// ended and the next one accepts, and waiting must stay shorter than any client's patience. What is cut off
+/// goes on by Range.
+pub const HELD_DRAIN: Duration = Duration::from_secs(5);
 
 /// Becomes true when the process should end.
 #[derive(Clone, Debug)]

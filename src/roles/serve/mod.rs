@@ -44,7 +44,8 @@ use crate::io::config_file::{read_keyring, read_serve_config};
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
 use crate::io::index_dir::IndexDir;
-use crate::io::shutdown::Shutdown;
+use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
+use crate::io::sockets::{ADMIN, PUBLIC, Sockets};
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
 use crate::io::{clock, listen, scrub};
@@ -61,13 +62,13 @@ const SESSIONS_END: std::time::Duration = std::time::Duration::from_secs(2);
 const COMMITS: usize = 1024;
 
 /// Runs the server until it is told to stop.
-pub async fn run(config: &Path) -> anyhow::Result<()> {
+pub async fn run(config: &Path, mut sockets: Sockets) -> anyhow::Result<()> {
     let config = read_serve_config(config)?;
     let mut shutdown = Shutdown::on_signals()?;
     let (commits, committed) = mpsc::channel(COMMITS);
     let server = Arc::new(open(config, commits, shutdown.clone())?);
-    let public = listen::bind(&server.config.listen)?;
-    let admin = listen::bind(&[server.config.admin])?;
+    let public = sockets.open(PUBLIC, &server.config.listen)?;
+    let admin = sockets.open(ADMIN, &[server.config.admin])?;
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
@@ -78,7 +79,8 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
     let answer = move |request, ends| http::handle(shared.clone(), control.clone(), request, ends);
-    let public = listen::serve(public, max, answer, shutdown.clone());
+    let drain = if sockets.is_held(PUBLIC) { HELD_DRAIN } else { DRAIN };
+    let public = listen::serve(public, max, answer, shutdown.clone(), drain);
     let admin_router = admin::router(server.clone());
     let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {
         let router = admin_router.clone();
@@ -87,10 +89,12 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
             response.map(http::from_axum)
         }
     };
-    let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone());
+    let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone(), drain);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tokio::join!(public, admin, async {
         shutdown.begun().await;
+        // Closed with the last handle: who comes now is refused, not left waiting.
+        drop(sockets);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     });
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;

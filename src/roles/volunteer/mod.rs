@@ -20,6 +20,7 @@ use self::edge::Edge;
 use crate::config::{VolunteerConfig, VolunteerOptions};
 use crate::io::config_file::read_volunteer_options;
 use crate::io::shutdown::{DRAIN, Shutdown};
+use crate::io::sockets::{PUBLIC, Sockets};
 use crate::io::{listen, scrub};
 
 /// After saying that it leaves, a volunteer still answers those who were sent to it just before.
@@ -35,10 +36,12 @@ pub fn read_config(file: Option<&Path>, flags: VolunteerOptions) -> anyhow::Resu
 }
 
 /// Runs the volunteer until it is told to stop.
-pub async fn run(config: VolunteerConfig) -> anyhow::Result<()> {
+pub async fn run(config: VolunteerConfig, mut sockets: Sockets) -> anyhow::Result<()> {
     let token = token(&config)?;
     let mut shutdown = Shutdown::on_signals()?;
-    let listeners = listen::bind(&[config.listen])?;
+    let listeners = sockets.open(PUBLIC, &[config.listen])?;
+    // The listeners are all that is needed of them.
+    drop(sockets);
     let address = listen::local_addresses(&listeners)?[0];
     let max_connections = config.max_connections;
     let opening = tokio::task::spawn_blocking(move || Edge::open(config, address, token));
@@ -69,7 +72,7 @@ pub async fn run(config: VolunteerConfig) -> anyhow::Result<()> {
         let edge = serving.clone();
         async move { http::answer(&edge, &request) }
     };
-    listen::serve(listeners, max_connections, answer, drained).await;
+    listen::serve(listeners, max_connections, answer, drained, DRAIN).await;
     shutdown.begun().await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = control.await;

@@ -1,0 +1,114 @@
+//! The listening sockets of this process: bound by itself, or passed to it already bound.
+//!
+//! Those of the service manager (sd_listen_fds(3)) are *held*: they stay open while no process accepts, so
+//! that clients wait for the next one in the kernel's queue instead of being refused.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+
+use listenfd::ListenFd;
+use socket2::SockRef;
+use tokio::net::TcpListener;
+
+use super::listen;
+
+/// For package clients and volunteers.
+pub const PUBLIC: &str = "public";
+/// For the status API. Only a socket that says so: a second address for clients must not become it.
+pub const ADMIN: &str = "admin";
+
+/// Most sockets that are taken over.
+const MAX_SOCKETS: usize = 64;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Passed to us and not asked for yet.
+    passed: Vec<Socket>,
+    /// In use.
+    open: Vec<Socket>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Socket {
+    name: &'static str,
+    is_held: bool,
+    listener: StdListener,
+}
+
+impl Sockets {
+    /// Takes what the service manager passed, by `FileDescriptorName=`. To be called before any thread
+    /// starts: it takes the variables out of the environment, for no child to see.
+    pub fn from_env() -> io::Result<Self> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut all = ListenFd::from_env();
+        let mut passed = Vec::new();
+        for index in 0..all.len().min(MAX_SOCKETS) {
+            let name = if names.next() == Some(ADMIN) { ADMIN } else { PUBLIC };
+            let unusable = |e| other(format!("the service manager passed a socket that is of no use: {e}"));
+            let Some(listener) = all.take_tcp_listener(index).map_err(unusable)? else { continue };
+            if !SockRef::from(&listener).is_listener()? {
+                return Err(unusable(other("it does not listen")));
+            }
+            passed.push(Socket { name, is_held: true, listener });
+        }
+        Ok(Self { passed, open: Vec::new() })
+    }
+
+    /// The listeners of this name: those of the service manager if it has any, else one for each address.
+    pub fn open(&mut self, name: &'static str, addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+        let (mut own, others): (Vec<_>, Vec<_>) = self.passed.drain(..).partition(|s| s.name == name);
+        self.passed = others;
+        if own.iter().any(|socket| socket.is_held) {
+            own.retain(|socket| socket.is_held);
+            tell_difference(name, &own, addresses);
+        } else {
+            own = addresses
+                .iter()
+                .map(|&address| match take_bound(&mut own, address) {
+                    Some(socket) => Ok(socket),
+                    None => Ok(Socket { name, is_held: false, listener: listen::bind(address)? }),
+                })
+                .collect::<io::Result<_>>()?;
+        }
+        let listeners = own.iter().map(|socket| listener_of(&socket.listener)).collect();
+        self.open.extend(own);
+        listeners
+    }
+
+    /// Whether the service manager holds those of this name.
+    pub fn is_held(&self, name: &str) -> bool {
+        self.open.iter().any(|socket| socket.name == name && socket.is_held)
+    }
+}
+
+/// Somebody who edits the configuration should not wonder why it changes nothing.
+fn tell_difference(name: &str, held: &[Socket], addresses: &[SocketAddr]) {
+    let bound: Vec<_> = held.iter().filter_map(|socket| socket.listener.local_addr().ok()).collect();
+    if !addresses.iter().all(|address| bound.contains(address)) {
+        tracing::info!(name, held = ?bound, configured = ?addresses, "the service manager's sockets are used, not the configured addresses");
+    }
+}
+
+/// The one among `sockets` that is bound to this address; port 0 is any.
+fn take_bound(sockets: &mut Vec<Socket>, address: SocketAddr) -> Option<Socket> {
+    let is_at = |socket: &Socket| {
+        socket.listener.local_addr().is_ok_and(|bound| {
+            bound.ip() == address.ip() && (bound.port() == address.port() || address.port() == 0)
+        })
+    };
+    sockets.iter().position(is_at).map(|index| sockets.swap_remove(index))
+}
+
+/// A second handle to the same queue of connections.
+fn listener_of(socket: &StdListener) -> io::Result<TcpListener> {
+    let listener = socket.try_clone()?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn other(message: impl Into<String>) -> io::Error {
+    io::Error::other(message.into())
+}
