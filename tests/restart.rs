@@ -2,9 +2,10 @@
 
 mod support;
 
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-use support::{BINARY, Conn, Held, Scratch, Server, Stream, Volunteer, VolunteerOptions};
+use support::{BINARY, Conn, Held, Process, Scratch, Server, Stream, Volunteer, VolunteerOptions};
 use support::{fetch, get, package, serve_sizes};
 
 fn serve_command(config: &std::path::Path) -> Command {
@@ -78,4 +79,59 @@ fn a_held_socket_bridges_a_crash_of_a_volunteer() {
     let answer = client.join().expect("it is answered").expect(200);
     assert!(answer.body == package(&scratch, &files[0]));
     assert_eq!(again.address, held.address());
+}
+
+/// A service manager's ear.
+fn notify_socket(scratch: &Scratch) -> (UnixDatagram, std::path::PathBuf) {
+    let path = scratch.path("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(support::DEADLINE)).expect("a timeout");
+    (socket, path)
+}
+
+/// The next thing that it is told.
+fn told(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 4096];
+    let len = socket.recv(&mut buffer).expect("something is told");
+    String::from_utf8_lossy(&buffer[..len]).into_owned()
+}
+
+#[test]
+fn the_watchdog_is_told_from_ready_to_the_end() {
+    let scratch = Scratch::new();
+    let (mut server, _) = serve_sizes(&scratch, &[50_000]);
+    let options = VolunteerOptions::new(&scratch, &server, 1);
+    let (socket, path) = notify_socket(&scratch);
+    let watched = |mut command: Command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+        command
+    };
+    let mut volunteer = Process::spawn("v1", &mut watched(options.command()));
+    assert_eq!(told(&socket), "READY=1\n");
+    for _ in 0..5 {
+        assert_eq!(told(&socket), "WATCHDOG=1\n");
+    }
+    volunteer.kill();
+    server.process.terminate();
+
+    while socket_is_full(&socket) {}
+    let mut server = Process::spawn("server", &mut watched(serve_command(&server.config)));
+    assert_eq!(told(&socket), "READY=1\n");
+    for _ in 0..5 {
+        assert_eq!(told(&socket), "WATCHDOG=1\n");
+    }
+    server.signal("STOP");
+    while socket_is_full(&socket) {}
+    server.signal("CONT");
+    assert_eq!(told(&socket), "WATCHDOG=1\n", "it goes on");
+    server.terminate();
+    support::wait_for("the end is told", support::DEADLINE, || told(&socket) == "STOPPING=1\n");
+}
+
+/// Takes one waiting message, if there is one.
+fn socket_is_full(socket: &UnixDatagram) -> bool {
+    socket.set_nonblocking(true).expect("a socket");
+    let is_full = socket.recv(&mut [0; 4096]).is_ok();
+    socket.set_nonblocking(false).expect("a socket");
+    is_full
 }

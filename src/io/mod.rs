@@ -12,6 +12,7 @@ pub mod hasher;
 pub mod index_dir;
 pub mod inside;
 pub mod listen;
+pub mod manager;
 pub mod respond;
 pub mod scrub;
 pub mod shaper;

@@ -48,7 +48,7 @@ use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
 use crate::io::sockets::{ADMIN, PUBLIC, Sockets};
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
-use crate::io::{clock, listen, scrub};
+use crate::io::{clock, listen, manager, scrub};
 use crate::model::{Blob, Size};
 use crate::policy::Params;
 
@@ -90,12 +90,14 @@ pub async fn run(config: &Path, mut sockets: Sockets) -> anyhow::Result<()> {
         }
     };
     let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone(), drain);
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    manager::ready();
+    let watched = server.clone();
+    manager::watchdog(move || watched.policy(|_| ()));
     tokio::join!(public, admin, async {
         shutdown.begun().await;
         // Closed with the last handle: who comes now is refused, not left waiting.
         drop(sockets);
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        manager::stopping();
     });
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
     scrub::save_use(&server.packages.store).await;

@@ -21,7 +21,7 @@ use crate::config::{VolunteerConfig, VolunteerOptions};
 use crate::io::config_file::read_volunteer_options;
 use crate::io::shutdown::{DRAIN, Shutdown};
 use crate::io::sockets::{PUBLIC, Sockets};
-use crate::io::{listen, scrub};
+use crate::io::{listen, manager, scrub};
 
 /// After saying that it leaves, a volunteer still answers those who were sent to it just before.
 const LINGER: Duration = Duration::from_secs(1);
@@ -56,7 +56,9 @@ pub async fn run(config: VolunteerConfig, mut sockets: Sockets) -> anyhow::Resul
         tokio::spawn(adopt::keep(edge.clone()));
     }
     scrub::keep(&edge.fetcher.store, edge.config.scrub_days);
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    manager::ready();
+    let watched = edge.clone();
+    manager::watchdog(move || _ = (watched.running_uploads(), watched.totals()));
 
     let serving = edge.clone();
     let drained = {
@@ -74,7 +76,7 @@ pub async fn run(config: VolunteerConfig, mut sockets: Sockets) -> anyhow::Resul
     };
     listen::serve(listeners, max_connections, answer, drained, DRAIN).await;
     shutdown.begun().await;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    manager::stopping();
     let _ = control.await;
     scrub::save_use(&edge.fetcher.store).await;
     tracing::info!("stopped");
