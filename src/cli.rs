@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::VolunteerOptions;
-use crate::io::sockets::Sockets;
+use crate::io::handover::Start;
 use crate::model::{Rate, Size, VolunteerId};
 use crate::roles;
 use crate::roles::status::Shown;
@@ -191,8 +191,8 @@ pub struct VolunteerArgs {
 }
 
 impl VolunteerArgs {
-    fn split(self) -> (Option<PathBuf>, VolunteerOptions) {
-        let options = VolunteerOptions {
+    fn options(self) -> roles::volunteer::Options {
+        let flags = VolunteerOptions {
             server: self.server,
             listen: self.listen,
             store: self.store,
@@ -207,7 +207,7 @@ impl VolunteerArgs {
             advertise: self.advertise,
             max_connections: None,
         };
-        (self.config, options)
+        roles::volunteer::Options { file: self.config, flags }
     }
 }
 
@@ -217,14 +217,12 @@ impl Command {
         match self {
             // Sockets are taken before the runtime starts its threads.
             Self::Serve { config } => {
-                let sockets = Sockets::from_env()?;
-                block_on(roles::serve::run(&config, sockets))?;
+                let start = Start::from_env()?;
+                block_on(roles::serve::run(&config, start))?;
             }
             Self::Volunteer(args) => {
-                let (file, flags) = args.split();
-                let sockets = Sockets::from_env()?;
-                let config = roles::volunteer::read_config(file.as_deref(), flags)?;
-                block_on(roles::volunteer::run(config, sockets))?;
+                let start = Start::from_env()?;
+                block_on(roles::volunteer::run(args.options(), start))?;
             }
             Self::Verify { server, json, paths } => {
                 return block_on(roles::verify::run(&server, &paths, json));

@@ -63,13 +63,12 @@ pub fn local_addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>>
     listeners.iter().map(TcpListener::local_addr).collect()
 }
 
-/// Serves until the shutdown begins, then lets running responses end within `drain`.
+/// Serves until the shutdown begins, then lets running responses end within its time.
 pub async fn serve<S, F>(
     listeners: Vec<TcpListener>,
     max_connections: usize,
     service: S,
-    shutdown: Shutdown,
-    drain: Duration,
+    mut shutdown: Shutdown,
 ) where
     S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -82,6 +81,7 @@ pub async fn serve<S, F>(
     while loops.join_next().await.is_some() {}
     // Every connection holds a permit: all of them back means that the drain is complete.
     let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
+    let drain = shutdown.begun().await;
     let _ = tokio::time::timeout(drain, permits.acquire_many(all)).await;
 }
 
@@ -94,7 +94,7 @@ where
         let Ok(permit) = permits.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.begun() => break,
+            _ = shutdown.begun() => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -144,7 +144,7 @@ where
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shutdown.begun() => match tokio::time::timeout(UNREAD, connection.as_mut()).await {
+        _ = shutdown.begun() => match tokio::time::timeout(UNREAD, connection.as_mut()).await {
             Ok(ended) => ended,
             Err(_) => {
                 connection.as_mut().graceful_shutdown();

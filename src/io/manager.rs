@@ -10,6 +10,19 @@ pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// Reading the configuration anew. [`ready`] or [`succeeded_by`] follows.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(_) => tell(&[NotifyState::Reloading]),
+    }
+}
+
+/// Another process is the service now. In one message: after it this process is not listened to.
+pub fn succeeded_by(pid: u32) {
+    tell(&[NotifyState::MainPid(pid), NotifyState::Ready]);
+}
+
 /// On the way to the end.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config_file;
 pub mod db;
 pub mod fetch;
+pub mod handover;
 pub mod hasher;
 pub mod index_dir;
 pub mod inside;

@@ -50,6 +50,48 @@ impl Held {
     }
 }
 
+/// The process that took over from one of ours: no child, so it is ended by its id. Dropping it kills it.
+#[derive(Debug)]
+pub struct Successor(u64);
+
+impl Successor {
+    /// Waits for the one that follows; `nth` counts from 1.
+    pub fn of(process: &mut Process, nth: usize) -> Self {
+        let find = |process: &Process| process.messages(TAKEN_OVER).get(nth - 1).map(|m| m["pid"].as_u64());
+        wait_for("another process takes over", super::DEADLINE, || find(process).is_some());
+        Self(find(process).flatten().expect("a process id"))
+    }
+
+    pub fn pid(&self) -> u64 {
+        self.0
+    }
+
+    pub fn signal(&self, name: &str) {
+        let _ = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.0.to_string())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        self.signal("KILL");
+    }
+}
+
+/// What the old process says then.
+const TAKEN_OVER: &str = "another process has taken over; running downloads end here";
+
+/// Without a terminal of its own, where SIGHUP has another meaning.
+pub fn detached(command: &Command) -> Command {
+    let mut detached = Command::new("setsid");
+    detached.arg(command.get_program()).args(command.get_args());
+    detached.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    detached
+}
+
 /// Clients that ask for a URL again and again, each time over a new connection, following redirects.
 #[derive(Debug)]
 pub struct Stream {

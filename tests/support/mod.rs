@@ -34,7 +34,7 @@ pub use fixture::{
     DebRepo, Scratch, copy_tree, overlay_tree, package_files, test_key, test_repos, tree_digest,
 };
 pub use flat::{locations, package, serve_sizes, spread};
-pub use held::{Held, Stream};
+pub use held::{Held, Stream, Successor, detached};
 pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
 pub use process::{BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, run, run_ok};

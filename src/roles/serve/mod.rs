@@ -3,7 +3,7 @@
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
 //! and [`connect`]. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
-//! [`session`] talk with volunteers. [`server`] is what they share. Decisions are the policy's, two layers
+//! [`session`] talk with volunteers. [`handover`] lets another process take over. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
 
 mod access;
@@ -12,6 +12,7 @@ mod aliases;
 mod connect;
 mod control;
 pub mod door;
+mod handover;
 mod hints;
 mod http;
 mod metadata;
@@ -36,6 +37,7 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 
 use self::access::AccessLog;
+use self::handover::Reload;
 use self::repo::Repo;
 use self::server::{Parts, Server};
 use crate::catalog::Trust;
@@ -43,12 +45,13 @@ use crate::config::{Origin, RepoConfig, ServeConfig};
 use crate::io::config_file::{read_keyring, read_serve_config};
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
+use crate::io::handover::Start;
 use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
-use crate::io::sockets::{ADMIN, PUBLIC, Sockets};
+use crate::io::sockets::{ADMIN, PUBLIC};
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
-use crate::io::{clock, listen, manager, scrub};
+use crate::io::{clock, listen, scrub};
 use crate::model::{Blob, Size};
 use crate::policy::Params;
 
@@ -61,26 +64,28 @@ const SESSIONS_END: std::time::Duration = std::time::Duration::from_secs(2);
 /// Commits waiting to be placed.
 const COMMITS: usize = 1024;
 
-/// Runs the server until it is told to stop.
-pub async fn run(config: &Path, mut sockets: Sockets) -> anyhow::Result<()> {
-    let config = read_serve_config(config)?;
-    let mut shutdown = Shutdown::on_signals()?;
+/// Runs the server until it is told to stop or another process has taken over.
+pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
+    let config = read_serve_config(path)?;
+    let repos = open_repos(&config)?;
+    let public = start.sockets.open(PUBLIC, &config.listen)?;
+    let admin = start.sockets.open(ADMIN, &[config.admin])?;
+    let drain = if start.sockets.is_held(PUBLIC) { HELD_DRAIN } else { DRAIN };
+    let shutdown = Shutdown::on_signals(drain)?;
+    let life = start.may_open().await?;
     let (commits, committed) = mpsc::channel(COMMITS);
-    let server = Arc::new(open(config, commits, shutdown.clone())?);
-    let public = sockets.open(PUBLIC, &server.config.listen)?;
-    let admin = sockets.open(ADMIN, &[server.config.admin])?;
+    let server = Arc::new(open(config, repos, commits, shutdown.clone())?);
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
     records::restore(&server).await;
-    spawn_work(&server, committed).await;
+    spawn_work(&server, committed, life.is_awaited()).await;
     announce(&server, &public_addresses, &admin_address);
 
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
     let answer = move |request, ends| http::handle(shared.clone(), control.clone(), request, ends);
-    let drain = if sockets.is_held(PUBLIC) { HELD_DRAIN } else { DRAIN };
-    let public = listen::serve(public, max, answer, shutdown.clone(), drain);
+    let public = listen::serve(public, max, answer, shutdown.clone());
     let admin_router = admin::router(server.clone());
     let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {
         let router = admin_router.clone();
@@ -89,23 +94,21 @@ pub async fn run(config: &Path, mut sockets: Sockets) -> anyhow::Result<()> {
             response.map(http::from_axum)
         }
     };
-    let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone(), drain);
-    manager::ready();
-    let watched = server.clone();
-    manager::watchdog(move || watched.policy(|_| ()));
-    tokio::join!(public, admin, async {
-        shutdown.begun().await;
-        // Closed with the last handle: who comes now is refused, not left waiting.
-        drop(sockets);
-        manager::stopping();
-    });
+    let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone());
+    let reload = Arc::new(Reload { server: server.clone(), config: path.to_owned() });
+    let (_, _, end) = tokio::join!(public, admin, life.run(reload, shutdown));
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
     scrub::save_use(&server.packages.store).await;
-    tracing::info!("stopped");
+    tracing::info!(end = ?end?, "stopped");
     Ok(())
 }
 
-fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) -> anyhow::Result<Server> {
+fn open(
+    config: ServeConfig,
+    repos: Vec<Repo>,
+    commits: mpsc::Sender<Blob>,
+    shutdown: Shutdown,
+) -> anyhow::Result<Server> {
     let dir = config.state_dir.clone();
     let named = |what: &str| format!("cannot open {} in state_dir {}", what, dir.display());
     fs::create_dir_all(&dir).with_context(|| format!("cannot create state_dir {}", dir.display()))?;
@@ -137,8 +140,6 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
         ),
         None => None,
     };
-    let repos = (0..).zip(&config.repos).map(|(index, repo)| open_repo(index, repo));
-    let repos = repos.collect::<anyhow::Result<Vec<_>>>()?;
     let parts = Parts {
         packages: Fetcher::new(cache, db.clone(), upstream.clone()),
         metadata: Fetcher::new(metadata, db.clone(), upstream.clone()),
@@ -153,6 +154,11 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
     Ok(Server::new(parts)?)
 }
 
+/// The repositories with their keyrings, before anything of theirs is read.
+fn open_repos(config: &ServeConfig) -> anyhow::Result<Vec<Repo>> {
+    (0..).zip(&config.repos).map(|(index, repo)| open_repo(index, repo)).collect()
+}
+
 fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
     if let Origin::Tree(tree) = &config.origin
         && !tree.is_dir()
@@ -164,8 +170,9 @@ fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
     Ok(Repo::new(index, config.clone(), trust))
 }
 
-/// Starts everything that runs beside requests; local trees are read before this returns.
-async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
+/// Starts everything that runs beside requests. Local trees are read before this returns, unless another process
+/// waits for this one.
+async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, is_awaited: bool) {
     let placer = server.clone();
     tokio::spawn(async move {
         while let Some(blob) = committed.recv().await {
@@ -190,7 +197,7 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
     tokio::spawn(traffic::report(server.traffic.clone(), up));
     for (index, repo) in server.repos.iter().enumerate() {
         // What was restored can be served at once; a tree never read is read first.
-        if repo.tree().is_some() && repo.snapshot().units().next().is_none() {
+        if repo.tree().is_some() && repo.snapshot().units().next().is_none() && !is_awaited {
             refresh::warm_up(server, repo).await;
         } else {
             let server = server.clone();
