@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::VolunteerOptions;
+use crate::io::handover::Start;
 use crate::model::{Rate, Size, VolunteerId};
 use crate::roles;
 use crate::roles::status::{Report, Shown};
@@ -197,8 +198,8 @@ pub struct VolunteerArgs {
 }
 
 impl VolunteerArgs {
-    fn split(self) -> (Option<PathBuf>, VolunteerOptions) {
-        let options = VolunteerOptions {
+    fn options(self) -> roles::volunteer::Options {
+        let flags = VolunteerOptions {
             server: self.server,
             listen: self.listen,
             store: self.store,
@@ -215,7 +216,7 @@ impl VolunteerArgs {
             clients: None,
             volatile: None,
         };
-        (self.config, options)
+        roles::volunteer::Options { file: self.config, flags }
     }
 }
 
@@ -223,10 +224,14 @@ impl Command {
     /// Runs the role to its end.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Serve { config } => block_on(roles::serve::run(&config))?,
+            // Sockets are taken before the runtime starts its threads.
+            Self::Serve { config } => {
+                let start = Start::from_env()?;
+                block_on(roles::serve::run(&config, start))?;
+            }
             Self::Volunteer(args) => {
-                let (file, flags) = args.split();
-                block_on(roles::volunteer::run(roles::volunteer::read_config(file.as_deref(), flags)?))?;
+                let start = Start::from_env()?;
+                block_on(roles::volunteer::run(args.options(), start))?;
             }
             Self::Verify { server, json, paths } => {
                 return block_on(roles::verify::run(&server, &paths, json));

@@ -270,7 +270,7 @@ async fn serve(
     let mut deadline = Instant::now() + silence;
     loop {
         tokio::select! {
-            () = shutdown.begun() => return "this server stops".to_owned(),
+            _ = shutdown.begun() => return "this server stops".to_owned(),
             () = tokio::time::sleep_until(deadline) => return format!("silent for {} s", silence.as_secs()),
             received = socket.recv() => {
                 let message = match received {

@@ -51,6 +51,11 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
     let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(clock::now().as_nanos());
     let mut pause = FIRST_PAUSE;
     while !shutdown.has_begun() {
+        // Only one process of a volunteer talks with the server.
+        tokio::select! {
+            () = edge.let_go_is(false) => {}
+            _ = shutdown.begun() => return,
+        }
         let started = Instant::now();
         let ended = session(&edge, &mut shutdown).await;
         edge.changes().stop();
@@ -72,7 +77,7 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
         pause = (pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = shutdown.begun() => return,
+            _ = shutdown.begun() => return,
         }
     }
 }
@@ -211,12 +216,8 @@ async fn run(
                 tell_changes(edge, &mut socket).await?;
                 send(&mut socket, &ToServer::Done { blob, error }).await?;
             }
-            () = shutdown.begun() => {
-                send(&mut socket, &ToServer::Leaving).await?;
-                // The server has what it needs; how the connection ends does not matter.
-                let _ = socket.close(None).await;
-                return Ok(());
-            }
+            _ = shutdown.begun() => return leave(socket).await,
+            () = edge.let_go_is(true) => return leave(socket).await,
         }
     }
 }
@@ -231,6 +232,13 @@ fn tell_standing(edge: &Edge, problem: Option<&str>) {
              open or forward the port, and set advertise to the URL that clients can reach"
         ),
     }
+}
+
+async fn leave(mut socket: Socket) -> anyhow::Result<()> {
+    send(&mut socket, &ToServer::Leaving).await?;
+    // The server has what it needs; how the connection ends does not matter.
+    let _ = socket.close(None).await;
+    Ok(())
 }
 
 /// Fetches what was ordered, from the server.
