@@ -24,7 +24,8 @@ use self::incoming::Room;
 pub use self::incoming::{Incoming, Verified, VerifyError};
 use self::index::Index;
 pub use self::index::Rank;
-use crate::model::{Blob, BlobId, Digests, Expected};
+use super::hasher::Hashes;
+use crate::model::{Blob, BlobId, Expected};
 
 /// Blobs looked at under one lock when all are gone through.
 const CHUNK: usize = 512;
@@ -84,7 +85,7 @@ impl OnChange {
 #[derive(Debug)]
 pub struct Committed {
     pub blob: Blob,
-    pub digests: Digests,
+    pub hashes: Hashes,
 }
 
 /// A blob that is to be read again.
@@ -164,7 +165,7 @@ impl BlobStore {
 
     /// Makes a verified file a blob.
     pub fn commit(&self, mut verified: Verified) -> io::Result<Committed> {
-        let Verified { blob, digests, .. } = verified;
+        let Verified { blob, hashes, .. } = verified;
         let target = self.path(blob.id);
         let names = self.lock_names();
         if let Some(temp) = verified.temp.0.as_deref() {
@@ -180,7 +181,7 @@ impl BlobStore {
         if let Some(shard) = target.parent() {
             File::open(shard)?.sync_all()?;
         }
-        Ok(Committed { blob, digests })
+        Ok(Committed { blob, hashes })
     }
 
     /// Promises room, and makes it.

@@ -322,9 +322,9 @@ async fn hash_held(server: &Arc<Server>, file: Arc<File>) -> Result<Digests, Fet
     let server = server.clone();
     let hash = move || {
         let store = |e: &dyn std::fmt::Display| FetchError::Store(e.to_string());
-        let (digests, _) = hasher::hash(&*file).map_err(|e| store(&e))?;
-        server.db.put_digests(&digests).map_err(|e| store(&e))?;
-        Ok(digests)
+        let (hashes, _) = hasher::hash_file(&file).map_err(|e| store(&e))?;
+        server.db.put_hashes(&hashes).map_err(|e| store(&e))?;
+        Ok(hashes.digests)
     };
     tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }
