@@ -69,6 +69,7 @@ pub struct Rank {
 /// One holder, as the decision sees it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
+    pub node: NodeNo,
     pub id: VolunteerId,
     pub state: NodeState,
     pub rank: Rank,
@@ -130,6 +131,7 @@ pub fn explain(tracker: &mut Tracker, params: &Params, request: &Request, now: T
         let rank = rank(tracker, params, request, no, now);
         let node = tracker.node(no);
         candidates.push(Candidate {
+            node: no,
             id: node.id.clone(),
             state: node.state(params, now),
             rank,

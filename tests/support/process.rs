@@ -375,6 +375,8 @@ pub struct VolunteerOptions {
     pub donate: Option<String>,
     pub max_size: Option<String>,
     pub adopt: Vec<PathBuf>,
+    /// The URL that clients are told in place of where it listens.
+    pub advertise: Option<String>,
 }
 
 impl VolunteerOptions {
@@ -391,6 +393,7 @@ impl VolunteerOptions {
             donate: None,
             max_size: None,
             adopt: Vec::new(),
+            advertise: None,
             id,
         }
     }
@@ -405,7 +408,9 @@ impl VolunteerOptions {
         command.args(["volunteer", "--log", "debug", "--log-format", "json", "--id", &self.id]);
         command.args(["--server", &self.server, "--listen", &format!("{}:0", self.address)]);
         command.arg("--store").arg(&self.store).arg("--token-file").arg(&self.token_file);
-        for (flag, value) in [("--donate", &self.donate), ("--max-size", &self.max_size)] {
+        let valued =
+            [("--donate", &self.donate), ("--max-size", &self.max_size), ("--advertise", &self.advertise)];
+        for (flag, value) in valued {
             if let Some(value) = value {
                 command.args([flag, value]);
             }

@@ -29,7 +29,7 @@ use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time};
-use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
+use crate::policy::{Candidate, Decision, Event, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
 pub const OUTBOX: usize = 1024;
@@ -223,6 +223,27 @@ impl Server {
         }
         self.send_orders(&orders);
         choice
+    }
+
+    /// Up to `count` further volunteers that hold a blob, best first, with the keys to sign for them. Nothing is
+    /// booked: whoever was chosen gets the download, unless it fails.
+    pub fn others(
+        &self,
+        blob: Blob,
+        client: IpAddr,
+        chosen: &str,
+        count: usize,
+    ) -> Vec<(Arc<str>, Arc<Key>)> {
+        let origin_load = self.traffic.load(self.config.uplink);
+        let request = Request { blob, len: blob.size, origin_load, is_local: client.is_loopback() };
+        let mut chooser = self.chooser();
+        let Chooser { policy, keys, .. } = &mut *chooser;
+        let candidates = policy.explain(&request, clock::now()).candidates;
+        let holder = |candidate: Candidate| {
+            let base_url = policy.tracker().node(candidate.node).base_url.clone();
+            keys.get(&candidate.node).filter(|_| *base_url != *chosen).map(|key| (base_url, key.clone()))
+        };
+        candidates.into_iter().filter_map(holder).take(count).collect()
     }
 
     /// Notes that a census taken before is out of date.
