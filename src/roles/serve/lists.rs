@@ -11,9 +11,13 @@
 //! The redirecting URLs begin with `/listed/`, by which the server knows that the client has the other.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Response, StatusCode, header};
+
+use moka::sync::Cache;
 
 use super::http::{Asked, own_url};
 use super::metadata::{self, PATIENCE};
@@ -26,12 +30,24 @@ use crate::catalog::{Root, Unit, UnitKey, UnitKind};
 use crate::config::Layout;
 use crate::formats::metalink::{self, File, Version};
 use crate::io::body::Body;
+use crate::io::clock;
 use crate::io::hasher::Hasher;
 use crate::io::respond::plain;
-use crate::model::{Blob, Digests, RepoPath};
+use crate::model::{Blob, BlobId, Digests, RepoPath, Time};
 
-/// Volunteers in one metalink: libzypp takes ten URLs and fetches from five at a time.
-pub const MAX_VOLUNTEERS: usize = 5;
+/// libzypp fetches from the first five URLs at a time, so that a sixth is taken only when one of them fails.
+const MAX_VOLUNTEERS: usize = 5;
+
+/// Bytes of a file for each volunteer in its metalink. libzypp has URLs that find nothing left to do fetch what
+/// the others are at: with four pieces for each of them that is little more than the file.
+const BYTES_EACH: u64 = 1 << 20;
+
+/// How long after a metalink its client's direct URL is held back: most packages have come from volunteers by
+/// then. Not longer, because where all of these are gone each package waits so long.
+const COURTESY: Duration = Duration::from_secs(1);
+
+/// Clients and blobs remembered for so long.
+const MAX_COURTESIES: u64 = 100_000;
 
 /// Earlier generations in a metalink of `repomd.xml`: a client that has an older one fetches it anew anyway.
 const MAX_EARLIER: usize = 8;
@@ -179,6 +195,35 @@ pub fn is_wanted(asked: &Asked) -> bool {
         && asked.header(header::ACCEPT).is_some_and(metalink::is_accepted)
 }
 
+/// How many URLs of volunteers a metalink has.
+pub fn volunteers_for(size: u64) -> usize {
+    usize::try_from(size.div_ceil(BYTES_EACH)).map_or(MAX_VOLUNTEERS, |count| count.clamp(1, MAX_VOLUNTEERS))
+}
+
+/// Who was given a metalink just now, and of what. libzypp takes all of its URLs at once, so that the direct one
+/// would carry a good part of every package: it waits, and finds itself unwanted unless volunteers fail.
+#[derive(Debug)]
+pub struct Courtesy(Cache<(IpAddr, BlobId), Time>);
+
+impl Default for Courtesy {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(MAX_COURTESIES).time_to_live(COURTESY).build())
+    }
+}
+
+impl Courtesy {
+    fn begin(&self, client: IpAddr, blob: BlobId) {
+        self.0.insert((client, blob), clock::now());
+    }
+
+    /// Returns when volunteers have had their time.
+    pub async fn wait(&self, client: IpAddr, blob: BlobId) {
+        if let Some(begun) = self.0.get(&(client, blob)) {
+            tokio::time::sleep(COURTESY.saturating_sub(clock::now().since(begun))).await;
+        }
+    }
+}
+
 /// Metalink 4 of a package: the volunteers' signed URLs, then the direct one.
 pub fn of_package(
     server: &Server,
@@ -188,6 +233,8 @@ pub fn of_package(
     mut urls: Vec<String>,
     asked: &Asked,
 ) -> Response<Body> {
+    // Where few hold it, one URL is several connections.
+    urls = urls.iter().cycle().take(volunteers_for(blob.size)).cloned().collect();
     urls.push(format!("{}/direct/{}/{}", own_url(server, asked), repo.config.name, path.to_url()));
     let pieces = server.db.pieces(blob).ok().flatten();
     let (name, pieces) = (path.file_name(), pieces.as_ref());
@@ -195,7 +242,9 @@ pub fn of_package(
     let mut response = plain(StatusCode::OK, text);
     let kind = header::HeaderValue::from_static(metalink::V4);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    if asked.method == Method::HEAD {
+    if asked.method == Method::GET {
+        server.courtesy.begin(asked.client, blob.id);
+    } else {
         *response.body_mut() = Body::Empty;
     }
     response

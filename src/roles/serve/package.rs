@@ -64,6 +64,9 @@ pub async fn answer(
         let what = representation(server, path, blob);
         return respond::respond(&asked.method, &asked.headers, &what, |_| Body::Empty);
     }
+    if let (Some(blob), true) = (blob, asked.direct) {
+        server.courtesy.wait(asked.client, blob.id).await;
+    }
     if asked.kind == Kind::Package {
         server.traffic.served_requests.fetch_add(1, Relaxed);
     }
@@ -117,10 +120,11 @@ fn redirect(
         others.map(|(base_url, key)| url(&base_url, &key))
     };
     let mut response = if lists::is_wanted(asked) {
-        let urls = std::iter::once(first).chain(others(lists::MAX_VOLUNTEERS - 1)).collect();
+        let urls = std::iter::once(first).chain(others(lists::volunteers_for(blob.size) - 1)).collect();
         lists::of_package(server, repo, path, blob, urls, asked)
     } else {
         let mut response = respond::redirect(&first);
+        respond::digest_headers(response.headers_mut(), blob.id, None);
         // Those who look before they fetch read it, as RFC 6249 has it; the many who only fetch do not.
         if asked.method == Method::HEAD {
             others(MAX_DUPLICATES).for_each(|url| respond::duplicate(response.headers_mut(), &url));
@@ -128,7 +132,6 @@ fn redirect(
         response
     };
     response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("Accept"));
-    respond::digest_headers(response.headers_mut(), blob.id, None);
     Some(response)
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
 use super::door::Door;
+use super::lists::Courtesy;
 use super::pins::Pins;
 use super::repo::Repo;
 use super::traffic::Traffic;
@@ -66,6 +67,8 @@ pub struct Server {
     pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
+    /// Until when a client that has a metalink of a blob is given time to get it from volunteers.
+    pub courtesy: Courtesy,
     /// What clients are in the middle of reading.
     pub pins: Pins,
     /// What members that are indexes themselves name, by their digest.
@@ -153,6 +156,7 @@ impl Server {
             catalog_version: AtomicU64::new(0),
             sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            courtesy: Courtesy::default(),
             pins: Pins::default(),
             not_nested: Cache::builder()
                 .max_capacity(REMEMBERED)
