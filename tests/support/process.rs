@@ -408,6 +408,8 @@ pub struct VolunteerOptions {
     pub donate: Option<String>,
     pub max_size: Option<String>,
     pub adopt: Vec<PathBuf>,
+    /// The URL that clients are told in place of where it listens.
+    pub advertise: Option<String>,
 }
 
 impl VolunteerOptions {
@@ -427,6 +429,7 @@ impl VolunteerOptions {
             donate: None,
             max_size: None,
             adopt: Vec::new(),
+            advertise: None,
             id,
         }
     }
