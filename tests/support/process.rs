@@ -399,7 +399,6 @@ pub struct VolunteerOptions {
     pub address: String,
     /// 0 is one that the system picks.
     pub port: u16,
-    pub advertise: Option<String>,
     /// What flags do not say.
     pub config: Option<PathBuf>,
     pub store: PathBuf,
@@ -421,7 +420,6 @@ impl VolunteerOptions {
         Self {
             address: format!("127.0.0.{}", number + 1),
             port: 0,
-            advertise: None,
             config: None,
             store: scratch.dir(&format!("{id}-store")),
             token_file,
