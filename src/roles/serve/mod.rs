@@ -52,6 +52,7 @@ use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
 use crate::io::handover::{End, Start};
 use crate::io::index_dir::IndexDir;
+use crate::io::listen::Bounds;
 use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
 use crate::io::sockets::{ADMIN, PUBLIC};
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
@@ -91,7 +92,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
     let answer = move |request, ends| http::handle(shared.clone(), control.clone(), request, ends);
-    let public = listen::serve(public, max, answer, shutdown.clone());
+    let public = listen::serve(public, Bounds::of_server(max), answer, shutdown.clone());
     let admin_router = admin::router(server.clone());
     let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {
         let router = admin_router.clone();
@@ -100,7 +101,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
             response.map(http::from_axum)
         }
     };
-    let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone());
+    let admin = listen::serve(admin, Bounds::of_server(ADMIN_CONNECTIONS), answer_admin, shutdown.clone());
     let reload = Arc::new(Reload { server: server.clone(), config: path.to_owned() });
     let (superseded, is_superseded) = tokio::sync::oneshot::channel();
     let life = async {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::returners::Returners;
 use crate::config::VolunteerConfig;
 use crate::formats::control::{HoldingsChange, MAX_UPLOADS, Report};
 use crate::formats::ticket::Key;
@@ -50,6 +51,7 @@ pub struct Edge {
     pub fetcher: Arc<Fetcher>,
     pub upstream: Upstream,
     pub shaper: Arc<Shaper>,
+    pub returners: Arc<Returners>,
     db: Arc<Db>,
     key: ArcSwapOption<Key>,
     /// The server's clock at its last welcome, and when that was by our monotonic clock: a step of the local
@@ -128,6 +130,9 @@ pub struct Upload {
     uploads: Arc<Uploads>,
     number: u64,
     remaining: Arc<AtomicU64>,
+    blob: BlobId,
+    client: IpAddr,
+    returners: Arc<Returners>,
 }
 
 impl Upload {
@@ -140,6 +145,9 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        if self.remaining.load(Relaxed) > 0 {
+            self.returners.broke_off(self.client, self.blob);
+        }
         let mut state = self.uploads.lock();
         state.running.remove(&self.number);
         drop(state);
@@ -175,6 +183,7 @@ impl Edge {
             fetcher: Fetcher::new(store, db.clone(), upstream.clone()),
             upstream,
             shaper: Arc::new(Shaper::new(config.donate)),
+            returners: Arc::new(Returners::new()),
             key: ArcSwapOption::empty(),
             server_clock: Mutex::default(),
             adopted,
@@ -312,14 +321,14 @@ impl Edge {
     }
 
     /// Books an upload of `len` bytes.
-    pub fn start_upload(&self, blob: BlobId, len: u64) -> Upload {
+    pub fn start_upload(&self, blob: BlobId, client: IpAddr, len: u64) -> Upload {
         let (uploads, remaining) = (self.uploads.clone(), Arc::new(AtomicU64::new(len)));
         let number = uploads.next.fetch_add(1, Relaxed);
         uploads.served_requests.fetch_add(1, Relaxed);
         let mut state = uploads.lock();
         state.running.insert(number, (blob, remaining.clone()));
         drop(state);
-        Upload { uploads, number, remaining }
+        Upload { uploads, number, remaining, blob, client, returners: self.returners.clone() }
     }
 
     pub fn running_uploads(&self) -> usize {
