@@ -5,7 +5,7 @@ DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
 DIST := target/dist
 
-.PHONY: help build demo test test-real soak fuzz bench fmt lint deb rpm dist clean
+.PHONY: help build demo testbed test test-real soak fuzz bench fmt lint deb rpm dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -15,6 +15,9 @@ build: ## release build: target/release/manyhands
 
 demo: ## a server and three volunteers on loopback, with lines to paste (DEMO_ARGS)
 	$(CARGO) run --release --locked -- demo $(DEMO_ARGS)
+
+testbed: ## a server, three volunteers and a shell on a client, on hosts of their own in namespaces (as root)
+	$(CARGO) test --locked --test by-hand
 
 test: ## install what the tests drive, then run all of them
 	tests/setup.sh

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::failover::{FailoverConfig, RawFailover};
+use super::networks::{Networks, RawNetwork, RawVolunteer};
 use super::proxy::{ProxyConfig, RawProxy};
 use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, one_or_many};
 use crate::formats::authority::Authority;
@@ -34,6 +35,7 @@ pub struct ServeConfig {
     pub failover: Option<FailoverConfig>,
     pub cache: CacheConfig,
     pub proxy: ProxyConfig,
+    pub networks: Networks,
     pub repos: Vec<RepoConfig>,
 }
 
@@ -91,6 +93,10 @@ struct RawFile {
     cache: CacheConfig,
     #[serde(default)]
     proxy: RawProxy,
+    #[serde(default, rename = "network")]
+    networks: Vec<RawNetwork>,
+    #[serde(default, rename = "volunteer")]
+    volunteers: Vec<RawVolunteer>,
     #[serde(default, rename = "repo")]
     repos: Vec<RawRepo>,
 }
@@ -159,7 +165,7 @@ impl ServeConfig {
     }
 
     pub fn parse(text: &str, profiles: &Profiles) -> Result<Self, ConfigError> {
-        let RawFile { server, cache, proxy, repos } = toml::from_str(text)?;
+        let RawFile { server, cache, proxy, networks, volunteers, repos } = toml::from_str(text)?;
         let listen =
             server.listen.iter().map(|a| address("server.listen", a)).collect::<Result<Vec<_>, _>>()?;
         if listen.is_empty() {
@@ -204,6 +210,7 @@ impl ServeConfig {
             max_connections: server.max_connections.max(1),
             cache,
             proxy: ProxyConfig::from_raw(&proxy)?,
+            networks: Networks::from_raw(networks, volunteers)?,
             repos,
         })
     }
@@ -225,15 +232,14 @@ impl RepoConfig {
     fn from_raw(raw: RawRepo, profiles: &Profiles) -> Result<Self, ConfigError> {
         let key = format!("repo {:?}", raw.name);
         let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'+');
-        // A leading underscore, `b`, `direct` and `mirrors` are the server's own routes.
-        let reserved = ["b", "direct", "mirrors"];
+        // A leading underscore and these are the server's own routes.
+        let reserved = ["b", "direct", "listed", "mirrors"];
         if raw.name.is_empty()
             || !raw.name.bytes().all(plain)
             || raw.name.starts_with('.')
             || reserved.contains(&raw.name.as_str())
         {
-            let problem =
-                "a name is a URL segment of letters, digits, '-', '.', '+', and not b, direct or mirrors";
+            let problem = "a name is a URL segment of letters, digits, '-', '.', '+', and not b, direct, listed or mirrors";
             return Err(ConfigError::value(key, problem));
         }
         let mut profile =

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -20,6 +20,8 @@ use crate::formats::zone::Transport;
 const MAX_MESSAGE: usize = 4096;
 /// TCP is for answers that do not fit into UDP, which ours do, but for the longest names.
 const MAX_CONNECTIONS: usize = 64;
+/// Connections that the kernel holds for us.
+const BACKLOG: i32 = 64;
 /// What a connection gets in all; resolvers ask as soon as they have connected.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Pause after an error that is not one peer's.
@@ -32,12 +34,13 @@ pub struct Sockets(Vec<(UdpSocket, TcpListener)>);
 impl Sockets {
     /// Binds UDP and TCP at every address; with port 0 both get the same free one.
     pub fn bind(addresses: &[SocketAddr]) -> io::Result<Self> {
-        let one = |listener: TcpListener| {
-            let address = listener.local_addr()?;
+        let one = |&address: &SocketAddr| {
             let problem = |e: io::Error| io::Error::new(e.kind(), format!("cannot answer on {address}: {e}"));
-            Ok((udp(address).map_err(problem)?, listener))
+            let listener = tcp(address).map_err(problem)?;
+            let socket = udp(listener.local_addr()?).map_err(problem)?;
+            Ok((socket, listener))
         };
-        listen::bind(addresses)?.into_iter().map(one).collect::<io::Result<_>>().map(Self)
+        addresses.iter().map(one).collect::<io::Result<_>>().map(Self)
     }
 
     pub fn local_addresses(&self) -> io::Result<Vec<SocketAddr>> {
@@ -60,13 +63,24 @@ impl Sockets {
 }
 
 fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
+    let socket = shared(address, Type::DGRAM, Protocol::UDP)?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = shared(address, Type::STREAM, Protocol::TCP)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A bound socket that another process may have too: the one that takes over binds it before this one ends.
+fn shared(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = listen::unbound(address, kind, protocol)?;
+    socket.set_reuse_address(kind == Type::STREAM)?;
+    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket)
 }
 
 async fn datagrams(socket: UdpSocket, answer: impl Fn(&[u8], Transport) -> Option<Vec<u8>>) {

@@ -14,9 +14,11 @@ mod fault;
 mod fixture;
 mod flat;
 pub mod generation;
+mod held;
 mod http;
 pub mod members;
 mod mount;
+pub mod net;
 mod network;
 mod process;
 mod publisher;
@@ -34,10 +36,13 @@ pub use fixture::{
     DebRepo, Scratch, copy_tree, overlay_tree, package_files, test_key, test_repos, tree_digest,
 };
 pub use flat::{locations, package, serve_sizes, spread};
+pub use held::{Held, Stream, Successor, detached};
 pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
 pub use network::{NOWHERE, cover, with_network};
-pub use process::{BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, run, run_ok};
+pub use process::{
+    BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, issue_token, run, run_ok,
+};
 pub use publisher::{GENTLE, HOSTILE, Order, Publisher};
 pub use report::{peak_memory, report, wrong_blobs};
 pub use rpm::{Dnf, Zypper};

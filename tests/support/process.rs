@@ -29,7 +29,17 @@ pub struct Process {
 
 impl Process {
     pub fn spawn(name: &str, command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn_with(name, command, Stdio::null())
+    }
+
+    /// The same with this as standard input.
+    pub fn spawn_with(name: &str, command: &mut Command, input: Stdio) -> Self {
+        Self::spawn_over(name, command.stdin(input).stdout(Stdio::piped()))
+    }
+
+    /// The same with the command's own standard input and output.
+    pub fn spawn_over(name: &str, command: &mut Command) -> Self {
+        command.stderr(Stdio::piped());
         without_proxies(command);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -180,13 +190,15 @@ pub fn run_ok(command: &mut Command) -> String {
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     listen: Vec<String>,
+    admin: String,
     server: String,
     rest: String,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: vec!["127.0.0.1:0".to_owned()], server: String::new(), rest: String::new() }
+        let port = "127.0.0.1:0".to_owned();
+        Self { listen: vec![port.clone()], admin: port, server: String::new(), rest: String::new() }
     }
 }
 
@@ -236,6 +248,12 @@ impl ServerConfig {
         self
     }
 
+    /// Has its status API at this address instead.
+    pub fn admin(mut self, address: &str) -> Self {
+        self.admin = address.to_owned();
+        self
+    }
+
     /// Listens on IPv6 loopback too; `None` where the machine has none.
     pub fn with_ipv6(mut self) -> Option<Self> {
         TcpListener::bind("[::1]:0").ok()?;
@@ -248,8 +266,9 @@ impl ServerConfig {
         let state = scratch.dir("server-state");
         let path = scratch.path("serve.toml");
         let text = format!(
-            "[server]\nlisten = {:?}\nadmin = \"127.0.0.1:0\"\nstate_dir = {:?}\n{}\n{}",
+            "[server]\nlisten = {:?}\nadmin = {:?}\nstate_dir = {:?}\n{}\n{}",
             self.listen,
+            self.admin,
             state.display().to_string(),
             self.server,
             self.rest
@@ -283,7 +302,11 @@ impl Server {
 
     /// Starts it by a command that becomes the server, with its log as JSON.
     pub fn start_command(command: &mut Command, config: &Path) -> Self {
-        let mut process = Process::spawn("server", command);
+        Self::of_process(Process::spawn("server", command), config)
+    }
+
+    /// One that was started otherwise, once it is ready.
+    pub fn of_process(mut process: Process, config: &Path) -> Self {
         let ready = process.wait_message("ready");
         let text =
             |field: &str| ready[field].as_str().unwrap_or_else(|| panic!("no {field}: {ready}")).to_owned();
@@ -356,12 +379,17 @@ impl Server {
 
     /// A new token, by the command that operators use.
     pub fn issue_token(&self) -> String {
-        let out = run_ok(Command::new(BINARY).args(["token", "issue", "--config"]).arg(&self.config));
-        let token = out.strip_suffix('\n').unwrap_or(&out).to_owned();
-        let is_token = !token.is_empty() && !token.contains(char::is_whitespace);
-        assert!(is_token, "the token alone stands on standard output: {out:?}");
-        token
+        issue_token(&self.config)
     }
+}
+
+/// A new token of the server with this configuration.
+pub fn issue_token(config: &Path) -> String {
+    let out = run_ok(Command::new(BINARY).args(["token", "issue", "--config"]).arg(config));
+    let token = out.strip_suffix('\n').unwrap_or(&out).to_owned();
+    let is_token = !token.is_empty() && !token.contains(char::is_whitespace);
+    assert!(is_token, "the token alone stands on standard output: {out:?}");
+    token
 }
 
 /// How a volunteer is started; the same options again are the same volunteer restarted.
@@ -369,12 +397,17 @@ impl Server {
 pub struct VolunteerOptions {
     pub id: String,
     pub address: String,
+    /// 0 is one that the system picks.
+    pub port: u16,
+    /// What flags do not say.
+    pub config: Option<PathBuf>,
     pub store: PathBuf,
     pub token_file: PathBuf,
     pub server: String,
     pub donate: Option<String>,
     pub max_size: Option<String>,
     pub adopt: Vec<PathBuf>,
+    /// The URL that clients are told in place of where it listens.
     pub advertise: Option<String>,
 }
 
@@ -386,6 +419,8 @@ impl VolunteerOptions {
         fs::write(&token_file, server.issue_token()).expect("the scratch folder is writable");
         Self {
             address: format!("127.0.0.{}", number + 1),
+            port: 0,
+            config: None,
             store: scratch.dir(&format!("{id}-store")),
             token_file,
             server: server.base(),
@@ -405,14 +440,17 @@ impl VolunteerOptions {
     pub fn command(&self) -> Command {
         let mut command = Command::new(BINARY);
         command.args(["volunteer", "--log", "debug", "--log-format", "json", "--id", &self.id]);
-        command.args(["--server", &self.server, "--listen", &format!("{}:0", self.address)]);
+        command.args(["--server", &self.server, "--listen", &format!("{}:{}", self.address, self.port)]);
         command.arg("--store").arg(&self.store).arg("--token-file").arg(&self.token_file);
-        let optional =
+        let flags =
             [("--donate", &self.donate), ("--max-size", &self.max_size), ("--advertise", &self.advertise)];
-        for (flag, value) in optional {
+        for (flag, value) in flags {
             if let Some(value) = value {
                 command.args([flag, value]);
             }
+        }
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
         }
         for tree in &self.adopt {
             command.arg("--adopt").arg(tree);
@@ -456,7 +494,12 @@ pub struct Volunteer {
 impl Volunteer {
     /// Starts it and waits until it listens.
     pub fn start(options: VolunteerOptions) -> Self {
-        let mut process = Process::spawn(&options.id, &mut options.command());
+        let process = Process::spawn(&options.id, &mut options.command());
+        Self::of_process(process, options)
+    }
+
+    /// One that was started otherwise, once it listens.
+    pub fn of_process(mut process: Process, options: VolunteerOptions) -> Self {
         let ready = process.wait_message("ready");
         let ready_at = Instant::now();
         let address = ready["listen"].as_str().unwrap_or_else(|| panic!("no listen: {ready}")).to_owned();

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::aliases;
 use super::http::Asked;
+use super::lists;
 use super::origin;
 use super::repo::Repo;
 use super::server::{Choice, Server};
@@ -18,16 +19,20 @@ use super::zone;
 use crate::config::Origin;
 use crate::formats::control::SYNC_HEADER;
 use crate::formats::range;
-use crate::formats::ticket::{self, Ticket};
+use crate::formats::ticket::{self, Key, Ticket};
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::fetch::{Content, FetchError, Flight, Source};
 use crate::io::hasher;
 use crate::io::respond::{self, Representation, plain};
 use crate::model::{Algorithm, Blob, BlobId, Digests, Expected, RepoPath, encode_path};
+use crate::policy::Request;
 
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Further holders that the answer to a HEAD names.
+const MAX_DUPLICATES: usize = 3;
 
 /// Whether a request by hash comes from a volunteer that fetches: it signs with its own key.
 pub fn kind_of(server: &Server, headers: &HeaderMap) -> Kind {
@@ -61,10 +66,23 @@ pub async fn answer(
         let what = representation(server, path, blob);
         return respond::respond(&asked.method, &asked.headers, &what, |_| Body::Empty);
     }
+    if let (Some(blob), true) = (blob, asked.direct) {
+        server.courtesy.wait(asked.client, blob.id).await;
+    }
     if asked.kind == Kind::Package {
         server.traffic.served_requests.fetch_add(1, Relaxed);
+        if let (true, Some(blob)) = (asked.direct, blob) {
+            came_back(server, blob, asked);
+        }
     }
     serve(server, repo, path, expected, asked).await
+}
+
+/// Who asks here for what it was redirected for did not get it there.
+fn came_back(server: &Server, blob: Blob, asked: &Asked) {
+    if server.policy(|policy| policy.came_back(asked.client, blob, clock::now())) {
+        server.doubts.notify_one();
+    }
 }
 
 /// The blob that metadata means, as far as that is known without reading bytes. Checksum files give no
@@ -85,6 +103,26 @@ pub async fn known_blob(server: &Server, repo: &Repo, path: &RepoPath, expected:
     Some(Blob { id, size: size? })
 }
 
+/// A request as the policy sees it.
+pub fn request(server: &Server, blob: Blob, len: u64, asked: &Asked) -> Request {
+    Request {
+        blob,
+        len,
+        origin_load: server.traffic.load(server.config.uplink),
+        client: asked.client,
+        can_return: asked.is_listed
+            || lists::is_wanted(asked)
+            || comes_back(asked.header(header::USER_AGENT).unwrap_or("")),
+        is_segment: range::is_segment(asked.header(header::RANGE), blob.size),
+    }
+}
+
+/// Whether a client asks here again when what a redirect led to fails: librepo does, up to four times. apt
+/// tries the volunteer again and again, zypper gives up, wget ends (measured).
+fn comes_back(user_agent: &str) -> bool {
+    ["libdnf", "librepo", "dnf"].iter().any(|name| user_agent.starts_with(name))
+}
+
 fn redirect(
     server: &Server,
     repo: &Repo,
@@ -96,20 +134,37 @@ fn redirect(
         Method::GET => range::requested_len(asked.header(header::RANGE), blob.size),
         _ => 0,
     };
+    let request = request(server, blob, len, asked);
     let Choice::Volunteer { node, base_url, signer } =
-        server.choose(blob, len, asked.client, &repo.config.name, path.as_str())
+        server.choose(&request, &repo.config.name, path.as_str())
     else {
         return None;
     };
     // Popular where it is served from, and so worth keeping here for when that goes away.
     server.packages.store.touch(blob.id);
-    let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
-    let base_url = zone::location_base(server, node, &base_url, &signer, asked);
-    let signed = signer.key.sign(blob, expiry, &encode_path(path.file_name()));
-    let mut response = respond::redirect(&format!("{base_url}{signed}"));
-    respond::digest_headers(response.headers_mut(), blob.id, None);
     server.traffic.redirects.fetch_add(1, Relaxed);
     server.traffic.redirected_bytes.fetch_add(len, Relaxed);
+    let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
+    let name = encode_path(path.file_name());
+    let url = |base_url: &str, key: &Key| format!("{base_url}{}", key.sign(blob, expiry, &name));
+    let first = url(zone::location_base(server, node, &base_url, &signer, asked), &signer.key);
+    let others = |count| {
+        let others = server.others(&request, &base_url, count).into_iter();
+        others.map(|(base_url, key)| url(&base_url, &key))
+    };
+    let mut response = if lists::is_wanted(asked) {
+        let urls = std::iter::once(first).chain(others(lists::volunteers_for(blob.size) - 1)).collect();
+        lists::of_package(server, repo, path, blob, urls, asked)
+    } else {
+        let mut response = respond::redirect(&first);
+        respond::digest_headers(response.headers_mut(), blob.id, None);
+        // Those who look before they fetch read it, as RFC 6249 has it; the many who only fetch do not.
+        if asked.method == Method::HEAD {
+            others(MAX_DUPLICATES).for_each(|url| respond::duplicate(response.headers_mut(), &url));
+        }
+        response
+    };
+    response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("Accept"));
     Some(response)
 }
 
@@ -276,17 +331,19 @@ pub async fn manifest(
     Some(match digests(server, repo, &package, expected).await {
         Ok(digests) => {
             let text = respond::manifest(&digests, algorithm, package.file_name());
-            let bytes = bytes::Bytes::from(text);
-            let blob = crate::catalog::Root::new(bytes.clone()).blob;
-            let what = Representation {
-                must_revalidate: true,
-                ..Representation::of_blob(blob, path.file_name(), None)
-            };
-            let response = respond::respond(&asked.method, &asked.headers, &what, Body::slices(bytes));
-            response.map(|body| server.traffic.count(Kind::Metadata, body))
+            made(server, asked, path.file_name(), text)
         }
         Err(e) => fetch_failed(&e),
     })
+}
+
+/// A text that was made for this answer, and may be another one next time.
+pub fn made(server: &Server, asked: &Asked, file_name: &str, text: String) -> Response<Body> {
+    let bytes = bytes::Bytes::from(text);
+    let blob = crate::catalog::Root::new(bytes.clone()).blob;
+    let what = Representation { must_revalidate: true, ..Representation::of_blob(blob, file_name, None) };
+    let response = respond::respond(&asked.method, &asked.headers, &what, Body::slices(bytes));
+    response.map(|body| server.traffic.count(Kind::Metadata, body))
 }
 
 /// All digests of a package: remembered, or from its bytes.
@@ -324,9 +381,9 @@ async fn hash_held(server: &Arc<Server>, file: Arc<File>) -> Result<Digests, Fet
     let server = server.clone();
     let hash = move || {
         let store = |e: &dyn std::fmt::Display| FetchError::Store(e.to_string());
-        let (digests, _) = hasher::hash(&*file).map_err(|e| store(&e))?;
-        server.db.put_digests(&digests).map_err(|e| store(&e))?;
-        Ok(digests)
+        let (hashes, _) = hasher::hash_file(&file).map_err(|e| store(&e))?;
+        server.db.put_hashes(&hashes).map_err(|e| store(&e))?;
+        Ok(hashes.digests)
     };
     tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }

@@ -1,7 +1,6 @@
 //! What every part of the server shares.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
 use super::door::Door;
+use super::lists::Courtesy;
 use super::pins::Pins;
 use super::repo::Repo;
 use super::traffic::Traffic;
@@ -30,7 +30,7 @@ use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time};
-use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
+use crate::policy::{Candidate, Decision, Event, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
 pub const OUTBOX: usize = 1024;
@@ -67,6 +67,8 @@ pub struct Server {
     pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
+    /// Until when a client that has a metalink of a blob is given time to get it from volunteers.
+    pub courtesy: Courtesy,
     /// What clients are in the middle of reading.
     pub pins: Pins,
     /// What members that are indexes themselves name, by their digest.
@@ -86,6 +88,8 @@ pub struct Server {
     chooser: Mutex<Chooser>,
     volunteers: Mutex<BTreeMap<NodeNo, Outbox>>,
     session_ended: Notify,
+    /// A volunteer is to be tested at once.
+    pub doubts: Notify,
 }
 
 /// The policy and what it needs to act: randomness and keys.
@@ -108,6 +112,16 @@ pub struct Signer {
 struct Outbox {
     epoch: u32,
     sender: mpsc::Sender<ToVolunteer>,
+    life: Arc<Life>,
+}
+
+/// Whether a session's other end still lives, for those who must know before its heartbeats tell.
+#[derive(Debug, Default)]
+pub struct Life {
+    /// Asks the session to ask its volunteer.
+    pub asked: Notify,
+    /// Something came from the volunteer.
+    pub heard: Notify,
 }
 
 /// A decision with what is needed to carry it out.
@@ -140,12 +154,12 @@ impl Server {
     pub fn new(parts: Parts) -> std::io::Result<Self> {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+        let Parts { config, repos, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
         let chooser = Chooser {
-            policy: Policy::new(Params::default()),
+            policy: Policy::new(Params::default(), config.networks.clone()),
             rng: Pcg64Mcg::from_seed(seed),
             signers: BTreeMap::new(),
         };
-        let Parts { config, repos, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
             repos,
@@ -166,6 +180,7 @@ impl Server {
             catalog_version: AtomicU64::new(0),
             sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            courtesy: Courtesy::default(),
             pins: Pins::default(),
             not_nested: Cache::builder()
                 .max_capacity(REMEMBERED)
@@ -181,6 +196,7 @@ impl Server {
             shutdown,
             parsing: tokio::sync::Semaphore::new(PARSERS),
             session_ended: Notify::new(),
+            doubts: Notify::new(),
             lookups: Arc::new(tokio::sync::Semaphore::new(1)),
             chooser: Mutex::new(chooser),
             volunteers: Mutex::default(),
@@ -206,13 +222,12 @@ impl Server {
     }
 
     /// Decides who answers, and has missing copies made. `repo` and `path` are for the log.
-    pub fn choose(&self, blob: Blob, len: u64, client: IpAddr, repo: &str, path: &str) -> Choice {
+    pub fn choose(&self, request: &Request, repo: &str, path: &str) -> Choice {
         let now = clock::now();
-        let origin_load = self.traffic.load(self.config.uplink);
-        let request = Request { blob, len, origin_load, is_local: client.is_loopback() };
         let mut chooser = self.chooser();
         let Chooser { policy, rng, signers } = &mut *chooser;
-        let (decision, orders) = policy.decide(&request, now, rng);
+        let is_repeated = request.len > 0 && policy.sent_to(request.client, request.blob.id, now).is_some();
+        let (decision, orders) = policy.decide(request, now, rng);
         let (choice, chosen) = match decision {
             Decision::Volunteer { node, .. } => {
                 let chosen = policy.tracker().node(node);
@@ -226,6 +241,9 @@ impl Server {
             Decision::Origin(_) => (Choice::Origin, None),
         };
         drop(chooser);
+        if is_repeated {
+            self.doubts.notify_one();
+        }
         match (decision, chosen) {
             (Decision::Volunteer { candidates, cost_micros, .. }, Some(volunteer)) => {
                 tracing::debug!(repo, path, %volunteer, candidates, cost_ms = cost_micros / 1000, "redirect");
@@ -237,6 +255,21 @@ impl Server {
         }
         self.send_orders(&orders);
         choice
+    }
+
+    /// Up to `count` further volunteers that hold a blob, best first, with the keys to sign for them. Nothing is
+    /// booked: whoever was chosen gets the download, unless it fails.
+    pub fn others(&self, request: &Request, chosen: &str, count: usize) -> Vec<(Arc<str>, Arc<Key>)> {
+        let mut chooser = self.chooser();
+        let Chooser { policy, signers, .. } = &mut *chooser;
+        let explained = policy.explain(request, clock::now()).candidates.into_iter();
+        let candidates = explained.filter(|candidate| candidate.excluded.is_none());
+        let holder = |candidate: Candidate| {
+            let base_url = policy.tracker().node(candidate.node).base_url.clone();
+            let signer = signers.get(&candidate.node).filter(|_| *base_url != *chosen)?;
+            Some((base_url, signer.key.clone()))
+        };
+        candidates.filter_map(holder).take(count).collect()
     }
 
     /// Notes that a census taken before is out of date.
@@ -304,10 +337,8 @@ impl Server {
             // What no catalog names has no name to be fetched by.
             let sent = self.find(order.blob.id).first().is_some_and(|(repo, path, _)| {
                 let message = ToVolunteer::Fetch { blob: order.blob, file_name: path.file_name().to_owned() };
-                let sent = self.volunteers().get(&order.node).is_some_and(|outbox| {
-                    // A full or closed outbox loses the order.
-                    outbox.epoch == order.epoch && outbox.sender.try_send(message).is_ok()
-                });
+                // A full or closed outbox loses the order.
+                let sent = self.tell(order.node, order.epoch, message);
                 let name = repo.config.name.as_str();
                 tracing::debug!(repo = name, path = path.as_str(), size = %Size(order.blob.size), sent, "ordered a copy");
                 sent
@@ -321,12 +352,24 @@ impl Server {
     }
 
     /// Connects a session's outbox; an older session of the same volunteer loses its own and ends.
-    pub fn attach(&self, node: NodeNo, epoch: u32, sender: mpsc::Sender<ToVolunteer>) {
+    pub fn attach(&self, node: NodeNo, epoch: u32, sender: mpsc::Sender<ToVolunteer>, life: Arc<Life>) {
         let mut volunteers = self.volunteers();
         // Two sessions that begin at once may come here in the other order.
         if volunteers.get(&node).is_none_or(|outbox| outbox.epoch < epoch) {
-            volunteers.insert(node, Outbox { epoch, sender });
+            volunteers.insert(node, Outbox { epoch, sender, life });
         }
+    }
+
+    /// The life of a volunteer's session, if it has one.
+    pub fn life(&self, node: NodeNo) -> Option<Arc<Life>> {
+        self.volunteers().get(&node).map(|outbox| outbox.life.clone())
+    }
+
+    /// Tells a volunteer something, if its session is of this epoch and takes it.
+    pub fn tell(&self, node: NodeNo, epoch: u32, message: ToVolunteer) -> bool {
+        let volunteers = self.volunteers();
+        let outbox = volunteers.get(&node).filter(|outbox| outbox.epoch == epoch);
+        outbox.is_some_and(|outbox| outbox.sender.try_send(message).is_ok())
     }
 
     pub fn detach(&self, node: NodeNo, epoch: u32) {

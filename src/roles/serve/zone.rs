@@ -12,6 +12,7 @@
 //! - or the client came to port 80, although it had asked for the package at the port that the SRV records
 //!   name: it can reach that port, and who follows the records tries it first.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use http::{Response, StatusCode, header};
 use moka::sync::Cache;
+use tokio::sync::oneshot;
 
 use super::http::{Asked, by_hash};
 use super::server::{Server, Signer};
@@ -164,14 +166,23 @@ pub fn bind(server: &Server) -> std::io::Result<Option<Sockets>> {
     Ok(Some(sockets))
 }
 
-/// Answers DNS until it is dropped; for ever, if there is no zone.
-pub async fn serve(server: Arc<Server>, sockets: Option<Sockets>) {
-    let Some(sockets) = sockets else { return std::future::pending().await };
-    let answer = move |message: &[u8], transport| {
-        let failover = server.failover.as_ref()?;
-        failover.zone.answer(message, transport, |id| place(&server, failover, id))
-    };
-    sockets.serve(answer).await;
+/// Answers DNS until it is dropped, or another process does; where there is no zone it does nothing.
+pub async fn serve(
+    server: Arc<Server>,
+    sockets: Option<Sockets>,
+    superseded: oneshot::Receiver<()>,
+) -> Infallible {
+    if let Some(sockets) = sockets {
+        let answer = move |message: &[u8], transport| {
+            let failover = server.failover.as_ref()?;
+            failover.zone.answer(message, transport, |id| place(&server, failover, id))
+        };
+        tokio::select! {
+            () = sockets.serve(answer) => {}
+            Ok(()) = superseded => {}
+        }
+    }
+    std::future::pending().await
 }
 
 /// The place of a volunteer that is well.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,10 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::returners::Returners;
 use crate::config::VolunteerConfig;
 use crate::formats::control::{HoldingsChange, MAX_UPLOADS, Report};
 use crate::formats::ticket::Key;
@@ -43,11 +44,14 @@ pub struct Edge {
     pub config: VolunteerConfig,
     pub id: VolunteerId,
     pub token: String,
+    /// This process, among those that may have its identity.
+    pub instance: u64,
     /// Where it listens.
     pub address: SocketAddr,
     pub fetcher: Arc<Fetcher>,
     pub upstream: Upstream,
     pub shaper: Arc<Shaper>,
+    pub returners: Arc<Returners>,
     db: Arc<Db>,
     key: ArcSwapOption<Key>,
     /// The server's clock at its last welcome, and when that was by our monotonic clock: a step of the local
@@ -57,6 +61,8 @@ pub struct Edge {
     changes: Arc<Changes>,
     uploads: Arc<Uploads>,
     is_draining: AtomicBool,
+    /// Another process is the volunteer now, or about to be.
+    has_let_go: watch::Sender<bool>,
     returned: AtomicU64,
 }
 
@@ -124,6 +130,9 @@ pub struct Upload {
     uploads: Arc<Uploads>,
     number: u64,
     remaining: Arc<AtomicU64>,
+    blob: BlobId,
+    client: IpAddr,
+    returners: Arc<Returners>,
 }
 
 impl Upload {
@@ -136,6 +145,9 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        if self.remaining.load(Relaxed) > 0 {
+            self.returners.broke_off(self.client, self.blob);
+        }
         let mut state = self.uploads.lock();
         state.running.remove(&self.number);
         drop(state);
@@ -161,19 +173,24 @@ impl Edge {
             tracing::warn!(max_size = %config.max_size, %used_at_most, "max_size is more than the disk holds");
         }
         let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
+        let mut instance = [0; 8];
+        getrandom::fill(&mut instance).map_err(std::io::Error::other)?;
         let edge = Self {
             id: identity(&config, &db)?,
             token,
+            instance: u64::from_le_bytes(instance),
             address,
             fetcher: Fetcher::new(store, db.clone(), upstream.clone()),
             upstream,
             shaper: Arc::new(Shaper::new(config.donate)),
+            returners: Arc::new(Returners::new()),
             key: ArcSwapOption::empty(),
             server_clock: Mutex::default(),
             adopted,
             changes,
             uploads: Arc::default(),
             is_draining: AtomicBool::new(false),
+            has_let_go: watch::Sender::new(false),
             returned: AtomicU64::new(0),
             db,
             config,
@@ -304,14 +321,14 @@ impl Edge {
     }
 
     /// Books an upload of `len` bytes.
-    pub fn start_upload(&self, blob: BlobId, len: u64) -> Upload {
+    pub fn start_upload(&self, blob: BlobId, client: IpAddr, len: u64) -> Upload {
         let (uploads, remaining) = (self.uploads.clone(), Arc::new(AtomicU64::new(len)));
         let number = uploads.next.fetch_add(1, Relaxed);
         uploads.served_requests.fetch_add(1, Relaxed);
         let mut state = uploads.lock();
         state.running.insert(number, (blob, remaining.clone()));
         drop(state);
-        Upload { uploads, number, remaining }
+        Upload { uploads, number, remaining, blob, client, returners: self.returners.clone() }
     }
 
     pub fn running_uploads(&self) -> usize {
@@ -329,6 +346,32 @@ impl Edge {
 
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Relaxed)
+    }
+
+    /// Lets go of what only one process can have; what it holds is still served. Blocks.
+    pub fn let_go(&self) {
+        self.has_let_go.send_replace(true);
+        self.fetcher.store.save_use();
+        self.fetcher.store.leave();
+        self.db.close();
+    }
+
+    /// Takes it back. Blocks.
+    pub fn take_back(&self) -> anyhow::Result<()> {
+        self.db.reopen()?;
+        self.fetcher.store.take_back()?;
+        self.has_let_go.send_replace(false);
+        Ok(())
+    }
+
+    pub fn has_let_go(&self) -> bool {
+        *self.has_let_go.borrow()
+    }
+
+    /// Completes when that is so, or not so any more.
+    pub async fn let_go_is(&self, wanted: bool) {
+        // The sender lives as long as this.
+        let _ = self.has_let_go.subscribe().wait_for(|is| *is == wanted).await;
     }
 
     /// Completes when no upload runs.
