@@ -47,6 +47,14 @@ struct Bed {
 impl Bed {
     /// A server, and a volunteer that is up.
     fn start(config: ServerConfig, donate: Option<&str>, advertise: Option<&str>) -> Self {
+        Self::start_with(config, |options| {
+            options.donate = donate.map(str::to_owned);
+            options.advertise = advertise.map(str::to_owned);
+        })
+    }
+
+    /// The same with more said about the volunteer.
+    fn start_with(config: ServerConfig, more: impl FnOnce(&mut VolunteerOptions)) -> Self {
         assert!(Path::new("/etc/services").exists(), "/etc/services is missing (Debian's package netbase)");
         let scratch = Scratch::new();
         let network = Network::new(&scratch.path("network"));
@@ -63,13 +71,12 @@ impl Bed {
         let config = config.listen(&[&listen[0], &listen[1]]).admin(&format!("{SERVER}:8081"));
         let config = config.server_lines(&format!("failover_zone = {ZONE:?}")).write(&scratch);
         let server = start_server(&server_host, &config);
-        let options = VolunteerOptions {
+        let mut options = VolunteerOptions {
             address: VOLUNTEER.to_owned(),
             port: 8090,
-            donate: donate.map(str::to_owned),
-            advertise: advertise.map(str::to_owned),
             ..VolunteerOptions::new(&scratch, &server, 1)
         };
+        more(&mut options);
         let mut volunteer = Process::spawn("v1", &mut volunteer_host.enter(&options.command()));
         volunteer.wait_message("ready");
         server.wait_until("the volunteer is up", |status| status.state("v1") == "up");
@@ -255,6 +262,20 @@ fn apt_follows_names_and_others_get_host_and_port() {
         }
         assert_eq!(bed.failovers(), 0, "all went to the volunteer");
         report("zone-up", &format!("failover zone, volunteer well: {:.1} s", took.as_secs_f64()));
+    });
+}
+
+#[test]
+fn volunteers_that_come_and_go_are_for_those_who_fall_over() {
+    alone("volunteers_that_come_and_go_are_for_those_who_fall_over", || {
+        let files = Scratch::new();
+        let file = files.path("volunteer.toml");
+        fs::write(&file, "volatile = true\n").expect("the scratch folder is writable");
+        let bed = Bed::start_with(repos(), |options| options.config = Some(file));
+        assert!(is_named(&bed.location(PACKAGE)));
+        // It would never come back.
+        bed.client
+            .inside(|| request("GET", &bed.server.url(PACKAGE), &[("User-Agent", "Wget/1.21")]).expect(200));
     });
 }
 
