@@ -6,9 +6,10 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use support::{BINARY, Conn, Held, Process, Scratch, Server, Stream, Successor, Volunteer, VolunteerOptions};
-use support::{detached, fetch, get, package, serve_sizes, split_url, wait_for};
+use support::{detached, fetch, get, package, serve_sizes, split_url, spread, wait_for};
 
 fn serve_command(config: &Path) -> Command {
     let mut command = Command::new(BINARY);
@@ -247,6 +248,104 @@ fn a_volunteer_hands_over_with_its_downloads() {
     assert_eq!(volunteer.process.wait(support::DEADLINE).code(), Some(0));
     successor.signal("TERM");
     wait_for("it ends", support::DEADLINE, || volunteer.process.messages("stopped").len() == 2);
+}
+
+/// What a volunteer said when it joined for the `nth` time: what it holds, and how much of that it announced.
+fn joined(volunteer: &Volunteer, nth: usize) -> (u64, u64) {
+    let find = || volunteer.process.messages("joined").get(nth - 1).cloned();
+    wait_for("it joins", support::DEADLINE, || find().is_some());
+    let told = find().expect("just seen");
+    let number = |field: &str| told[field].as_u64().unwrap_or_else(|| panic!("no {field}: {told}"));
+    (number("holdings"), number("announced"))
+}
+
+/// Several volunteers that all hold some packages.
+fn holders(scratch: &Scratch, server: &Server, files: &[String]) -> Vec<Volunteer> {
+    let volunteers = Volunteer::join_all(scratch, server, 3);
+    spread(server, &files[0], 3);
+    for file in files {
+        server.wait_redirect(file);
+    }
+    server.wait_reports();
+    volunteers
+}
+
+#[test]
+fn volunteers_are_back_within_seconds_and_announce_what_has_changed() {
+    let scratch = Scratch::new();
+    let (mut first, files) = serve_sizes(&scratch, &[50_000, 60_000, 70_000]);
+    first.process.terminate();
+    let text = fs::read_to_string(&first.config).expect("the configuration");
+    let fixed = text.replacen("127.0.0.1:0", first.address(), 1);
+    fs::write(&first.config, fixed).expect("the scratch folder is writable");
+    let config = first.config.clone();
+    let start = || Server::start_command(&mut detached(&serve_command(&config)), &config);
+    let mut server = start();
+    let volunteers = holders(&scratch, &server, &files);
+
+    // A clean stop.
+    server.process.terminate();
+    let tried = || volunteers[0].process.messages("no session with the server").len();
+    wait_for("the pauses have grown", support::DEADLINE, || tried() >= 5);
+    let begin = Instant::now();
+    let mut server = start();
+    server.wait_redirect(&files[0]);
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(5), "no redirect for {took:?}");
+    for volunteer in &volunteers {
+        let (holdings, announced) = joined(volunteer, 2);
+        assert!(holdings > 0 && announced == 0, "{announced} of {holdings}");
+    }
+
+    // A hand-over.
+    server.wait_until("all are back", |status| status.sum("holdings") >= 3);
+    server.process.signal("HUP");
+    let successor = Successor::of(&mut server.process, 1);
+    let begin = Instant::now();
+    server.wait_redirect(&files[0]);
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    for volunteer in &volunteers {
+        assert_eq!(joined(volunteer, 3).1, 0);
+    }
+
+    // A crash: the server knows nothing more.
+    successor.signal("KILL");
+    for volunteer in &volunteers {
+        let tried = || volunteer.process.messages("no session with the server").len();
+        let before = tried();
+        wait_for("it has noticed", support::DEADLINE, || tried() > before);
+    }
+    let server = start();
+    server.wait_redirect(&files[0]);
+    for volunteer in &volunteers {
+        let (holdings, announced) = joined(volunteer, 4);
+        assert!(announced == holdings && holdings > 0, "{announced} of {holdings}");
+    }
+}
+
+#[test]
+fn a_change_while_the_server_is_away_is_announced() {
+    let scratch = Scratch::new();
+    let (mut first, files) = serve_sizes(&scratch, &[50_000, 60_000]);
+    first.process.terminate();
+    let text = fs::read_to_string(&first.config).expect("the configuration");
+    let fixed = text.replacen("127.0.0.1:0", first.address(), 1);
+    fs::write(&first.config, fixed).expect("the scratch folder is writable");
+    let mut server = Server::start_file(&first.config);
+    let volunteer = Volunteer::join_all(&scratch, &server, 1).remove(0);
+    let locations: Vec<String> = files.iter().map(|file| server.wait_redirect(file)).collect();
+    server.wait_until("both are held", |status| status.of("v1", "holdings") == 2);
+    server.wait_reports();
+    server.process.terminate();
+
+    let gone = support::sha256_hex(&package(&scratch, &files[0]));
+    fs::remove_file(volunteer.options.blob_path(&gone)).expect("a stored file");
+    // It notices when somebody asks.
+    get(&locations[0]).expect(302);
+    let server = Server::start_file(&first.config);
+    assert_eq!(joined(&volunteer, 2), (1, 1));
+    server.wait_until("the server knows", |status| status.of("v1", "holdings") == 1);
+    assert!(get(&server.url(&files[1])).status == 302);
 }
 
 /// A service manager's ear.

@@ -9,16 +9,19 @@ mod demand;
 mod ledger;
 mod params;
 mod placement;
+mod resume;
 mod tracker;
 
 pub use balancer::{Candidate, Decision, Explanation, OriginReason, Request};
 pub use params::Params;
 pub use placement::Order;
+pub use resume::{KEPT_FOR, Known, Position};
 pub use tracker::{Event, Joined, Load, Node, NodeNo, NodeState, Tracker};
 
 use demand::Demand;
 use rand::Rng;
 
+use crate::formats::control::JournalSpan;
 use crate::model::{Blob, Time};
 
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
@@ -44,6 +47,11 @@ impl Policy {
 
     pub fn join(&mut self, join: Joined, now: Time) -> (NodeNo, u32) {
         self.tracker.join(join, now)
+    }
+
+    /// See [`Tracker::resume`].
+    pub fn resume(&mut self, node: NodeNo, span: Option<JournalSpan>, now: Time) -> Option<u64> {
+        self.tracker.resume(node, span, now)
     }
 
     pub fn handle(&mut self, event: Event<'_>, now: Time) {

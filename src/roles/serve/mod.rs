@@ -3,7 +3,7 @@
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
 //! and [`connect`]. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
-//! [`session`] talk with volunteers. [`handover`] lets another process take over. [`server`] is what they share. Decisions are the policy's, two layers
+//! [`session`] talk with volunteers. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have announced. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
 
 mod access;
@@ -14,6 +14,7 @@ mod control;
 pub mod door;
 mod handover;
 mod hints;
+mod holdings;
 mod http;
 mod metadata;
 mod nested;
@@ -45,7 +46,7 @@ use crate::config::{Origin, RepoConfig, ServeConfig};
 use crate::io::config_file::{read_keyring, read_serve_config};
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
-use crate::io::handover::Start;
+use crate::io::handover::{End, Start};
 use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
 use crate::io::sockets::{ADMIN, PUBLIC};
@@ -53,7 +54,7 @@ use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
 use crate::io::{clock, listen, scrub};
 use crate::model::{Blob, Size};
-use crate::policy::Params;
+use crate::policy::{KEPT_FOR, Params};
 
 /// Bytes of metadata kept: some generations of every suite of several distributions.
 const METADATA_MAX: u64 = 32 << 30;
@@ -98,6 +99,10 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let reload = Arc::new(Reload { server: server.clone(), config: path.to_owned() });
     let (_, _, end) = tokio::join!(public, admin, life.run(reload, shutdown));
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
+    if !matches!(end, Ok(End::Succeeded)) {
+        let keeping = server.clone();
+        let _ = tokio::task::spawn_blocking(move || keeping.keep_holdings()).await;
+    }
     scrub::save_use(&server.packages.store).await;
     tracing::info!(end = ?end?, "stopped");
     Ok(())
@@ -192,6 +197,11 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, i
         scrub::keep(&fetcher.store, server.config.cache.scrub_days);
     }
     tokio::spawn(ranks::keep(server.clone()));
+    let forgetting = server.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(KEPT_FOR).await;
+        forgetting.forget_kept();
+    });
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));

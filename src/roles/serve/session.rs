@@ -53,6 +53,8 @@ pub async fn run(server: Arc<Server>, mut socket: WebSocket, peer: SocketAddr, t
     let id = hello.id.clone();
     let (session, welcome, orders) = match join(&server, hello, peer, token).await {
         Ok(joined) => joined,
+        // Another process is about to serve, and takes it.
+        Err(_) if server.db.is_closed() => return,
         Err(reason) => return refuse(socket, peer, reason).await,
     };
     let address = server.policy(|policy| policy.tracker().node(session.node).base_url.clone());
@@ -125,10 +127,12 @@ async fn join(
     if is_local {
         tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients of this machine");
     }
-    let Hello { id, donate, max_size, .. } = hello;
+    let Hello { id, donate, max_size, journal, .. } = hello;
+    let name = id.clone();
     let joined = Joined { id, base_url: base_url.into(), is_local, donate, max_size };
     let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
     server.set_key(node, Key::new(&key.0));
+    let announce_from = server.resume(node, epoch, &name, journal);
     let (sender, orders) = mpsc::channel(OUTBOX);
     server.attach(node, epoch, sender);
     let session = Session { server: server.clone(), node, epoch, token };
@@ -136,6 +140,7 @@ async fn join(
         key: key.to_string(),
         now_secs: clock::now().as_secs(),
         heartbeat_secs: Params::default().heartbeat.as_secs(),
+        announce_from,
     };
     Ok((session, welcome, orders))
 }
@@ -249,8 +254,13 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
             .map_err(|e| format!("sent what cannot be read: {e}"))?
         {
             ToServer::Report(report) => {
-                let load = load(report);
-                server.policy(|policy| policy.handle(Event::Reported { node, epoch, load: &load }, now));
+                let (announced, load) = (report.announced, load(report));
+                server.policy(|policy| {
+                    policy.handle(Event::Reported { node, epoch, load: &load }, now);
+                    if let Some(next) = announced {
+                        policy.handle(Event::Announced { node, epoch, next }, now);
+                    }
+                });
                 Ok(())
             }
             ToServer::Done { blob, error } => {
