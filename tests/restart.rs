@@ -220,9 +220,19 @@ fn the_service_manager_is_told_who_took_over() {
     let mut command = detached(&serve_command(&first.config));
     let mut server = Server::start_command(command.env("NOTIFY_SOCKET", &path), &first.config);
     assert_eq!(told(&socket), "READY=1\n");
-    server.process.signal("HUP");
-    let reloading = told(&socket);
-    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    let reload = || {
+        server.process.signal("HUP");
+        let reloading = told(&socket);
+        assert!(reloading.starts_with("RELOADING=1\nSTATUS=\nMONOTONIC_USEC="), "{reloading}");
+    };
+    let good = fs::read_to_string(&server.config).expect("the configuration");
+    append(&server.config, "\nwrong\n");
+    reload();
+    let failed = told(&socket);
+    assert!(failed.starts_with("READY=1\nSTATUS=not reloaded: ") && failed.contains("wrong"), "{failed}");
+    assert_eq!(failed.lines().count(), 2);
+    fs::write(&server.config, good).expect("the scratch folder is writable");
+    reload();
     let successor = Successor::of(&mut server.process, 1);
     assert_eq!(told(&socket), format!("MAINPID={}\nREADY=1\n", successor.pid()));
     server.process.wait(support::DEADLINE);
