@@ -8,8 +8,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{BINARY, Conn, Held, Process, Scratch, Server, Stream, Successor, Volunteer, VolunteerOptions};
-use support::{detached, fetch, get, package, serve_sizes, split_url, spread, wait_for};
+use support::{
+    BINARY, Conn, Fault, Held, Process, Scratch, Server, ServerConfig, Stream, Successor, Volunteer,
+    VolunteerOptions,
+};
+use support::{Upstream, detached, fetch, get, package, serve_sizes, split_url, spread, wait_for};
 
 fn serve_command(config: &Path) -> Command {
     let mut command = Command::new(BINARY);
@@ -151,6 +154,37 @@ fn a_new_configuration_takes_effect_and_no_client_notices() {
     assert!(!String::from_utf8_lossy(&environment).contains("LISTEN_"));
     successor.signal("TERM");
     wait_for("it ends", support::DEADLINE, || server.process.messages("stopped").len() == 2);
+}
+
+#[test]
+fn what_comes_from_an_upstream_comes_whole_over_a_hand_over() {
+    let scratch = Scratch::new();
+    let (mut first, files) = serve_sizes(&scratch, &[50_000, 2 << 20]);
+    first.process.terminate();
+    let upstream = Upstream::start(&scratch.path("repo"));
+    let config = ServerConfig::default().upstream(
+        "flat",
+        "generic-deb",
+        upstream.url("").trim_end_matches('/'),
+        "suites = [\"./\"]",
+    );
+    let config = config.write(&scratch);
+    let mut server = Server::start_command(&mut detached(&serve_command(&config)), &config);
+    let path = files[1].replacen("flat/", "", 1);
+    upstream.set_fault(&path, Some(Fault::Held));
+    let download = begin_download(&server.url(&files[1]));
+    server.process.signal("HUP");
+    let _successor = Successor::of(&mut server.process, 1);
+    upstream.set_fault(&path, None);
+    let whole = package(&scratch, &files[1]);
+    assert!(end_download(download) == whole);
+    assert_eq!(server.process.wait(support::DEADLINE).code(), Some(0));
+    // It was the old process's and is not kept: the new one fetches its own.
+    let before = upstream.gets(&path);
+    assert!(fetch(&server.url(&files[1])) == whole);
+    assert!(fetch(&server.url(&files[1])) == whole);
+    assert_eq!(upstream.gets(&path), before + 1);
+    assert!(support::wrong_blobs(&scratch.path("server-state").join("cache")).is_empty());
 }
 
 #[test]

@@ -104,7 +104,8 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         let _ = tokio::task::spawn_blocking(move || keeping.keep_holdings()).await;
     }
     scrub::save_use(&server.packages.store).await;
-    tracing::info!(end = ?end?, "stopped");
+    end?;
+    tracing::info!("stopped");
     Ok(())
 }
 

@@ -85,7 +85,8 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     let (_, end) = tokio::join!(serve, life.run(Arc::new(Reload { edge: edge.clone(), options }), shutdown));
     let _ = control.await;
     scrub::save_use(&edge.fetcher.store).await;
-    tracing::info!(end = ?end?, "stopped");
+    end?;
+    tracing::info!("stopped");
     Ok(())
 }
 
