@@ -124,8 +124,17 @@ impl Process {
     }
 }
 
+impl Process {
+    /// The ids of those that took over from this one, or from each other.
+    pub fn successors(&self) -> impl Iterator<Item = u64> + use<> {
+        let told = self.messages("another process has taken over; running downloads end here");
+        told.into_iter().filter_map(|fields| fields["pid"].as_u64())
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
+        self.successors().for_each(|pid| super::held::signal(pid, "KILL"));
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
