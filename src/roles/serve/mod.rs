@@ -1,7 +1,8 @@
 //! `manyhands serve`: the central server.
 //!
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
-//! and [`connect`], and [`lists`] for clients that take several URLs. [`refresh`] brings new
+//! and [`connect`], and [`lists`] for clients that take several URLs; [`zone`] has its DNS, and what comes
+//! under the names of volunteers. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
 //! [`session`] talk with volunteers. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have announced. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
