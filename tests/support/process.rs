@@ -245,6 +245,13 @@ impl ServerConfig {
         self
     }
 
+    /// Adds whole tables.
+    pub fn lines(mut self, lines: &str) -> Self {
+        self.rest.push_str(lines);
+        self.rest.push('\n');
+        self
+    }
+
     /// The `[proxy]` table.
     pub fn proxy_lines(mut self, lines: &str) -> Self {
         let _ = write!(self.rest, "[proxy]\n{lines}\n\n");
@@ -536,6 +543,11 @@ impl Volunteer {
     }
 
     /// Whether a URL leads here.
+    /// The URL under which clients reach it.
+    pub fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub fn serves(&self, url: &str) -> bool {
         http::split_url(url).0 == self.address
     }
