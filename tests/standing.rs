@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use support::{
-    BINARY, Conn, DEADLINE, Process, Response, Scratch, Server, ServerConfig, Volunteer, VolunteerOptions, get,
-    locations, package, poll, request, run, run_ok, serve_sizes, sha256_hex, split_url, spread,
+    BINARY, Conn, DEADLINE, Process, Response, Scratch, Server, ServerConfig, Volunteer, VolunteerOptions,
+    get, locations, package, poll, request, run, run_ok, serve_sizes, sha256_hex, split_url, spread,
 };
 
 /// A GET from this address.
@@ -176,13 +176,11 @@ fn rules_about_networks_are_kept_and_explained() {
     let mut repo = support::DebRepo::new(&scratch.path("repo"));
     let file = format!("flat/{}", repo.add("p0", &support::random_bytes(1, 60_000)));
     repo.publish();
-    let config = ServerConfig::default()
-        .tree("flat", "generic-deb", &repo.root, "suites = [\"./\"]")
-        .lines(
-            "[[network]]\nclients = [\"127.6.0.0/16\"]\nredirect = false\n\n\
+    let config = ServerConfig::default().tree("flat", "generic-deb", &repo.root, "suites = [\"./\"]").lines(
+        "[[network]]\nclients = [\"127.6.0.0/16\"]\nredirect = false\n\n\
              [[network]]\nclients = [\"127.7.0.0/16\"]\nprefer = [\"v2\"]\n\n\
              [[volunteer]]\nid = \"v3\"\nclients = [\"127.8.0.0/16\"]\n",
-        );
+    );
     let server = Server::start(&scratch, &config);
     let volunteers = Volunteer::join_all(&scratch, &server, 3);
     spread(&server, &file, 3);
@@ -209,13 +207,12 @@ fn rules_about_networks_are_kept_and_explained() {
     let third = json["holders"].as_array().expect("holders").iter().find(|h| h["id"] == "v3");
     assert_eq!(third.expect("v3")["excluded"], "not for the client's network");
 
-    for (client, path, word) in [("nobody", file.as_str(), "IP address"), ("127.0.0.1", "none/x", "no repository")]
+    for (client, path, word) in
+        [("nobody", file.as_str(), "IP address"), ("127.0.0.1", "none/x", "no repository")]
     {
         let admin = format!("http://{}", server.admin);
-        let (status, _, err) = run(
-            Command::new(BINARY).args(["status", "--admin", &admin, "--why", client, path]),
-            DEADLINE,
-        );
+        let (status, _, err) =
+            run(Command::new(BINARY).args(["status", "--admin", &admin, "--why", client, path]), DEADLINE);
         assert!(!status.success() && err.contains(word), "{client} {path}: {err}");
     }
     let _ = locations(&server, &file, 2);
