@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use support::{
     Apt, Conn, DEADLINE, Dnf, Scratch, Server, ServerConfig, Status, Volunteer, VolunteerOptions, Zypper,
@@ -63,6 +64,12 @@ fn apt_goes_on_with_the_direct_url_of_its_mirror_list() {
     assert_tried(&server, &before, "apt");
     // It has the list now, and asks whether there is a newer one.
     apt.update();
+
+    // With its own settings: it tries the volunteer four times in 7 s.
+    let source = format!("deb [signed-by={}] {list} stable main", test_key().display());
+    let stock = Apt::new(&scratch.dir("stock"), &[source]);
+    stock.update();
+    stock.get(&["install", "hands-data"]);
 }
 
 #[test]
@@ -87,6 +94,40 @@ fn zypper_goes_on_with_the_next_url_of_every_kind_of_list() {
         zypper.install_all();
         assert_tried(&server, &before, key);
     }
+}
+
+#[test]
+fn zypper_does_not_wait_for_volunteers_that_are_silent() {
+    let scratch = Scratch::new();
+    let tree = test_repos("t0").join("cedar");
+    let config = ServerConfig::default().tree("cedar", "generic-rpm", &tree, "suites = [\"os\"]");
+    let server = Server::start(&scratch, &config);
+    let volunteers = Volunteer::join_all(&scratch, &server, 2);
+    let path = "cedar/os/Packages/hands-data-1.0-1.noarch.rpm";
+    server.wait_redirect(path);
+    server.wait_until("the copies are made", Status::is_placed);
+    let zypper = Zypper::new(&scratch.dir("zypper"), &[("os", server.url("cedar/os"))]);
+    zypper.run(&["refresh"]);
+    let before = server.status();
+    // Their kernels still accept connections. The server needs some seconds to notice.
+    volunteers.iter().for_each(|volunteer| volunteer.process.signal("STOP"));
+    let begin = Instant::now();
+    zypper.run(&["install", "--no-recommends", "hands-data"]);
+    let took = begin.elapsed();
+    assert_tried(&server, &before, "zypper");
+    // A whole minute is what libzypp itself waits for an answer.
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert!(zypper.installed().contains_key("hands-data"));
+}
+
+#[test]
+fn the_front_page_says_how_to_use_the_lists() {
+    let scratch = Scratch::new();
+    let (server, _files) = serve_sizes(&scratch, &[KIB]);
+    let text = get(&server.url("")).expect(200).text();
+    let (base, host) = (server.base(), server.address());
+    assert!(text.contains(&format!("apt: deb mirror+http://{host}/mirrors/flat.txt ./\n")), "{text}");
+    assert!(text.contains(&format!("apt, base URL: deb {base}/flat ./\n")), "{text}");
 }
 
 /// A volunteer's copy with one byte changed in its middle.
