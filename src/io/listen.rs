@@ -81,6 +81,12 @@ pub struct Bounds {
     pub cut_off: Arc<dyn Fn(SocketAddr) + Send + Sync>,
 }
 
+impl std::fmt::Debug for Bounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bounds({}, {:?})", self.connections, self.patience)
+    }
+}
+
 impl Bounds {
     /// A server suffers slow clients: they have nobody else.
     pub fn of_server(connections: usize) -> Self {

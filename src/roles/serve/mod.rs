@@ -1,11 +1,11 @@
 //! `manyhands serve`: the central server.
 //!
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
-//! and [`connect`], by [`lists`] for clients that take several URLs, and by [`zone`] for those that come under
-//! a volunteer's name. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
-//! after a restart. [`control`] and [`session`] talk with volunteers, [`zone`] with resolvers. [`handover`]
-//! lets another process take over. [`server`] is what they share. Decisions are the policy's, two layers
-//! below.
+//! and [`connect`], by [`lists`] for clients that take several URLs, by [`zone`] under the names of volunteers
+//! that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
+//! after a restart. [`control`] and [`session`] talk with volunteers, [`probe`] tests them. [`handover`] lets
+//! another process take over, [`holdings`] keeps for it what volunteers have announced. [`server`] is what
+//! they share. Decisions are the policy's, two layers below; [`why`] explains them.
 
 mod access;
 mod admin;
@@ -15,6 +15,7 @@ mod control;
 pub mod door;
 mod handover;
 mod hints;
+mod holdings;
 mod http;
 mod lists;
 mod metadata;
@@ -60,7 +61,7 @@ use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
 use crate::io::{clock, listen, scrub};
 use crate::model::{Blob, Size};
-use crate::policy::Params;
+use crate::policy::{KEPT_FOR, Params};
 
 /// Bytes of metadata kept: some generations of every suite of several distributions.
 const METADATA_MAX: u64 = 32 << 30;
@@ -118,8 +119,13 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         end = zone::serve(server.clone(), dns, is_superseded) => match end {},
     };
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
+    if !matches!(end, Ok(End::Succeeded)) {
+        let keeping = server.clone();
+        let _ = tokio::task::spawn_blocking(move || keeping.keep_holdings()).await;
+    }
     scrub::save_use(&server.packages.store).await;
-    tracing::info!(end = ?end?, "stopped");
+    end?;
+    tracing::info!("stopped");
     Ok(())
 }
 
@@ -213,6 +219,11 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, i
     }
     tokio::spawn(ranks::keep(server.clone()));
     tokio::spawn(probe::keep(server.clone()));
+    let forgetting = server.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(KEPT_FOR).await;
+        forgetting.forget_kept();
+    });
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));

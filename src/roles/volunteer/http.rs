@@ -47,7 +47,10 @@ fn serve(
     ticket: &Ticket<'_>,
     client: IpAddr,
 ) -> Response<Body> {
-    let (Some(key), Some((file, size))) = (edge.key(), edge.open_blob(ticket.blob)) else {
+    let Some(key) = edge.key() else {
+        return send_back(edge, "/direct", ticket, "not joined");
+    };
+    let Some((file, size)) = edge.open_blob(ticket.blob) else {
         return send_back(edge, "/direct", ticket, "not held");
     };
     if !key.verifies(ticket, size) {

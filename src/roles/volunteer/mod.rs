@@ -1,12 +1,13 @@
 //! `manyhands volunteer`: donates a server's bandwidth and disk.
 //!
 //! [`edge`] is the state, [`http`] serves signed requests from it, [`session`] keeps the control connection
-//! and carries out orders, [`adopt`] takes in an existing mirror tree. What it lacks or must not serve now,
+//! and carries out orders, [`journal`] numbers what it is told of, [`adopt`] takes in an existing mirror tree. What it lacks or must not serve now,
 //! it sends back to the server: it never answers a client with an error of its own.
 
 mod adopt;
 mod edge;
 mod http;
+mod journal;
 mod returners;
 mod session;
 
@@ -95,7 +96,8 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     let (_, end) = tokio::join!(serve, life.run(Arc::new(Reload { edge: edge.clone(), options }), shutdown));
     let _ = control.await;
     scrub::save_use(&edge.fetcher.store).await;
-    tracing::info!(end = ?end?, "stopped");
+    end?;
+    tracing::info!("stopped");
     Ok(())
 }
 
