@@ -172,7 +172,7 @@ fn a_keeper_starts_again_what_ends_and_holds_its_socket() {
         let socket = host.listen(80).expect("a free port");
         let script = r#"echo "{\"fields\":{\"message\":\"ready\",\"fds\":\"$LISTEN_FDS\",\"own\":\"$LISTEN_PID/$$\"}}"
             readlink /proc/$$/fd/3; exec sleep 1000"#;
-        let keeper = Keeper::start("sleeper", Some(socket), move || {
+        let keeper = Keeper::start("sleeper", &scratch.path(""), Some(socket), move || {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
             command

@@ -151,6 +151,15 @@ fn without_proxies(command: &mut Command) {
 
 /// Runs a program to its end: exit status, standard output, standard error. Kills it at the limit.
 pub fn run(command: &mut Command, limit: Duration) -> (ExitStatus, String, String) {
+    let (status, out, err) = run_within(command, limit);
+    let Some(status) = status else {
+        panic!("{command:?} took longer than {} s\n{out}\n{err}", limit.as_secs())
+    };
+    (status, out, err)
+}
+
+/// The same for what may take longer, which then has no status.
+pub fn run_within(command: &mut Command, limit: Duration) -> (Option<ExitStatus>, String, String) {
     let file = || tempfile::tempfile().expect("a temporary file");
     let (mut out, mut err) = (file(), file());
     let share = |f: &File| Stdio::from(f.try_clone().expect("a file can be shared"));
@@ -167,11 +176,7 @@ pub fn run(command: &mut Command, limit: Duration) -> (ExitStatus, String, Strin
         f.rewind().and_then(|()| f.read_to_end(&mut bytes)).expect("a temporary file reads");
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    let (out, err) = (text(&mut out), text(&mut err));
-    let Some(status) = status else {
-        panic!("{command:?} took longer than {} s\n{out}\n{err}", limit.as_secs())
-    };
-    (status, out, err)
+    (status, text(&mut out), text(&mut err))
 }
 
 /// The same, for what must succeed; returns standard output.
@@ -390,7 +395,6 @@ pub struct VolunteerOptions {
     pub address: String,
     /// 0 is one that the system picks.
     pub port: u16,
-    pub advertise: Option<String>,
     /// What flags do not say.
     pub config: Option<PathBuf>,
     pub store: PathBuf,
@@ -399,6 +403,8 @@ pub struct VolunteerOptions {
     pub donate: Option<String>,
     pub max_size: Option<String>,
     pub adopt: Vec<PathBuf>,
+    /// The URL that clients are told in place of where it listens.
+    pub advertise: Option<String>,
 }
 
 impl VolunteerOptions {
@@ -410,7 +416,6 @@ impl VolunteerOptions {
         Self {
             address: format!("127.0.0.{}", number + 1),
             port: 0,
-            advertise: None,
             config: None,
             store: scratch.dir(&format!("{id}-store")),
             token_file,
@@ -418,6 +423,7 @@ impl VolunteerOptions {
             donate: None,
             max_size: None,
             adopt: Vec::new(),
+            advertise: None,
             id,
         }
     }
@@ -432,9 +438,9 @@ impl VolunteerOptions {
         command.args(["volunteer", "--log", "debug", "--log-format", "json", "--id", &self.id]);
         command.args(["--server", &self.server, "--listen", &format!("{}:{}", self.address, self.port)]);
         command.arg("--store").arg(&self.store).arg("--token-file").arg(&self.token_file);
-        let flags =
+        let valued =
             [("--donate", &self.donate), ("--max-size", &self.max_size), ("--advertise", &self.advertise)];
-        for (flag, value) in flags {
+        for (flag, value) in valued {
             if let Some(value) = value {
                 command.args([flag, value]);
             }

@@ -11,15 +11,21 @@ use super::{DEADLINE, package_files, run, run_ok, test_key};
 #[derive(Debug)]
 pub struct Dnf {
     root: PathBuf,
+    key: &'static str,
     repos: Vec<(String, String)>,
 }
 
 impl Dnf {
     /// A client with an empty root; `repos` are (id, base URL).
     pub fn new(root: &Path, repos: &[(&str, String)]) -> Self {
+        Self::with_key(root, "baseurl", repos)
+    }
+
+    /// The same by another key than `baseurl`: `mirrorlist` or `metalink`.
+    pub fn with_key(root: &Path, key: &'static str, repos: &[(&str, String)]) -> Self {
         fs::create_dir_all(root.join("root")).expect("the scratch folder is writable");
         let repos = repos.iter().map(|(id, url)| ((*id).to_owned(), url.clone())).collect();
-        Self { root: root.to_owned(), repos }
+        Self { root: root.to_owned(), key, repos }
     }
 
     pub fn command(&self) -> Command {
@@ -36,6 +42,11 @@ impl Dnf {
         ]);
         for (id, url) in &self.repos {
             command.arg(format!("--repofrompath={id},{url}"));
+            if self.key != "baseurl" {
+                command
+                    .arg(format!("--setopt={id}.baseurl="))
+                    .arg(format!("--setopt={id}.{}={url}", self.key));
+            }
         }
         command.args(["--setopt=*.gpgcheck=1", "--setopt=*.repo_gpgcheck=1"]);
         command.arg(format!("--setopt=*.gpgkey=file://{}", test_key().display()));
@@ -93,12 +104,17 @@ pub struct Zypper {
 
 impl Zypper {
     pub fn new(root: &Path, repos: &[(&str, String)]) -> Self {
+        Self::with_key(root, "baseurl", repos)
+    }
+
+    /// The same by another key than `baseurl`: `mirrorlist` or `metalink`.
+    pub fn with_key(root: &Path, key: &str, repos: &[(&str, String)]) -> Self {
         let folder = root.join("etc/zypp/repos.d");
         fs::create_dir_all(&folder).expect("the scratch folder is writable");
         run_ok(Command::new("rpm").arg("--root").arg(root).arg("--import").arg(test_key()));
         for (id, url) in repos {
             let text = format!(
-                "[{id}]\nbaseurl={url}\ntype=rpm-md\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=1\npkg_gpgcheck=1\n\
+                "[{id}]\n{key}={url}\ntype=rpm-md\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=1\npkg_gpgcheck=1\n\
                  keeppackages=1\ngpgkey=file://{}\n",
                 test_key().display()
             );

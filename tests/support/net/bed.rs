@@ -31,7 +31,7 @@ pub struct Plan {
     pub clients: u8,
     /// Whether a [`Line`] stands between clients and volunteers.
     pub has_lines: bool,
-    /// Whether volunteers listen on sockets that their service manager holds.
+    /// Whether the server and volunteers listen on sockets that their service manager holds.
     pub is_activated: bool,
     /// Whether the server answers on port 80 too and clients ask it for names.
     pub has_zone: bool,
@@ -86,14 +86,17 @@ impl Bed {
         let ports: &[u16] = if plan.has_zone { &[SERVER_PORT, 80] } else { &[SERVER_PORT] };
         let listen: Vec<String> = ports.iter().map(|port| format!("{address}:{port}")).collect();
         let listen: Vec<&str> = listen.iter().map(String::as_str).collect();
-        let mut config = plan.config.clone().listen(&listen).admin(&format!("{address}:{ADMIN_PORT}"));
+        let log = format!("access_log = {:?}", scratch.path("access.log").display().to_string());
+        let mut config = plan.config.clone().server_lines(&log).listen(&listen).admin(&format!("{address}:{ADMIN_PORT}"));
         if plan.has_zone {
             config = config.server_lines(&format!(
                 "failover_zone = \"v.test\"\ndns_listen = [\"{address}:53\"]\nfailover_addresses = [\"{address}\"]"
             ));
         }
         let config = config.write(&scratch);
-        let server = Self::start_server(&server_host, config.clone());
+        // A service manager can hold several sockets, ours only one.
+        let is_activated = plan.is_activated && !plan.has_zone;
+        let server = Self::start_server(&server_host, &scratch, config.clone(), is_activated);
         let resolver = format!("nameserver {address}\n");
         let client = |number: u8| {
             let name = format!("client{number}");
@@ -109,9 +112,10 @@ impl Bed {
         bed
     }
 
-    fn start_server(host: &Arc<Host>, config: PathBuf) -> Keeper {
+    fn start_server(host: &Arc<Host>, scratch: &Scratch, config: PathBuf, is_activated: bool) -> Keeper {
+        let socket = is_activated.then(|| host.listen(SERVER_PORT).expect("a free port"));
         let host = Arc::clone(host);
-        Keeper::start("server", None, move || {
+        Keeper::start("server", &scratch.path(""), socket, move || {
             let mut command = Command::new(BINARY);
             command.arg("serve").arg("--config").arg(&config);
             command.args(["--log", "debug", "--log-format", "json"]);
@@ -176,6 +180,18 @@ impl Bed {
         self.server.lines().iter().filter_map(fields).collect()
     }
 
+    /// What a client has asked the server for, in order: path and status.
+    pub fn asked(&self, client: &Host) -> Vec<(String, u16)> {
+        let log = std::fs::read_to_string(self.scratch.path("access.log")).unwrap_or_default();
+        let own = format!("{} ", client.address);
+        let request = |line: &str| {
+            let mut words = line.strip_prefix(&own)?.split('"').nth(1)?.split(' ');
+            let status = line.split('"').nth(2)?.split_whitespace().next()?.parse().ok()?;
+            Some((words.nth(1)?.to_owned(), status))
+        };
+        log.lines().filter_map(request).collect()
+    }
+
     pub fn worker(&self, id: &str) -> &Worker {
         self.workers.iter().find(|worker| worker.id() == id).unwrap_or_else(|| panic!("no volunteer {id}"))
     }
@@ -207,7 +223,7 @@ impl Worker {
         };
         let socket = plan.is_activated.then(|| host.listen(VOLUNTEER_PORT).expect("a free port"));
         let (its_host, its_options) = (Arc::clone(&host), options.clone());
-        let keeper = Keeper::start(&id, socket, move || its_host.enter(&its_options.command()));
+        let keeper = Keeper::start(&id, &bed.scratch.path(""), socket, move || its_host.enter(&its_options.command()));
         let line = plan.has_lines.then(|| Line::start(&host, LINE_PORT, VOLUNTEER_PORT));
         Self { keeper, line, options, host, disk }
     }
