@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::VolunteerOptions;
+use crate::io::handover::Start;
 use crate::model::{Rate, Size, VolunteerId};
 use crate::roles;
-use crate::roles::status::Shown;
+use crate::roles::status::{Report, Shown};
 
 /// Package-mirror proxy for apt and yum/dnf whose downloads are carried by volunteer servers.
 ///
@@ -100,6 +101,13 @@ pub enum Command {
         /// Show it again every two seconds
         #[arg(long)]
         watch: bool,
+        /// Say where a client's request for a package would go now, and why: an IP address, and a path such
+        /// as /debian/pool/main/h/hello/hello_2.10-3_amd64.deb
+        #[arg(long, num_args = 2, value_names = ["CLIENT", "PATH"], conflicts_with = "dedup")]
+        why: Option<Vec<String>>,
+        /// With --why: the client asks again, or has another URL, when its volunteer fails (dnf, lists)
+        #[arg(long, requires = "why")]
+        can_return: bool,
     },
     /// Validate a server's configuration and say what would be served
     Check {
@@ -190,8 +198,8 @@ pub struct VolunteerArgs {
 }
 
 impl VolunteerArgs {
-    fn split(self) -> (Option<PathBuf>, VolunteerOptions) {
-        let options = VolunteerOptions {
+    fn options(self) -> roles::volunteer::Options {
+        let flags = VolunteerOptions {
             server: self.server,
             listen: self.listen,
             store: self.store,
@@ -205,8 +213,10 @@ impl VolunteerArgs {
             id: self.id,
             advertise: self.advertise,
             max_connections: None,
+            clients: None,
+            volatile: None,
         };
-        (self.config, options)
+        roles::volunteer::Options { file: self.config, flags }
     }
 }
 
@@ -214,10 +224,14 @@ impl Command {
     /// Runs the role to its end.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Serve { config } => block_on(roles::serve::run(&config))?,
+            // Sockets are taken before the runtime starts its threads.
+            Self::Serve { config } => {
+                let start = Start::from_env()?;
+                block_on(roles::serve::run(&config, start))?;
+            }
             Self::Volunteer(args) => {
-                let (file, flags) = args.split();
-                block_on(roles::volunteer::run(roles::volunteer::read_config(file.as_deref(), flags)?))?;
+                let start = Start::from_env()?;
+                block_on(roles::volunteer::run(args.options(), start))?;
             }
             Self::Verify { server, json, paths } => {
                 return block_on(roles::verify::run(&server, &paths, json));
@@ -225,8 +239,15 @@ impl Command {
             Self::Token(TokenCommand::Issue { config, note }) => roles::token::issue(&config, &note)?,
             Self::Token(TokenCommand::List { config, json }) => roles::token::list(&config, json)?,
             Self::Token(TokenCommand::Revoke { config, id }) => roles::token::revoke(&config, &id)?,
-            Self::Status { admin, json, dedup, watch } => {
-                block_on(roles::status::run(&admin, Shown { json, dedup, watch }))?;
+            Self::Status { admin, json, dedup, watch, why, can_return } => {
+                let report = match why.as_deref() {
+                    Some([client, path]) => {
+                        Report::Why { client: client.clone(), path: path.clone(), can_return }
+                    }
+                    _ if dedup => Report::Dedup,
+                    _ => Report::Status,
+                };
+                block_on(roles::status::run(&admin, &Shown { report, json, watch }))?;
             }
             Self::Check { config } => roles::check::run(&config)?,
             Self::Demo { repos, listen } => block_on(roles::demo::run(&repos, listen))?,

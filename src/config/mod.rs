@@ -7,11 +7,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
+mod networks;
 mod profile;
 mod proxy;
 mod serve;
 mod volunteer;
 
+pub use networks::{NetworkRule, Networks, contain};
 pub use profile::{Layout, Profile, Profiles};
 pub use proxy::{ConnectRule, ProxyConfig};
 pub use serve::{CacheConfig, Origin, RepoConfig, ServeConfig};

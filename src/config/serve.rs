@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::networks::{Networks, RawNetwork, RawVolunteer};
 use super::proxy::{ProxyConfig, RawProxy};
 use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, one_or_many};
 use crate::formats::authority::Authority;
@@ -31,6 +32,7 @@ pub struct ServeConfig {
     pub max_connections: usize,
     pub cache: CacheConfig,
     pub proxy: ProxyConfig,
+    pub networks: Networks,
     pub repos: Vec<RepoConfig>,
 }
 
@@ -88,6 +90,10 @@ struct RawFile {
     cache: CacheConfig,
     #[serde(default)]
     proxy: RawProxy,
+    #[serde(default, rename = "network")]
+    networks: Vec<RawNetwork>,
+    #[serde(default, rename = "volunteer")]
+    volunteers: Vec<RawVolunteer>,
     #[serde(default, rename = "repo")]
     repos: Vec<RawRepo>,
 }
@@ -148,7 +154,7 @@ impl ServeConfig {
     }
 
     pub fn parse(text: &str, profiles: &Profiles) -> Result<Self, ConfigError> {
-        let RawFile { server, cache, proxy, repos } = toml::from_str(text)?;
+        let RawFile { server, cache, proxy, networks, volunteers, repos } = toml::from_str(text)?;
         let listen =
             server.listen.iter().map(|a| address("server.listen", a)).collect::<Result<Vec<_>, _>>()?;
         if listen.is_empty() {
@@ -186,6 +192,7 @@ impl ServeConfig {
             max_connections: server.max_connections.max(1),
             cache,
             proxy: ProxyConfig::from_raw(&proxy)?,
+            networks: Networks::from_raw(networks, volunteers)?,
             repos,
         })
     }

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::networks::networks_of;
 use super::{ConfigError, absolute, base_url};
 use crate::model::{Rate, Size, VolunteerId};
 
@@ -36,6 +38,10 @@ pub struct VolunteerConfig {
     pub advertise: Option<String>,
     /// Most connections at a time. Default 1000.
     pub max_connections: usize,
+    /// The only networks whose clients are served; empty, the default, is all.
+    pub clients: Vec<IpNet>,
+    /// This machine comes and goes: only clients that can turn elsewhere are sent here. Default false.
+    pub volatile: bool,
 }
 
 /// The same, as written: every key optional. Flags fill one of these, the file another.
@@ -56,6 +62,8 @@ pub struct VolunteerOptions {
     pub id: Option<VolunteerId>,
     pub advertise: Option<String>,
     pub max_connections: Option<usize>,
+    pub clients: Option<Vec<String>>,
+    pub volatile: Option<bool>,
 }
 
 impl VolunteerOptions {
@@ -79,6 +87,8 @@ impl VolunteerOptions {
             id: self.id.or(base.id),
             advertise: self.advertise.or(base.advertise),
             max_connections: self.max_connections.or(base.max_connections),
+            clients: self.clients.or(base.clients),
+            volatile: self.volatile.or(base.volatile),
         }
     }
 
@@ -115,6 +125,8 @@ impl VolunteerOptions {
             id: self.id,
             advertise: self.advertise.map(|url| base_url("advertise", &url)).transpose()?,
             max_connections: self.max_connections.unwrap_or(1000).max(1),
+            clients: self.clients.map_or(Ok(Vec::new()), |clients| networks_of("clients", &clients))?,
+            volatile: self.volatile.unwrap_or(false),
         })
     }
 }

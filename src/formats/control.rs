@@ -4,6 +4,7 @@
 //! and whole SHA-256 digests, 32 bytes each, so that a million of them is 32 MB and not 70. Unknown JSON
 //! fields are ignored, so that either side may be newer; a changed meaning needs a new [`PROTOCOL`].
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Blob, BlobId, Rate, Size, VolunteerId};
@@ -27,6 +28,11 @@ pub const MAX_HOLDINGS: usize = 16_384;
 pub const MAX_BATCH: usize = 1000;
 /// Running uploads listed in a report; the busiest volunteer only summarises the rest.
 pub const MAX_UPLOADS: usize = 256;
+
+/// Networks that a volunteer may name.
+pub const MAX_NETWORKS: usize = 64;
+/// Where a volunteer answers whether it is the one that the server means: the path and a nonce.
+pub const WHO_PATH: &str = "/_mh/v1/who/";
 
 /// From a volunteer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +61,15 @@ pub struct Hello {
     pub port: u16,
     pub donate: Rate,
     pub max_size: Size,
+    /// The only networks whose clients it serves; empty is all. At most [`MAX_NETWORKS`].
+    #[serde(default)]
+    pub clients: Vec<IpNet>,
+    /// Drawn by each process, so that two with one identity are told apart.
+    #[serde(default)]
+    pub instance: u64,
+    /// It comes and goes: only clients that can turn elsewhere are to be sent there.
+    #[serde(default)]
+    pub volatile: bool,
 }
 
 /// A heartbeat.
@@ -84,6 +99,11 @@ pub enum ToVolunteer {
     /// Why the server ends the session; the volunteer logs it and tries again later.
     Refused {
         reason: String,
+    },
+    /// The server's test of this volunteer gave another result than before: why it gets no clients, or
+    /// nothing if it gets them again.
+    Standing {
+        problem: Option<String>,
     },
 }
 

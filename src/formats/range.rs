@@ -88,6 +88,16 @@ pub fn requested_len(header: Option<&str>, size: u64) -> u64 {
     }
 }
 
+/// Whether a request asks for a part that ends before the file does, as those do that fetch a file in
+/// several parts at once. What resumes asks for the rest.
+pub fn is_segment(header: Option<&str>, size: u64) -> bool {
+    match answer(header, size) {
+        Answer::Part(part) => part.end < size,
+        Answer::Parts(_) => true,
+        Answer::Whole | Answer::Unsatisfiable => false,
+    }
+}
+
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     // `parse` alone would take "+5".

@@ -2,13 +2,49 @@
 //!
 //! Sizes are bytes, rates bytes per second, times seconds since 1970. Fields are only ever added.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
-use crate::model::VolunteerId;
+use crate::model::{BlobId, VolunteerId};
 
 /// Where the admin listener has the status, and the report on identical files.
 pub const STATUS_PATH: &str = "/api/v1/status";
 pub const DEDUP_PATH: &str = "/api/v1/dedup";
+/// Where it says why a request goes where it goes: `?client=ADDRESS&path=/REPO/PATH`.
+pub const WHY_PATH: &str = "/api/v1/why";
+
+/// Where a client's request for a package would go now, and why.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Why {
+    pub client: IpAddr,
+    pub repo: String,
+    pub path: String,
+    pub sha256: BlobId,
+    pub size: u64,
+    /// Whether the client was taken for one that can turn elsewhere when its volunteer fails.
+    pub can_return: bool,
+    /// Why the server would serve it itself.
+    pub origin: Option<String>,
+    /// The file's holders, in the order in which they would be chosen; those left out last.
+    pub holders: Vec<WhyHolder>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhyHolder {
+    pub id: VolunteerId,
+    pub state: String,
+    /// Why it is not considered.
+    pub excluded: Option<String>,
+    /// What the server's last test found wrong.
+    pub problem: Option<String>,
+    /// One more download would get less than its minimum share.
+    pub is_saturated: bool,
+    /// Time to the end of this download and the delay it inflicts on others, estimated.
+    pub cost_ms: f64,
+    pub rate: u64,
+    pub in_flight: u64,
+}
 
 /// Which files are identical, within and between repositories. Identical by SHA-256: files whose metadata
 /// gives another digest count once their bytes were hashed.
@@ -119,6 +155,15 @@ pub struct VolunteerStatus {
     pub served_requests: u64,
     pub redirected_bytes: u64,
     pub last_report_secs: u64,
+    /// What the server's last test found wrong.
+    #[serde(default)]
+    pub problem: Option<String>,
+    /// It went away without a word lately: only clients that can turn elsewhere are sent there.
+    #[serde(default)]
+    pub is_volatile: bool,
+    /// Clients that asked again for what it should have sent.
+    #[serde(default)]
+    pub complaints: u64,
 }
 
 /// Package bytes by who carries them.

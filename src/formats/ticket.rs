@@ -46,6 +46,15 @@ impl Key {
         mac.verify_truncated_left(&ticket.signature).is_ok()
     }
 
+    /// What shows that one has this key: a code over a nonce, hexadecimal.
+    pub fn proof(&self, nonce: &str) -> String {
+        let mut mac = self.0.clone();
+        mac.update(b"manyhands/who/1");
+        mac.update(nonce.as_bytes());
+        let full: [u8; 32] = mac.finalize().into_bytes().into();
+        BlobId(full).to_string()
+    }
+
     fn signature(&self, blob: Blob, expiry: u64) -> [u8; SIGNATURE_LEN] {
         let mut mac = self.0.clone();
         update(&mut mac, blob, expiry);

@@ -1,9 +1,13 @@
 //! What cannot be recomputed cheaply: digests of blobs, aliases, adopted files, units' last generations,
 //! volunteers' keys. One redb file; every write is one durable transaction.
+//!
+//! The file is locked. Who hands over to another process closes it: from then on nothing is found, and nothing
+//! is written.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
@@ -18,14 +22,18 @@ const RECORDS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("reco
 
 /// A failure of the database file.
 #[derive(Debug, thiserror::Error)]
-#[error("database: {0}")]
-pub struct DbError(#[from] redb::Error);
+pub enum DbError {
+    #[error("database: {0}")]
+    Failed(#[from] redb::Error),
+    #[error("database: another process is taking over")]
+    Closed,
+}
 
 macro_rules! from_redb {
     ($($source:ty),*) => {
         $(impl From<$source> for DbError {
             fn from(error: $source) -> Self {
-                Self(error.into())
+                Self::Failed(error.into())
             }
         })*
     };
@@ -42,32 +50,52 @@ from_redb!(
 
 /// See the module's documentation. Methods block.
 #[derive(Debug)]
-pub struct Db(Database);
+pub struct Db {
+    path: PathBuf,
+    open: RwLock<Option<Database>>,
+}
 
 impl Db {
     /// Opens or creates the file. Only one process can have it open.
     pub fn open(path: &Path) -> Result<Self, DbError> {
-        // It holds keys of volunteers: for its owner only, from the first byte.
-        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        file.map_err(redb::StorageError::from)?;
-        let db = Database::builder().set_cache_size(16 << 20).create(path)?;
-        let setup = db.begin_write()?;
-        setup.open_table(DIGESTS)?;
-        setup.open_table(ALIASES)?;
-        setup.open_table(RECORDS)?;
-        setup.commit()?;
-        Ok(Self(db))
+        Ok(Self { path: path.to_owned(), open: RwLock::new(Some(open(path)?)) })
+    }
+
+    /// Lets go of the file, once transactions under way have ended.
+    pub fn close(&self) {
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Takes the file back after [`Self::close`].
+    pub fn reopen(&self) -> Result<(), DbError> {
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() {
+            *slot = Some(open(&self.path)?);
+        }
+        Ok(())
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    fn lock(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn digests(&self, id: BlobId) -> Result<Option<Digests>, DbError> {
-        let table = self.0.begin_read()?.open_table(DIGESTS)?;
+        let open = self.lock();
+        let Some(db) = open.as_ref() else { return Ok(None) };
+        let table = db.begin_read()?.open_table(DIGESTS)?;
         Ok(table.get(&id.0)?.and_then(|value| Digests::decode(value.value())))
     }
 
     /// Remembers the digests of bytes that were hashed, and makes each an alias that metadata may use.
-    /// Not synced: after a crash it is computed again.
+    /// Not synced: after a crash it is computed again, and by the process that took over.
     pub fn put_digests(&self, digests: &Digests) -> Result<(), DbError> {
-        let mut write = self.0.begin_write()?;
+        let open = self.lock();
+        let Some(db) = open.as_ref() else { return Ok(()) };
+        let mut write = db.begin_write()?;
         write.set_durability(Durability::None)?;
         {
             write.open_table(DIGESTS)?.insert(&digests.sha256, digests.encode().as_slice())?;
@@ -81,18 +109,24 @@ impl Db {
 
     /// The blob that a digest of another algorithm means, if its bytes were ever hashed here.
     pub fn alias(&self, digest: &Digest) -> Result<Option<BlobId>, DbError> {
-        let table = self.0.begin_read()?.open_table(ALIASES)?;
+        let open = self.lock();
+        let Some(db) = open.as_ref() else { return Ok(None) };
+        let table = db.begin_read()?.open_table(ALIASES)?;
         Ok(table.get(alias_key(digest).as_slice())?.map(|value| BlobId(*value.value())))
     }
 
     pub fn record(&self, kind: &str, key: &str) -> Result<Option<Vec<u8>>, DbError> {
-        let table = self.0.begin_read()?.open_table(RECORDS)?;
+        let open = self.lock();
+        let Some(db) = open.as_ref() else { return Ok(None) };
+        let table = db.begin_read()?.open_table(RECORDS)?;
         Ok(table.get((kind, key))?.map(|value| value.value().to_vec()))
     }
 
     /// All records of a kind, by key.
     pub fn records(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, DbError> {
-        let table = self.0.begin_read()?.open_table(RECORDS)?;
+        let open = self.lock();
+        let Some(db) = open.as_ref() else { return Ok(Vec::new()) };
+        let table = db.begin_read()?.open_table(RECORDS)?;
         let mut found = Vec::new();
         for item in table.range((kind, "")..)? {
             let (key, value) = item?;
@@ -111,7 +145,8 @@ impl Db {
         kind: &str,
         records: impl IntoIterator<Item = (&'a str, Option<Vec<u8>>)>,
     ) -> Result<(), DbError> {
-        let write = self.0.begin_write()?;
+        let open = self.lock();
+        let write = open.as_ref().ok_or(DbError::Closed)?.begin_write()?;
         {
             let mut table = write.open_table(RECORDS)?;
             for (key, value) in records {
@@ -123,6 +158,19 @@ impl Db {
         }
         Ok(write.commit()?)
     }
+}
+
+fn open(path: &Path) -> Result<Database, DbError> {
+    // It holds keys of volunteers: for its owner only, from the first byte.
+    let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.map_err(redb::StorageError::from)?;
+    let db = Database::builder().set_cache_size(16 << 20).create(path)?;
+    let setup = db.begin_write()?;
+    setup.open_table(DIGESTS)?;
+    setup.open_table(ALIASES)?;
+    setup.open_table(RECORDS)?;
+    setup.commit()?;
+    Ok(db)
 }
 
 fn alias_key(digest: &Digest) -> Vec<u8> {
@@ -160,5 +208,24 @@ mod tests {
         assert_eq!(all, [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
         db.put_records("unit", [("a", None)]).expect("write");
         assert_eq!(db.record("unit", "a").expect("read"), None);
+    }
+    #[test]
+    fn a_closed_one_is_another_processes_until_it_is_taken_back() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("db");
+        let db = Db::open(&path).expect("open");
+        db.put_records("unit", [("a", Some(b"1".to_vec()))]).expect("write");
+        assert!(Db::open(&path).is_err(), "it is locked");
+        db.close();
+        let digests = Digests { md4: [1; 16], md5: [2; 16], sha1: [3; 20], sha256: [4; 32], sha512: [5; 64] };
+        assert!(db.is_closed() && db.put_digests(&digests).is_ok());
+        assert_eq!(db.record("unit", "a").expect("nothing"), None);
+        assert!(matches!(db.put_records("unit", [("a", None)]), Err(DbError::Closed)));
+        let other = Db::open(&path).expect("it is free");
+        assert!(db.reopen().is_err());
+        drop(other);
+        db.reopen().expect("free again");
+        assert_eq!(db.record("unit", "a").expect("read"), Some(b"1".to_vec()));
+        assert_eq!(db.digests(BlobId([4; 32])).expect("read"), None);
     }
 }

@@ -14,22 +14,26 @@ const TEMPORARY: &str = "new";
 
 /// See the module's documentation. Methods block.
 #[derive(Debug)]
-pub struct IndexDir(PathBuf);
+pub struct IndexDir {
+    dir: PathBuf,
+    /// Another process writes them now: this one does not.
+    pub is_left: bool,
+}
 
 impl IndexDir {
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        Ok(Self(dir.to_owned()))
+        Ok(Self { dir: dir.to_owned(), is_left: false })
     }
 
     /// Replaces a file in one step. A crash leaves the old one or the new one.
     pub fn put(&self, name: &str, parts: &[Bytes]) -> io::Result<()> {
-        let temp = self.0.join(name).with_extension(TEMPORARY);
+        let temp = self.dir.join(name).with_extension(TEMPORARY);
         let written = (|| {
             let mut file = File::create(&temp)?;
             parts.iter().try_for_each(|part| file.write_all(part))?;
             file.sync_all()?;
-            fs::rename(&temp, self.0.join(name))
+            fs::rename(&temp, self.dir.join(name))
         })();
         if written.is_err() {
             let _ = fs::remove_file(&temp);
@@ -38,7 +42,7 @@ impl IndexDir {
     }
 
     pub fn get(&self, name: &str) -> io::Result<Bytes> {
-        let path = self.0.join(name);
+        let path = self.dir.join(name);
         if fs::metadata(&path)?.len() > MAX_FILE {
             return Err(io::Error::other("larger than any index"));
         }
@@ -46,12 +50,12 @@ impl IndexDir {
     }
 
     pub fn remove(&self, name: &str) {
-        let _ = fs::remove_file(self.0.join(name));
+        let _ = fs::remove_file(self.dir.join(name));
     }
 
     /// Removes everything that is not to be kept, what a crash left included.
     pub fn retain(&self, keep: impl Fn(&str) -> bool) {
-        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_none_or(|name| !keep(name)) {
                 let _ = fs::remove_file(entry.path());
             }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::body::Body;
-use super::shutdown::{DRAIN, Shutdown};
+use super::shutdown::Shutdown;
 
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -29,6 +29,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEAD: usize = 16 << 10;
 /// A client that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT, tcp(7)).
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
+/// A connection without a request is kept for this long after the shutdown began: the request may be on its way
+/// already, and ending the connection would fail it.
+const UNREAD: Duration = Duration::from_secs(1);
 /// Pause after an accept error that is not the connection's own.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,25 +43,19 @@ pub struct Ends {
     pub local: SocketAddr,
 }
 
-/// Binds every address, IPv6 ones for IPv6 only, so that both families can use one port.
-pub fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
-    let one = |address: &SocketAddr| {
-        let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+/// Binds an address; an IPv6 one for IPv6 only, so that both families can use one port.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let bound = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&(*address).into())?;
+        socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+        Ok(socket.into())
     };
-    addresses
-        .iter()
-        .map(|address| {
-            one(address).map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
-        })
-        .collect()
+    bound().map_err(|e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
 }
 
 /// The addresses really bound, for people and tests.
@@ -66,9 +63,13 @@ pub fn local_addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>>
     listeners.iter().map(TcpListener::local_addr).collect()
 }
 
-/// Serves until the shutdown begins, then lets running responses end within [`DRAIN`].
-pub async fn serve<S, F>(listeners: Vec<TcpListener>, max_connections: usize, service: S, shutdown: Shutdown)
-where
+/// Serves until the shutdown begins, then lets running responses end within its time.
+pub async fn serve<S, F>(
+    listeners: Vec<TcpListener>,
+    max_connections: usize,
+    service: S,
+    mut shutdown: Shutdown,
+) where
     S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -80,7 +81,8 @@ where
     while loops.join_next().await.is_some() {}
     // Every connection holds a permit: all of them back means that the drain is complete.
     let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
-    let _ = tokio::time::timeout(DRAIN, permits.acquire_many(all)).await;
+    let drain = shutdown.begun().await;
+    let _ = tokio::time::timeout(drain, permits.acquire_many(all)).await;
 }
 
 async fn accept_loop<S, F>(listener: TcpListener, permits: Arc<Semaphore>, service: S, mut shutdown: Shutdown)
@@ -92,7 +94,7 @@ where
         let Ok(permit) = permits.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.begun() => break,
+            _ = shutdown.begun() => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -114,15 +116,23 @@ where
     }
 }
 
-/// One client's connection; after the shutdown begins it ends with the running response.
+/// One client's connection; after the shutdown begins it ends with the running response, or the next one.
 async fn connection<S, F>(stream: TcpStream, ends: Ends, service: S, mut shutdown: Shutdown)
 where
     S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let ending = shutdown.clone();
     let answer = service_fn(move |request| {
-        let response = service(request, ends);
-        async move { Ok::<_, std::convert::Infallible>(response.await) }
+        let (response, ending) = (service(request, ends), ending.clone());
+        async move {
+            let mut response = response.await;
+            // An upgraded connection has its own meaning of this header.
+            if ending.has_begun() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     // No `pipeline_flush`: it would hold an answer back while the next pipelined request is being worked on.
     let connection = http1::Builder::new()
@@ -134,10 +144,13 @@ where
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shutdown.begun() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        _ = shutdown.begun() => match tokio::time::timeout(UNREAD, connection.as_mut()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        },
     };
     if let Err(e) = ended {
         tracing::trace!(peer = %ends.peer, error = %e, "connection ended");

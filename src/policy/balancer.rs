@@ -13,21 +13,10 @@
 
 use rand::{Rng, RngExt};
 
-use super::params::Params;
+use super::eligible::{Exclusion, View};
 use super::tracker::{NodeNo, NodeState, Tracker};
-use crate::model::{Blob, Time, VolunteerId};
-
-/// A package request, as far as the decision goes.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub blob: Blob,
-    /// Bytes asked for: the blob's size, or less for a range.
-    pub len: u64,
-    /// How busy the server's own line is, 0 to 1.
-    pub origin_load: f64,
-    /// The client is on the server's own machine.
-    pub is_local: bool,
-}
+use crate::config::NetworkRule;
+use crate::model::VolunteerId;
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +31,13 @@ pub enum Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OriginReason {
     SmallFile,
+    /// The client's network must not be redirected.
+    NetworkRule,
+    /// The client was redirected for this file and asks once more.
+    AskedAgain,
     NoHolder,
+    /// There are holders, none for this client.
+    NoneEligible,
     AllSaturated,
     OnlySuspects,
 }
@@ -51,7 +46,10 @@ impl OriginReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::SmallFile => "small file",
+            Self::NetworkRule => "the client's network is not redirected",
+            Self::AskedAgain => "the client asks again for what it was redirected for",
             Self::NoHolder => "no volunteer holds it",
+            Self::NoneEligible => "none of its holders is for this client",
             Self::AllSaturated => "every holder is saturated",
             Self::OnlySuspects => "its holders miss heartbeats",
         }
@@ -69,16 +67,21 @@ pub struct Rank {
 /// One holder, as the decision sees it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
+    pub node: NodeNo,
     pub id: VolunteerId,
     pub state: NodeState,
+    pub excluded: Option<Exclusion>,
     pub rank: Rank,
     pub rate: f64,
     pub in_flight: usize,
+    /// Why it is not well, in words.
+    pub problem: Option<String>,
 }
 
 /// Why a request goes where it goes.
 #[derive(Clone, Debug)]
 pub struct Explanation {
+    /// The best first; those that are left out last.
     pub candidates: Vec<Candidate>,
     /// Why none of them would be chosen.
     pub origin: Option<OriginReason>,
@@ -88,105 +91,148 @@ pub struct Explanation {
 const MAX_SCORED: usize = 512;
 
 /// Decides; books nothing but the passing of time in the ledgers.
-pub fn choose(
-    tracker: &mut Tracker,
-    params: &Params,
-    request: &Request,
-    now: Time,
-    rng: &mut impl Rng,
-) -> Decision {
-    if is_small(params, request) {
-        return Decision::Origin(OriginReason::SmallFile);
+pub fn choose(tracker: &mut Tracker, view: &View<'_>, rng: &mut impl Rng) -> Decision {
+    let View { params, request, .. } = *view;
+    let rule = view.rule();
+    if let Some(reason) = beforehand(view, rule) {
+        return Decision::Origin(reason);
     }
-    let mut holders = Holders::of(tracker, params, request, now);
-    if holders.list.is_empty() {
-        return Decision::Origin(OriginReason::NoHolder);
+    let is_busy = request.origin_load >= params.origin_load;
+    let mut holders = Holders::of(tracker, view);
+    let candidates = holders.eligible.len();
+    if candidates == 0 {
+        return match holders.suspects.as_slice() {
+            [] => Decision::Origin(holders.none()),
+            suspects if is_busy => {
+                let node = suspects[draw_by_rate(tracker, suspects, rng)];
+                Decision::Volunteer { node, candidates: suspects.len(), cost_micros: 0 }
+            }
+            _ => Decision::Origin(OriginReason::OnlySuspects),
+        };
     }
-    let candidates = holders.list.len();
-    if !holders.are_fresh && request.origin_load < params.origin_load {
-        return Decision::Origin(OriginReason::OnlySuspects);
-    }
-    if !holders.are_fresh {
-        let node = draw_by_rate(tracker, &holders.list, rng);
-        return Decision::Volunteer { node: holders.list[node], candidates, cost_micros: 0 };
+    if let Some(near) = holders.preferred(tracker, rule)
+        && let Some((node, rank)) = best(tracker, view, &near, rng)
+        && !rank.is_saturated
+    {
+        return Decision::Volunteer { node, candidates, cost_micros: rank.cost_micros };
     }
     if candidates > params.score_all_up_to {
-        holders.list = sample_by_rate(tracker, holders.list, params.sample, rng);
+        holders.eligible = sample_by_rate(tracker, holders.eligible, params.sample, rng);
     }
-    let Some((node, rank)) = best(tracker, params, request, &holders.list, now, rng) else {
+    let Some((node, rank)) = best(tracker, view, &holders.eligible, rng) else {
         return Decision::Origin(OriginReason::NoHolder);
     };
-    if rank.is_saturated && request.origin_load < params.origin_load {
+    if rank.is_saturated && !is_busy {
         return Decision::Origin(OriginReason::AllSaturated);
     }
     Decision::Volunteer { node, candidates, cost_micros: rank.cost_micros }
 }
 
 /// The same view without choosing, for people.
-pub fn explain(tracker: &mut Tracker, params: &Params, request: &Request, now: Time) -> Explanation {
-    let holders = Holders::of(tracker, params, request, now).list;
-    let mut candidates = Vec::with_capacity(holders.len());
-    for no in holders {
-        let rank = rank(tracker, params, request, no, now);
+pub fn explain(tracker: &mut Tracker, view: &View<'_>) -> Explanation {
+    let View { params, request, now, .. } = *view;
+    let rule = view.rule();
+    let holders = Holders::of(tracker, view);
+    let near = holders.preferred(tracker, rule);
+    let is_busy = request.origin_load >= params.origin_load;
+    let all: Vec<NodeNo> = tracker.holders(request.blob.id).take(MAX_SCORED).collect();
+    let mut candidates = Vec::with_capacity(all.len());
+    for no in all {
+        let rank = rank(tracker, view, no);
         let node = tracker.node(no);
         candidates.push(Candidate {
+            node: no,
             id: node.id.clone(),
             state: node.state(params, now),
+            excluded: view.exclusion(tracker, no),
             rank,
             rate: node.rate(),
             in_flight: node.in_flight(),
+            problem: node.standing.problem.clone(),
         });
     }
-    candidates.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
-    let has_room = request.origin_load < params.origin_load;
-    let origin = match candidates.first() {
-        _ if is_small(params, request) => Some(OriginReason::SmallFile),
+    let has_near = |c: &Candidate| near.as_ref().is_some_and(|near| near.contains(&c.node));
+    if candidates.iter().any(|c| has_near(c) && !c.rank.is_saturated) {
+        let left_out = candidates.iter_mut().filter(|c| c.excluded.is_none());
+        for candidate in left_out.filter(|c| near.as_ref().is_some_and(|near| !near.contains(&c.node))) {
+            candidate.excluded = Some(Exclusion::NotPreferred);
+        }
+    }
+    candidates
+        .sort_by(|a, b| (a.excluded.is_some(), a.rank, &a.id).cmp(&(b.excluded.is_some(), b.rank, &b.id)));
+    let origin = beforehand(view, rule).or_else(|| match candidates.first() {
         None => Some(OriginReason::NoHolder),
-        Some(best) if best.state != NodeState::Up && has_room => Some(OriginReason::OnlySuspects),
-        Some(best) if best.rank.is_saturated && has_room => Some(OriginReason::AllSaturated),
-        Some(_) => None,
-    };
+        Some(best) if best.excluded.is_some() && holders.suspects.is_empty() => Some(holders.none()),
+        Some(best) if best.excluded.is_some() => (!is_busy).then_some(OriginReason::OnlySuspects),
+        Some(best) => (best.rank.is_saturated && !is_busy).then_some(OriginReason::AllSaturated),
+    });
     Explanation { candidates, origin }
 }
 
-fn is_small(params: &Params, request: &Request) -> bool {
-    request.blob.size < params.small_file && request.origin_load < params.small_file_load
+/// What keeps a request at the server whoever holds the file.
+fn beforehand(view: &View<'_>, rule: Option<&NetworkRule>) -> Option<OriginReason> {
+    let View { params, request, tries, .. } = *view;
+    let is_small = request.blob.size < params.small_file && request.origin_load < params.small_file_load;
+    match () {
+        () if rule.is_some_and(|rule| !rule.redirect) => Some(OriginReason::NetworkRule),
+        () if tries.is_some_and(|tries| tries.nodes().len() >= params.asker_tries) => {
+            Some(OriginReason::AskedAgain)
+        }
+        () if is_small => Some(OriginReason::SmallFile),
+        () => None,
+    }
 }
 
-/// The eligible holders: those with a fresh report if there are any, else the suspect ones.
+/// The holders by what may be done with them.
 struct Holders {
-    list: Vec<NodeNo>,
-    are_fresh: bool,
+    eligible: Vec<NodeNo>,
+    /// Left out for nothing but missing heartbeats.
+    suspects: Vec<NodeNo>,
+    has_others: bool,
 }
 
 impl Holders {
-    fn of(tracker: &Tracker, params: &Params, request: &Request, now: Time) -> Self {
-        let fresh = |no: &NodeNo| tracker.node(*no).state(params, now) == NodeState::Up;
-        // A volunteer on a loopback address is another machine's own loopback.
-        let reachable = |no: &NodeNo| request.is_local || !tracker.node(*no).is_local;
-        let live = || tracker.live_holders(request.blob.id, now).filter(reachable).take(MAX_SCORED);
-        let list: Vec<NodeNo> = live().filter(fresh).collect();
-        if list.is_empty() {
-            Self { list: live().collect(), are_fresh: false }
-        } else {
-            Self { list, are_fresh: true }
+    fn of(tracker: &Tracker, view: &View<'_>) -> Self {
+        let mut holders = Self { eligible: Vec::new(), suspects: Vec::new(), has_others: false };
+        for no in tracker.holders(view.request.blob.id) {
+            match view.exclusion(tracker, no) {
+                None => holders.eligible.push(no),
+                Some(Exclusion::State(NodeState::Suspect)) => holders.suspects.push(no),
+                Some(Exclusion::State(NodeState::Down)) => {}
+                Some(_) => holders.has_others = true,
+            }
+            if holders.eligible.len() == MAX_SCORED {
+                break;
+            }
         }
+        holders
+    }
+
+    /// Those of the client's site, if there are any.
+    fn preferred(&self, tracker: &Tracker, rule: Option<&NetworkRule>) -> Option<Vec<NodeNo>> {
+        let rule = rule.filter(|rule| rule.has_preferences())?;
+        let near: Vec<NodeNo> =
+            self.eligible.iter().copied().filter(|no| rule.prefers(&tracker.node(*no).id)).collect();
+        (!near.is_empty()).then_some(near)
+    }
+
+    /// Why there is nobody to choose.
+    fn none(&self) -> OriginReason {
+        if self.has_others { OriginReason::NoneEligible } else { OriginReason::NoHolder }
     }
 }
 
 /// The best ranked; equal ones with equal chance.
 fn best(
     tracker: &mut Tracker,
-    params: &Params,
-    request: &Request,
+    view: &View<'_>,
     holders: &[NodeNo],
-    now: Time,
     rng: &mut impl Rng,
 ) -> Option<(NodeNo, Rank)> {
     let mut chosen: Option<(NodeNo, Rank)> = None;
     let mut equals = 0_u32;
     for &no in holders {
-        let rank = rank(tracker, params, request, no, now);
+        let rank = rank(tracker, view, no);
         match chosen {
             Some((_, lowest)) if rank > lowest => {}
             Some((_, lowest)) if rank == lowest => {
@@ -204,7 +250,8 @@ fn best(
     chosen
 }
 
-fn rank(tracker: &mut Tracker, params: &Params, request: &Request, no: NodeNo, now: Time) -> Rank {
+fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo) -> Rank {
+    let View { params, request, now, .. } = *view;
     let node = tracker.node_mut(no);
     let rate = node.rate();
     node.ledger.advance(rate, now);

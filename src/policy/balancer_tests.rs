@@ -1,16 +1,20 @@
 //! Properties of balancing and placement, over randomly built fleets.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
+use crate::config::Networks;
 use crate::formats::control::HoldingsChange;
 use crate::model::{Blob, BlobId, Rate, Size, Time};
 use crate::policy::{
-    Decision, Event, Joined, Load, NodeNo, NodeState, OriginReason, Params, Policy, Request,
+    Decision, Event, Exclusion, Joined, Load, NodeNo, NodeState, OriginReason, Outcome, Params, Policy,
+    Record, Request,
 };
 
 const START: Time = Time::from_secs(1_800_000_000);
@@ -20,14 +24,40 @@ fn later(millis: u64) -> Time {
     START + Duration::from_millis(millis)
 }
 
+/// A client of its own each time, so that nobody is taken for one who asks again.
 fn request(blob: Blob) -> Request {
-    Request { blob, len: blob.size, origin_load: 0.0, is_local: false }
+    thread_local!(static NEXT: Cell<u32> = const { Cell::new(0x0a00_0000) });
+    let client = IpAddr::V4(Ipv4Addr::from(NEXT.replace(NEXT.get() + 1)));
+    Request { blob, len: blob.size, origin_load: 0.0, client, can_return: true, is_segment: false }
 }
 
+fn joined(n: usize, donate: u64) -> Joined {
+    Joined {
+        id: format!("v{n}").parse().expect("valid id"),
+        base_url: format!("http://127.0.0.{n}").into(),
+        is_local: false,
+        donate: Rate(donate),
+        max_size: Size(1 << 40),
+        clients: Vec::new(),
+        instance: 0,
+        is_volatile: false,
+        record: Record::default(),
+    }
+}
+
+/// Joins, and passes the test that follows.
 fn join(policy: &mut Policy, n: usize, donate: u64, now: Time) -> (NodeNo, u32) {
-    let id = format!("v{n}").parse().expect("valid id");
-    let base_url = format!("http://127.0.0.{n}").into();
-    policy.join(Joined { id, base_url, is_local: false, donate: Rate(donate), max_size: Size(1 << 40) }, now)
+    join_as(policy, joined(n, donate), now)
+}
+
+fn join_as(policy: &mut Policy, joined: Joined, now: Time) -> (NodeNo, u32) {
+    let (node, epoch) = policy.join(joined, now);
+    policy.handle(Event::Probed { node, epoch, outcome: Outcome::Reached }, now);
+    (node, epoch)
+}
+
+fn policy() -> Policy {
+    Policy::new(Params::default(), Networks::default())
 }
 
 fn hold(policy: &mut Policy, (node, epoch): (NodeNo, u32), blob: BlobId, now: Time) {
@@ -37,7 +67,7 @@ fn hold(policy: &mut Policy, (node, epoch): (NodeNo, u32), blob: BlobId, now: Ti
 
 /// `n` equal volunteers that all hold [`BLOB`].
 fn fleet(n: usize) -> Policy {
-    let mut policy = Policy::new(Params::default());
+    let mut policy = policy();
     for i in 0..n {
         let session = join(&mut policy, i, 50 << 20, START);
         hold(&mut policy, session, BLOB.id, START);
@@ -79,7 +109,7 @@ struct Model {
 
 impl Model {
     fn holders(&self, blob: u8, now: u64) -> Vec<NodeNo> {
-        let alive = self.sessions.iter().filter(|(n, _)| now - self.seen[n] <= 30_000);
+        let alive = self.sessions.iter().filter(|(n, _)| now - self.seen[n] <= 12_500);
         alive.filter(|(n, _)| self.holds[n].contains(&blob)).map(|(_, (no, _))| *no).collect()
     }
 
@@ -99,7 +129,7 @@ impl Model {
             }
             Step::Leave(n) => {
                 if let Some((node, epoch)) = self.sessions.remove(&n) {
-                    policy.handle(Event::Left { node, epoch }, now);
+                    policy.handle(Event::Left { node, epoch, clean: true }, now);
                 }
             }
             Step::Hold(n, b) => {
@@ -136,7 +166,7 @@ impl Model {
 proptest! {
     #[test]
     fn the_chosen_one_holds_the_blob_and_is_alive(steps in prop::collection::vec(step(), 1..80), seed: u64) {
-        let mut policy = Policy::new(Params::default());
+        let mut policy = policy();
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let (mut model, mut millis) = (Model::default(), 0);
         for step in &steps {
@@ -154,7 +184,7 @@ proptest! {
     #[test]
     fn the_choice_is_a_function_of_its_inputs(steps in prop::collection::vec(step(), 1..60), seed: u64) {
         let run = || {
-            let mut policy = Policy::new(Params::default());
+            let mut policy = policy();
             let mut rng = Pcg64Mcg::seed_from_u64(seed);
             let (mut model, mut millis) = (Model::default(), 0);
             let all = steps.iter().filter_map(|s| model.apply(&mut policy, s, &mut millis, &mut rng));
@@ -165,7 +195,7 @@ proptest! {
 
     #[test]
     fn placing_twice_orders_nothing_more(nodes in 1usize..8, asks in 1usize..10, seed: u64) {
-        let mut policy = Policy::new(Params::default());
+        let mut policy = policy();
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         for n in 0..nodes {
             join(&mut policy, n, 10 << 20, START);
@@ -184,11 +214,22 @@ proptest! {
     }
 }
 
+/// Heartbeats that change nothing but the time of the last one.
+fn report_all(policy: &mut Policy, now: Time) {
+    let due: Vec<_> = policy.tracker().nodes().map(|(no, n)| (no, n.epoch, n.last_seen)).collect();
+    for (node, epoch, last_seen) in due {
+        if now.since(last_seen) >= Params::default().heartbeat {
+            policy.handle(Event::Reported { node, epoch, load: &Load::default() }, now);
+        }
+    }
+}
+
 fn shares(policy: &mut Policy, requests: usize, gap_millis: u64) -> Vec<usize> {
     let mut rng = Pcg64Mcg::seed_from_u64(1);
     let mut counts = BTreeMap::new();
     for i in 0..requests {
         let now = later(i as u64 * gap_millis);
+        report_all(policy, now);
         if let Decision::Volunteer { node, .. } = policy.choose(&request(BLOB), now, &mut rng) {
             *counts.entry(node).or_insert(0) += 1;
         }
@@ -213,7 +254,7 @@ fn equal_loads_are_spread_evenly() {
 
 #[test]
 fn a_faster_volunteer_gets_more() {
-    let mut policy = Policy::new(Params::default());
+    let mut policy = policy();
     for (n, donate) in [(0, 10 << 20), (1, 40 << 20)] {
         let session = join(&mut policy, n, donate, START);
         hold(&mut policy, session, BLOB.id, START);
@@ -248,33 +289,143 @@ fn silence_takes_a_volunteer_out() {
     let state =
         |policy: &Policy, now| policy.tracker().nodes().next().map(|(_, n)| n.state(&Params::default(), now));
     for (secs, want) in
-        [(15, NodeState::Up), (16, NodeState::Suspect), (30, NodeState::Suspect), (31, NodeState::Down)]
+        [(75, NodeState::Up), (76, NodeState::Suspect), (125, NodeState::Suspect), (126, NodeState::Down)]
     {
-        assert_eq!(state(&policy, later(secs * 1000)), Some(want), "after {secs} s");
+        assert_eq!(state(&policy, later(secs * 100)), Some(want), "after {secs} tenths");
     }
-    let suspect = policy.choose(&request(BLOB), later(29_000), &mut rng);
+    let suspect = policy.choose(&request(BLOB), later(12_000), &mut rng);
     assert_eq!(suspect, Decision::Origin(OriginReason::OnlySuspects));
     let full = Request { origin_load: 0.95, ..request(BLOB) };
-    assert!(matches!(policy.choose(&full, later(29_000), &mut rng), Decision::Volunteer { .. }));
-    let gone = policy.choose(&request(BLOB), later(31_000), &mut rng);
+    assert!(matches!(policy.choose(&full, later(12_000), &mut rng), Decision::Volunteer { .. }));
+    let gone = policy.choose(&request(BLOB), later(13_000), &mut rng);
     assert_eq!(gone, Decision::Origin(OriginReason::NoHolder));
 }
 
 #[test]
 fn a_volunteer_on_loopback_is_for_local_clients_only() {
-    let mut policy = Policy::new(Params::default());
-    let joined = Joined {
-        id: "near".parse().expect("valid id"),
-        base_url: "http://127.0.0.1:8090".into(),
-        is_local: true,
-        donate: Rate(50 << 20),
-        max_size: Size(1 << 40),
-    };
-    let session = policy.join(joined, START);
+    let mut policy = policy();
+    let near = Joined { is_local: true, base_url: "http://127.0.0.1:8090".into(), ..joined(1, 50 << 20) };
+    let session = join_as(&mut policy, near, START);
     hold(&mut policy, session, BLOB.id, START);
     let mut rng = Pcg64Mcg::seed_from_u64(1);
     let remote = policy.choose(&request(BLOB), START, &mut rng);
-    assert_eq!(remote, Decision::Origin(OriginReason::NoHolder));
-    let local = policy.choose(&Request { is_local: true, ..request(BLOB) }, START, &mut rng);
-    assert!(matches!(local, Decision::Volunteer { .. }));
+    assert_eq!(remote, Decision::Origin(OriginReason::NoneEligible));
+    let local = Request { client: Ipv4Addr::LOCALHOST.into(), ..request(BLOB) };
+    assert!(matches!(policy.choose(&local, START, &mut rng), Decision::Volunteer { .. }));
+}
+
+#[test]
+fn who_asks_again_is_sent_elsewhere_and_then_served() {
+    let mut policy = fleet(3);
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let again = request(BLOB);
+    let mut ask = |policy: &mut Policy, millis| policy.choose(&again, later(millis), &mut rng);
+    let (first, second, third) = (ask(&mut policy, 0), ask(&mut policy, 10), ask(&mut policy, 20));
+    let node = |decision| match decision {
+        Decision::Volunteer { node, .. } => node,
+        Decision::Origin(reason) => panic!("{reason:?}"),
+    };
+    assert_ne!(node(first), node(second));
+    assert_eq!(third, Decision::Origin(OriginReason::AskedAgain));
+    let complaints =
+        |policy: &Policy| policy.tracker().nodes().map(|(_, n)| n.standing.complaints).sum::<u64>();
+    assert_eq!(complaints(&policy), 2);
+    // Served: who asks for it next from there is somebody else.
+    for millis in 30..60 {
+        node(ask(&mut policy, millis));
+    }
+    // A minute later it is another download.
+    report_all(&mut policy, later(61_000));
+    let last = node(policy.choose(&again, later(61_100), &mut rng));
+    assert_eq!(complaints(&policy), 2);
+    assert!(policy.came_back(again.client, BLOB, later(61_200)) && complaints(&policy) == 3);
+    assert!(!policy.came_back(again.client, BLOB, later(61_300)), "once told, {last:?}");
+}
+
+#[test]
+fn parts_fetched_on_their_own_are_no_second_tries() {
+    let mut policy = fleet(1);
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let part = Request { len: 1000, is_segment: true, ..request(BLOB) };
+    for _ in 0..10 {
+        assert!(matches!(policy.choose(&part, START, &mut rng), Decision::Volunteer { .. }));
+    }
+}
+
+#[test]
+fn who_cannot_come_back_is_not_sent_to_the_volatile() {
+    let mut policy = policy();
+    for (secs, is_volatile) in [(0, false), (100, false), (200, true)] {
+        let now = later(secs * 1000);
+        let session = join(&mut policy, 1, 50 << 20, now);
+        hold(&mut policy, session, BLOB.id, now);
+        let unable = Request { can_return: false, ..request(BLOB) };
+        let decision = policy.choose(&unable, now, &mut Pcg64Mcg::seed_from_u64(1));
+        assert_eq!(
+            decision == Decision::Origin(OriginReason::NoneEligible),
+            is_volatile,
+            "{secs}: {decision:?}"
+        );
+        let (node, epoch) = session;
+        policy.handle(Event::Left { node, epoch, clean: false }, now + Duration::from_secs(10));
+    }
+    let declared = Joined { is_volatile: true, ..joined(2, 50 << 20) };
+    let session = join_as(&mut policy, declared, START);
+    hold(&mut policy, session, BLOB.id, START);
+    let unable = Request { can_return: false, ..request(BLOB) };
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let explained = policy.explain(&unable, START);
+    assert!(explained.candidates.iter().any(|c| c.excluded == Some(Exclusion::Volatile)), "{explained:?}");
+    assert!(matches!(policy.choose(&request(BLOB), START, &mut rng), Decision::Volunteer { .. }));
+}
+
+#[test]
+fn rules_about_networks_hold_and_are_explained() {
+    let text = "
+        [[network]]
+        clients = ['192.0.2.0/24']
+        redirect = false
+        [[network]]
+        clients = ['198.51.100.0/24']
+        prefer = ['v1']
+        [[volunteer]]
+        id = 'v2'
+        clients = ['203.0.113.0/24']
+        [[repo]]
+        name = 'x'
+        distro = 'generic-deb'
+        tree = '/x'";
+    let profiles = crate::config::Profiles::built_in().expect("valid");
+    let networks = crate::config::ServeConfig::parse(text, &profiles).expect("valid").networks;
+    let mut policy = Policy::new(Params::default(), networks);
+    for n in 0..3 {
+        let session = join(&mut policy, n, 50 << 20, START);
+        hold(&mut policy, session, BLOB.id, START);
+    }
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let mut seen = |client: &str| {
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..40 {
+            let client = client.parse().expect("an address");
+            let request = Request { client, is_segment: true, ..request(BLOB) };
+            let explained = policy.explain(&request, START);
+            match policy.choose(&request, START, &mut rng) {
+                Decision::Volunteer { node, .. } => {
+                    let id = policy.tracker().node(node).id.to_string();
+                    let candidate = explained.candidates.iter().find(|c| c.id.as_str() == id);
+                    assert_eq!(candidate.map(|c| c.excluded), Some(None), "{explained:?}");
+                    seen.insert(id);
+                }
+                Decision::Origin(reason) => {
+                    assert_eq!(explained.origin, Some(reason));
+                    seen.insert(reason.name().to_owned());
+                }
+            }
+        }
+        seen.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(seen("203.0.113.9"), ["v0", "v1", "v2"]);
+    assert_eq!(seen("10.9.9.9"), ["v0", "v1"]);
+    assert_eq!(seen("192.0.2.9"), [OriginReason::NetworkRule.name()]);
+    assert_eq!(seen("198.51.100.9"), ["v1"]);
 }

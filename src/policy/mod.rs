@@ -4,22 +4,33 @@
 //! are arguments everywhere, so the same log gives the same decisions in production and in a simulation.
 //! Formulas and their sources: reference policy section E; parameters: [`Params`].
 
+mod askers;
 mod balancer;
 mod demand;
+mod eligible;
 mod ledger;
 mod params;
 mod placement;
+mod standing;
 mod tracker;
 
-pub use balancer::{Candidate, Decision, Explanation, OriginReason, Request};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use balancer::{Candidate, Decision, Explanation, OriginReason};
+pub use eligible::{Exclusion, Request};
 pub use params::Params;
 pub use placement::Order;
+pub use standing::{Outcome, Record};
 pub use tracker::{Event, Joined, Load, Node, NodeNo, NodeState, Tracker};
 
+use askers::Askers;
 use demand::Demand;
+use eligible::View;
 use rand::Rng;
 
-use crate::model::{Blob, Time};
+use crate::config::Networks;
+use crate::model::{Blob, BlobId, Time};
 
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
 const TENDED: usize = 1024;
@@ -28,14 +39,26 @@ const TENDED: usize = 1024;
 #[derive(Debug)]
 pub struct Policy {
     params: Params,
+    networks: Arc<Networks>,
     tracker: Tracker,
     demand: Demand,
+    askers: Askers,
+}
+
+/// A test that the server should make of a volunteer now.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub node: NodeNo,
+    pub epoch: u32,
+    pub base_url: Arc<str>,
+    /// What it should send; without one, only whether it answers.
+    pub blob: Option<Blob>,
 }
 
 impl Policy {
-    pub fn new(params: Params) -> Self {
+    pub fn new(params: Params, networks: Networks) -> Self {
         let (tracker, demand) = (Tracker::new(params.clone()), Demand::new(params.demand_half_life));
-        Self { params, tracker, demand }
+        Self { params, networks: Arc::new(networks), tracker, demand, askers: Askers::default() }
     }
 
     pub fn tracker(&self) -> &Tracker {
@@ -52,14 +75,54 @@ impl Policy {
 
     /// Decides who answers a package request, and books it.
     pub fn choose(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
-        let decision = balancer::choose(&mut self.tracker, &self.params, request, now, rng);
+        let Request { blob, client, .. } = *request;
+        let tries = self.tries(request, now);
+        let networks = self.networks.clone();
+        let view = View { params: &self.params, networks: &networks, request, tries, now };
+        let decision = balancer::choose(&mut self.tracker, &view, rng);
         if request.len > 0 {
-            self.demand.record(request.blob, now);
-            if let Decision::Volunteer { node, .. } = decision {
-                self.tracker.redirected(node, request.blob, request.len, now);
+            self.demand.record(blob, now);
+            if let Some(last) = tries.and_then(|tries| tries.last()) {
+                self.tracker.doubted(last, blob);
+            }
+            match decision {
+                Decision::Volunteer { node, .. } => {
+                    self.tracker.redirected(node, blob, request.len, now);
+                    if !request.is_segment {
+                        self.askers.redirected(&self.params, client, blob.id, node, now);
+                    }
+                }
+                Decision::Origin(_) => self.askers.served(client, blob.id, now),
             }
         }
         decision
+    }
+
+    fn tries(&self, request: &Request, now: Time) -> Option<askers::Tries> {
+        let Request { blob, client, is_segment, .. } = *request;
+        if is_segment { None } else { self.askers.before(&self.params, client, blob.id, now) }
+    }
+
+    /// A client asks the server itself: if it was sent to a volunteer for this a moment ago, it did not get
+    /// it there. Says whether that was so.
+    pub fn came_back(&mut self, client: IpAddr, blob: Blob, now: Time) -> bool {
+        let tries = self.askers.before(&self.params, client, blob.id, now);
+        let last = tries.and_then(|tries| tries.last());
+        if let Some(last) = last {
+            self.tracker.doubted(last, blob);
+            self.askers.served(client, blob.id, now);
+        }
+        last.is_some()
+    }
+
+    /// Where the client was last sent for the blob, if that was a moment ago.
+    pub fn sent_to(&self, client: IpAddr, blob: BlobId, now: Time) -> Option<NodeNo> {
+        self.askers.before(&self.params, client, blob, now)?.last()
+    }
+
+    /// Tests of volunteers that are due; at most `max` at a time.
+    pub fn probes(&mut self, max: usize, now: Time) -> Vec<Probe> {
+        self.tracker.probes(max, now)
     }
 
     /// [`Self::choose`], and the copies that the demand now asks for.
@@ -83,7 +146,9 @@ impl Policy {
 
     /// Why [`Self::choose`] would decide what it decides; books nothing.
     pub fn explain(&mut self, request: &Request, now: Time) -> Explanation {
-        balancer::explain(&mut self.tracker, &self.params, request, now)
+        let tries = self.tries(request, now);
+        let view = View { params: &self.params, networks: &self.networks, request, tries, now };
+        balancer::explain(&mut self.tracker, &view)
     }
 
     /// Copies that are missing of what was asked for lately, over the next blobs in turn: for volunteers

@@ -8,10 +8,29 @@ use std::time::Duration;
 pub struct Params {
     /// Fixed heartbeat period.
     pub heartbeat: Duration,
-    /// A report older than this no longer steers: only capacity does.
+    /// A volunteer silent for this long is suspect: one heartbeat is missing, and half a period to be late.
     pub stale_after: Duration,
-    /// A volunteer silent for this long gets nothing.
+    /// A volunteer silent for this long is out: the next one is missing too.
     pub dead_after: Duration,
+    /// A client that asks for the same file again within this time was not served where it was sent.
+    pub asker_window: Duration,
+    /// Redirects of one client for one file within the window; then the server serves it.
+    pub asker_tries: usize,
+    /// A volunteer that went away without a word twice within this time is volatile...
+    pub volatile_within: Duration,
+    /// ... until it has stayed for this long.
+    pub stable_after: Duration,
+    /// Clients go on trying a machine that refuses them for so long (apt: 7 s).
+    pub client_patience: Duration,
+    /// The server tests a volunteer that clients are sent to this often: one that has become slow loses its
+    /// share within three of these.
+    pub probe_every: Duration,
+    /// Longest pause between tests of one that failed.
+    pub probe_retry: Duration,
+    /// One that would send a single download slower than this, in bytes/s, is left out.
+    pub slow_below: f64,
+    /// How long one that sent wrong bytes gets nothing.
+    pub quarantine: Duration,
     /// Weight of the delay that a new download inflicts on the running ones.
     pub beta: f64,
     /// All holders are scored up to this many; of more, `sample` are drawn by rate.
@@ -47,8 +66,17 @@ impl Default for Params {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(5),
-            stale_after: Duration::from_secs(15),
-            dead_after: Duration::from_secs(30),
+            stale_after: Duration::from_millis(7500),
+            dead_after: Duration::from_millis(12_500),
+            asker_window: Duration::from_secs(60),
+            asker_tries: 2,
+            volatile_within: Duration::from_secs(86_400),
+            stable_after: Duration::from_secs(5 * 3600),
+            client_patience: Duration::from_secs(6),
+            probe_every: Duration::from_secs(20),
+            probe_retry: Duration::from_secs(30),
+            slow_below: 100_000.0,
+            quarantine: Duration::from_secs(7 * 86_400),
             beta: 1.0,
             score_all_up_to: 16,
             sample: 8,

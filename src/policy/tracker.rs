@@ -4,10 +4,16 @@
 //! ignored at once when a new one begins or the old one ends, and swept out later, a slice at a time.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use super::Probe;
 use super::ledger::Ledger;
 use super::params::Params;
+use super::standing::{Outcome, Record, Standing};
+use crate::config::contain;
 use crate::formats::control::HoldingsChange;
 use crate::model::{Blob, BlobId, Rate, Size, Time, VolunteerId};
 
@@ -22,6 +28,11 @@ const SWEEP: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeNo(u32);
 
+#[cfg(test)]
+pub(super) fn node_no(number: u32) -> NodeNo {
+    NodeNo(number)
+}
+
 /// A volunteer that introduces itself.
 #[derive(Clone, Debug)]
 pub struct Joined {
@@ -32,15 +43,23 @@ pub struct Joined {
     pub is_local: bool,
     pub donate: Rate,
     pub max_size: Size,
+    /// The only networks whose clients it serves, as it says itself; empty is all.
+    pub clients: Vec<IpNet>,
+    /// Its process, so that two with one identity are told apart.
+    pub instance: u64,
+    /// It says itself that it comes and goes.
+    pub is_volatile: bool,
+    pub record: Record,
 }
 
 /// What happened. Events of an old session (another epoch) are ignored.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
-    /// The control connection ended, or the volunteer said that it leaves.
+    /// The control connection ended; `clean` if the volunteer had said so, or the server itself ended it.
     Left {
         node: NodeNo,
         epoch: u32,
+        clean: bool,
     },
     Holdings {
         node: NodeNo,
@@ -59,6 +78,12 @@ pub enum Event<'a> {
         blob: BlobId,
         failed: bool,
     },
+    /// A test of the server's own has ended.
+    Probed {
+        node: NodeNo,
+        epoch: u32,
+        outcome: Outcome,
+    },
 }
 
 /// A heartbeat's figures.
@@ -75,8 +100,16 @@ pub struct Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeState {
     Up,
-    /// Heartbeats are missing.
+    /// A heartbeat is missing.
     Suspect,
+    /// It has just joined; whether clients can reach it is being tested.
+    Testing,
+    /// The server's own test does not reach it: so it is for clients.
+    Unreachable,
+    /// The server's own test got too little from it.
+    Slow,
+    /// It sent wrong bytes.
+    Quarantined,
     Down,
 }
 
@@ -85,6 +118,10 @@ impl NodeState {
         match self {
             Self::Up => "up",
             Self::Suspect => "suspect",
+            Self::Testing => "testing",
+            Self::Unreachable => "unreachable",
+            Self::Slow => "slow",
+            Self::Quarantined => "quarantined",
             Self::Down => "down",
         }
     }
@@ -104,6 +141,11 @@ pub struct Node {
     pub redirects: u64,
     pub load: Load,
     pub last_seen: Time,
+    /// Since when it has been connected.
+    pub connected: Time,
+    pub clients: Vec<IpNet>,
+    pub instance: u64,
+    pub standing: Standing,
     pub(super) ledger: Ledger,
     pub(super) orders: BTreeMap<BlobId, OrderState>,
     is_connected: bool,
@@ -136,9 +178,22 @@ impl Node {
         let silence = now.since(self.last_seen);
         match () {
             () if !self.is_connected || silence > params.dead_after => NodeState::Down,
+            () if self.standing.is_quarantined(now) => NodeState::Quarantined,
             () if silence > params.stale_after => NodeState::Suspect,
+            () if self.standing.is_untested() => NodeState::Testing,
+            () if self.standing.is_unreachable() => NodeState::Unreachable,
+            () if self.standing.is_slow() => NodeState::Slow,
             () => NodeState::Up,
         }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// Whether it serves clients of this address, as far as it said itself.
+    pub fn serves(&self, client: IpAddr) -> bool {
+        self.clients.is_empty() || contain(&self.clients, client)
     }
 }
 
@@ -192,11 +247,14 @@ impl Tracker {
             Some(no) => *no,
             None => self.new_slot(&join.id, now),
         };
-        let (epoch, redirected) = self
-            .nodes
-            .get(no.0 as usize)
-            .map_or((0, (0, 0)), |old| (old.epoch + 1, (old.redirected_bytes, old.redirects)));
-        let node = Node {
+        let old = self.nodes.get(no.0 as usize);
+        let (epoch, redirected) =
+            old.map_or((0, (0, 0)), |old| (old.epoch + 1, (old.redirected_bytes, old.redirects)));
+        // What this server saw itself is newer than what it had written down.
+        let (record, complaints) = old
+            .filter(|old| old.id == join.id)
+            .map_or((join.record, 0), |old| (old.standing.record, old.standing.complaints));
+        let mut node = Node {
             id: join.id,
             epoch,
             base_url: join.base_url,
@@ -208,10 +266,16 @@ impl Tracker {
             redirects: redirected.1,
             load: Load::default(),
             last_seen: now,
+            connected: now,
+            clients: join.clients,
+            instance: join.instance,
+            standing: Standing::new(record, complaints, now),
             ledger: Ledger::default(),
             orders: BTreeMap::new(),
             is_connected: true,
         };
+        node.standing.record.returned(&self.params, now);
+        node.standing.is_declared_volatile = join.is_volatile;
         match self.nodes.get_mut(no.0 as usize) {
             Some(slot) => *slot = node,
             None => self.nodes.push(node),
@@ -239,19 +303,31 @@ impl Tracker {
 
     pub fn handle(&mut self, event: Event<'_>, now: Time) {
         let (node, epoch) = match &event {
-            Event::Left { node, epoch }
+            Event::Left { node, epoch, .. }
             | Event::Holdings { node, epoch, .. }
             | Event::Reported { node, epoch, .. }
-            | Event::OrderEnded { node, epoch, .. } => (*node, *epoch),
+            | Event::OrderEnded { node, epoch, .. }
+            | Event::Probed { node, epoch, .. } => (*node, *epoch),
         };
         if self.node(node).epoch != epoch {
             return;
         }
         match event {
-            Event::Left { .. } => {
+            Event::Left { clean, .. } => {
                 let node = self.node_mut(node);
+                if node.is_connected && !clean {
+                    node.standing.record.vanish(now);
+                }
                 node.is_connected = false;
                 node.orders.clear();
+                node.ledger = Ledger::default();
+            }
+            Event::Probed { outcome, .. } => {
+                let params = self.params.clone();
+                let node = self.node_mut(node);
+                node.ledger.advance(node.rate(), now);
+                let sharing = node.ledger.flows();
+                node.standing.probed(&params, outcome, sharing, now);
             }
             Event::Holdings { change, blobs, .. } => self.change_holdings(node, change, blobs),
             Event::Reported { load, .. } => self.reported(node, load, now),
@@ -314,18 +390,44 @@ impl Tracker {
         node.ledger.add(blob.id, len, now);
         node.redirected_bytes += len;
         node.redirects += 1;
+        node.standing.sent(blob);
     }
 
-    /// Volunteers of the current epoch that hold the blob and are not down.
-    pub fn live_holders(&self, blob: BlobId, now: Time) -> impl Iterator<Item = NodeNo> + '_ {
+    /// Books that a client asked again for what it was sent there for.
+    pub(super) fn doubted(&mut self, no: NodeNo, blob: Blob) {
+        self.node_mut(no).standing.doubted(blob);
+    }
+
+    /// Begins the tests that are due.
+    pub(super) fn probes(&mut self, max: usize, now: Time) -> Vec<Probe> {
+        let mut due = Vec::new();
+        for (no, node) in (0..).map(NodeNo).zip(&mut self.nodes) {
+            if due.len() == max {
+                break;
+            }
+            if node.is_connected
+                && let Some(blob) = node.standing.begin_probe(now)
+            {
+                due.push(Probe { node: no, epoch: node.epoch, base_url: node.base_url.clone(), blob });
+            }
+        }
+        due
+    }
+
+    /// Volunteers of the current epoch that hold the blob, in whatever state.
+    pub fn holders(&self, blob: BlobId) -> impl Iterator<Item = NodeNo> + '_ {
         let holders = self.holders.get(&blob).map_or(&[][..], Vec::as_slice);
-        holders
-            .iter()
-            .filter(move |holder| {
-                let node = self.node(holder.node);
-                node.epoch == holder.epoch && node.state(&self.params, now) != NodeState::Down
-            })
-            .map(|holder| holder.node)
+        let current = holders.iter().filter(|holder| self.node(holder.node).epoch == holder.epoch);
+        current.map(|holder| holder.node)
+    }
+
+    /// Those of them that count as copies: that are, or may soon be, sent clients.
+    pub fn live_holders(&self, blob: BlobId, now: Time) -> impl Iterator<Item = NodeNo> + '_ {
+        let is_live = move |no: &NodeNo| {
+            let state = self.node(*no).state(&self.params, now);
+            matches!(state, NodeState::Up | NodeState::Suspect | NodeState::Testing)
+        };
+        self.holders(blob).filter(is_live)
     }
 
     /// Removes holdings of ended sessions from the next slice of the table.

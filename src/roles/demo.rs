@@ -12,7 +12,7 @@ use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::io::shutdown::Shutdown;
+use crate::io::shutdown::{DRAIN, Shutdown};
 
 const VOLUNTEERS: u8 = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ pub async fn run(repos: &Path, listen: SocketAddr) -> anyhow::Result<()> {
             repos.display()
         )
     })?;
-    let mut shutdown = Shutdown::on_signals()?;
+    let mut shutdown = Shutdown::on_signals(DRAIN)?;
     let dir = scratch_dir()?;
     let demo = Demo { program: std::env::current_exe()?, dir: dir.clone(), repos };
     let outcome = demo.run(listen, &mut shutdown).await;

@@ -2,18 +2,21 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::formats::status::{
     DEDUP_PATH, DedupCount, DedupPair, DedupReport, STATUS_PATH, SnapshotStatus, Status, VolunteerStatus,
+    WHY_PATH, Why,
 };
 use crate::io::clock;
-use crate::io::upstream::Upstream;
+use crate::io::upstream::{Upstream, whole};
 use crate::model::{Rate, Size};
 
 /// Largest report taken: ten thousand volunteers are 4 MB.
@@ -21,24 +24,39 @@ const MAX_REPORT: u64 = 64 << 20;
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 /// Which report, and in which form.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Shown {
+    pub report: Report,
     pub json: bool,
-    /// What repositories have in common, instead of the status.
-    pub dedup: bool,
     pub watch: bool,
 }
 
+#[derive(Clone, Debug)]
+pub enum Report {
+    Status,
+    /// What repositories have in common.
+    Dedup,
+    /// Where a request would go.
+    Why {
+        client: String,
+        path: String,
+        can_return: bool,
+    },
+}
+
 /// Prints a report once, or again and again.
-pub async fn run(admin: &str, shown: Shown) -> anyhow::Result<()> {
+pub async fn run(admin: &str, shown: &Shown) -> anyhow::Result<()> {
     let client = Upstream::new()?;
     loop {
-        let text = if shown.dedup {
-            let report: DedupReport = ask(&client, admin, DEDUP_PATH).await?;
-            if shown.json { json(&report)? } else { show_dedup(&report) }
-        } else {
-            let status: Status = ask(&client, admin, STATUS_PATH).await?;
-            if shown.json { json(&status)? } else { show(&status) }
+        let text = match &shown.report {
+            Report::Status => told::<Status>(&client, admin, STATUS_PATH, shown, show).await?,
+            Report::Dedup => told::<DedupReport>(&client, admin, DEDUP_PATH, shown, show_dedup).await?,
+            Report::Why { client: address, path, can_return } => {
+                address.parse::<IpAddr>().with_context(|| format!("{address:?} is no IP address"))?;
+                let path = utf8_percent_encode(path, NON_ALPHANUMERIC);
+                let question = format!("{WHY_PATH}?client={address}&path={path}&can_return={can_return}");
+                told::<Why>(&client, admin, &question, shown, show_why).await?
+            }
         };
         let mut out = std::io::stdout().lock();
         if shown.watch && !shown.json && out.is_terminal() {
@@ -55,17 +73,64 @@ pub async fn run(admin: &str, shown: Shown) -> anyhow::Result<()> {
     }
 }
 
-async fn ask<T: DeserializeOwned>(client: &Upstream, admin: &str, path: &str) -> anyhow::Result<T> {
+/// Asks for a report and puts it into the form that is wanted.
+async fn told<T: DeserializeOwned + Serialize>(
+    client: &Upstream,
+    admin: &str,
+    path: &str,
+    shown: &Shown,
+    show: fn(&T) -> String,
+) -> anyhow::Result<String> {
     let url = format!("{}{path}", admin.trim_end_matches('/'));
-    let bytes = client.get_bytes(&url, &HeaderMap::new(), MAX_REPORT).await;
-    let bytes = bytes.with_context(|| {
+    let reply = client.probe(&url, HeaderMap::new()).await.with_context(|| {
         format!("no status from {admin}: does the server run, and is this its admin address?")
     })?;
-    serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")
+    let status = reply.status;
+    let bytes = whole(reply, MAX_REPORT).await?;
+    if status != StatusCode::OK {
+        anyhow::bail!("{}", String::from_utf8_lossy(&bytes).trim());
+    }
+    let report: T =
+        serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;
+    Ok(if shown.json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { show(&report) })
 }
 
-fn json(report: &impl Serialize) -> anyhow::Result<String> {
-    Ok(format!("{}\n", serde_json::to_string_pretty(report)?))
+fn show_why(why: &Why) -> String {
+    let mut text = format!(
+        "/{}/{}  {}, sha256 {}\nfor {}, which {} when a volunteer fails: ",
+        why.repo,
+        why.path,
+        Size(why.size),
+        why.sha256,
+        why.client,
+        if why.can_return { "can turn elsewhere" } else { "can not turn elsewhere" }
+    );
+    let first = why.holders.first().filter(|_| why.origin.is_none());
+    // Writing to a String cannot fail.
+    let _ = match (&why.origin, first) {
+        (Some(reason), _) => writeln!(text, "served by the server, {reason}"),
+        (None, Some(first)) => writeln!(text, "redirected, most likely to {}", first.id),
+        (None, None) => writeln!(text, "served by the server"),
+    };
+    let width = why.holders.iter().map(|h| h.id.as_str().len()).max().unwrap_or(0).max(6);
+    if !why.holders.is_empty() {
+        let _ = writeln!(text, "\n{:<width$} STATE       {:>9} {:>14} RUNNING", "HOLDER", "COST", "RATE");
+    }
+    for h in &why.holders {
+        let (cost, rate) = (format!("{:.0} ms", h.cost_ms), Rate(h.rate).to_string());
+        let mut notes: Vec<&str> = h.excluded.as_deref().filter(|e| *e != h.state).into_iter().collect();
+        notes.extend(h.problem.as_deref());
+        notes.extend(h.is_saturated.then_some("saturated"));
+        let _ = writeln!(
+            text,
+            "{:<width$} {:<11} {cost:>9} {rate:>14} {:>7}  {}",
+            h.id.as_str(),
+            h.state,
+            h.in_flight,
+            notes.join("; ")
+        );
+    }
+    text
 }
 
 fn show_dedup(report: &DedupReport) -> String {
@@ -184,13 +249,13 @@ fn volunteers(text: &mut String, volunteers: &[VolunteerStatus]) {
     let address = volunteers.iter().map(|v| v.address.len()).max().unwrap_or(0).max(7);
     let _ = writeln!(
         text,
-        "\n{:<id$} {:<address$} STATE   HOLDINGS ORDERS UPLOADS {:>14} {:>12} {:>12}",
+        "\n{:<id$} {:<address$} STATE       HOLDINGS ORDERS UPLOADS {:>14} {:>12} {:>12}",
         "VOLUNTEER", "ADDRESS", "RATE", "REDIRECTED", "SERVED"
     );
     for v in volunteers {
         let _ = writeln!(
             text,
-            "{:<id$} {:<address$} {:<7} {:>8} {:>6} {:>7} {:>14} {:>12} {:>12}",
+            "{:<id$} {:<address$} {:<11} {:>8} {:>6} {:>7} {:>14} {:>12} {:>12}{}",
             v.id.as_str(),
             v.address,
             v.state,
@@ -199,7 +264,8 @@ fn volunteers(text: &mut String, volunteers: &[VolunteerStatus]) {
             v.uploads,
             Rate(v.rate).to_string(),
             Size(v.redirected_bytes).to_string(),
-            Size(v.served_bytes).to_string()
+            Size(v.served_bytes).to_string(),
+            v.problem.as_deref().map(|p| format!("  ({p})")).unwrap_or_default()
         );
     }
 }

@@ -2,8 +2,11 @@
 //! own, no decoding except chunked bodies.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 /// No answer for this long is a failure.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,6 +43,24 @@ impl Response {
     }
 }
 
+/// The next of 127.128.0.0/9, which volunteers and peers of the tests do not use.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id() << 12);
+    Ipv4Addr::from(0x7f80_0001 + number % 0x007f_0000)
+}
+
+fn connect(address: &str, from: Ipv4Addr) -> std::io::Result<TcpStream> {
+    let to = address.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+    if !matches!(to, SocketAddr::V4(to) if to.ip().is_loopback()) {
+        return TcpStream::connect(to);
+    }
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((from, 0)).into())?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
 /// One connection.
 pub struct Conn {
     reader: BufReader<TcpStream>,
@@ -52,8 +73,20 @@ impl Conn {
         Self::try_open(address).unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"))
     }
 
+    /// From an address of its own, where the machine's loopback has one to give: a server that remembers
+    /// who asked for what takes every connection for another client.
     pub fn try_open(address: &str) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+        Self::over(connect(address, own_address())?, address)
+    }
+
+    /// From this address: one client that comes back.
+    pub fn open_as(client: &str, address: &str) -> Self {
+        let client = client.parse().expect("an address");
+        let stream = connect(address, client).unwrap_or_else(|e| panic!("{client} to {address}: {e}"));
+        Self::over(stream, address).expect("a socket takes its options")
+    }
+
+    fn over(stream: TcpStream, address: &str) -> std::io::Result<Self> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;

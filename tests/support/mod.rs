@@ -14,6 +14,7 @@ mod fault;
 mod fixture;
 mod flat;
 pub mod generation;
+mod held;
 mod http;
 pub mod members;
 mod mount;
@@ -34,6 +35,7 @@ pub use fixture::{
     DebRepo, Scratch, copy_tree, overlay_tree, package_files, test_key, test_repos, tree_digest,
 };
 pub use flat::{locations, package, serve_sizes, spread};
+pub use held::{Held, Stream, Successor, detached};
 pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
 pub use process::{

@@ -34,7 +34,12 @@ impl Process {
 
     /// The same with this as standard input.
     pub fn spawn_with(name: &str, command: &mut Command, input: Stdio) -> Self {
-        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn_over(name, command.stdin(input).stdout(Stdio::piped()))
+    }
+
+    /// The same with the command's own standard input and output.
+    pub fn spawn_over(name: &str, command: &mut Command) -> Self {
+        command.stderr(Stdio::piped());
         without_proxies(command);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -302,7 +307,11 @@ impl Server {
 
     /// Starts it by a command that becomes the server, with its log as JSON.
     pub fn start_command(command: &mut Command, config: &Path) -> Self {
-        let mut process = Process::spawn("server", command);
+        Self::of_process(Process::spawn("server", command), config)
+    }
+
+    /// One that was started otherwise, once it is ready.
+    pub fn of_process(mut process: Process, config: &Path) -> Self {
         let ready = process.wait_message("ready");
         let text =
             |field: &str| ready[field].as_str().unwrap_or_else(|| panic!("no {field}: {ready}")).to_owned();
@@ -490,7 +499,12 @@ pub struct Volunteer {
 impl Volunteer {
     /// Starts it and waits until it listens.
     pub fn start(options: VolunteerOptions) -> Self {
-        let mut process = Process::spawn(&options.id, &mut options.command());
+        let process = Process::spawn(&options.id, &mut options.command());
+        Self::of_process(process, options)
+    }
+
+    /// One that was started otherwise, once it listens.
+    pub fn of_process(mut process: Process, options: VolunteerOptions) -> Self {
         let ready = process.wait_message("ready");
         let ready_at = Instant::now();
         let address = ready["listen"].as_str().unwrap_or_else(|| panic!("no listen: {ready}")).to_owned();

@@ -12,11 +12,12 @@
 mod disk;
 mod incoming;
 mod index;
+mod leave;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -106,7 +107,11 @@ pub struct BlobStore {
     /// Held while files come to or go from their final names, so that index and names agree. Taken before
     /// the index's lock.
     names: Mutex<()>,
+    /// Of this process alone: while one process takes over from another, both have files under way.
+    temp_prefix: String,
     next_temp: AtomicU64,
+    /// Another process keeps it now. Set with the names locked.
+    is_left: AtomicBool,
     on_change: OnChange,
     scrubbed: AtomicU64,
     bad: AtomicU64,
@@ -134,7 +139,9 @@ impl BlobStore {
             limits,
             index: Mutex::new(index),
             names: Mutex::default(),
+            temp_prefix: leave::temp_prefix()?,
             next_temp: AtomicU64::new(0),
+            is_left: AtomicBool::new(false),
             on_change,
             scrubbed: AtomicU64::new(0),
             bad: AtomicU64::new(0),
@@ -157,20 +164,19 @@ impl BlobStore {
         self.promise(0)?;
         let room = Room { store: self.clone(), bytes: 0 };
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join("tmp").join(number.to_string());
-        let file = File::create_new(&path)?;
+        let path = self.dir.join("tmp").join(format!("{}{number}", self.temp_prefix));
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         Ok(Incoming::new(path, file, expected, room))
     }
 
-    /// Makes a verified file a blob.
+    /// Makes a verified file a blob; it is not kept if another process keeps the store by now.
     pub fn commit(&self, mut verified: Verified) -> io::Result<Committed> {
         let Verified { blob, digests, .. } = verified;
         let target = self.path(blob.id);
         let names = self.lock_names();
-        if let Some(temp) = verified.temp.0.as_deref() {
-            fs::rename(temp, &target)?;
+        if !self.publish(&mut verified, &target)? {
+            return Ok(Committed { blob, digests });
         }
-        verified.temp.0 = None;
         let mut index = self.lock();
         index.release(std::mem::take(&mut verified.room.bytes));
         index.insert(blob, self.limits.rank);
@@ -187,11 +193,12 @@ impl BlobStore {
     fn promise(&self, bytes: u64) -> Result<(), StoreError> {
         let max = self.limits.max_bytes;
         let mut index = self.lock();
-        if index.excess(bytes, max) > 0 {
+        // What is under way when the store is left is not stopped, and no longer at the cost of what is kept.
+        if index.excess(bytes, max) > 0 && !self.is_left() {
             drop(index);
             let names = self.lock_names();
             index = self.lock();
-            let excess = index.excess(bytes, max);
+            let excess = if self.is_left() { 0 } else { index.excess(bytes, max) };
             let doomed = index.doom(excess).ok_or(StoreError::NoRoom { need: bytes, max })?;
             index.promise(bytes);
             self.forget(index, &doomed);
@@ -206,6 +213,9 @@ impl BlobStore {
     /// Removes blobs worth at least `bytes`, if there are so many.
     fn evict(&self, bytes: u64) -> bool {
         let _names = self.lock_names();
+        if self.is_left() {
+            return false;
+        }
         let mut index = self.lock();
         let doomed = index.doom(bytes);
         let is_enough = doomed.is_some();
@@ -259,7 +269,7 @@ impl BlobStore {
     fn drop_bad(&self, id: BlobId, born: u64, problem: &str) {
         let _names = self.lock_names();
         let mut index = self.lock();
-        if index.get(id).is_none_or(|entry| entry.born != born) {
+        if self.is_left() || index.get(id).is_none_or(|entry| entry.born != born) {
             return;
         }
         index.remove(id);
@@ -313,6 +323,9 @@ impl BlobStore {
 
     /// Writes the order of use down as the files' modification times, for the next start.
     pub fn save_use(&self) {
+        if self.is_left() {
+            return;
+        }
         let (mut used, mut last) = (Vec::new(), None);
         loop {
             let mut index = self.lock();

@@ -28,6 +28,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// Longest silence within a body. Clients give up after 30 s (apt, dnf): what goes on elsewhere must begin before.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_REDIRECTS: usize = 5;
+/// Connections kept per host while nothing is asked.
+const IDLE_CONNECTIONS: usize = 32;
 const USER_AGENT: &str = concat!("manyhands/", env!("CARGO_PKG_VERSION"));
 
 /// Why an upstream gave nothing usable.
@@ -96,6 +98,8 @@ pub struct Upstream {
     anywhere: Connections,
     /// For what redirects name.
     outside: Connections,
+    /// A connection of its own for each request.
+    fresh: Connections,
     health: Health,
 }
 
@@ -103,8 +107,9 @@ impl Upstream {
     /// A client that trusts the system's certificate authorities.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self {
-            anywhere: connections(reach::anywhere())?,
-            outside: connections(reach::outside_only())?,
+            anywhere: connections(reach::anywhere(), IDLE_CONNECTIONS)?,
+            outside: connections(reach::outside_only(), IDLE_CONNECTIONS)?,
+            fresh: connections(reach::anywhere(), 0)?,
             health: Health::default(),
         })
     }
@@ -123,6 +128,18 @@ impl Upstream {
     /// GET, following redirects; any other status than 200, 206 and 304 is an error.
     pub async fn get(&self, url: &str, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
         self.send(&Method::GET, url, headers).await
+    }
+
+    /// GET as a stranger would: over a new connection, with these headers alone. Whatever the answer is, a
+    /// redirect too, is the answer.
+    pub async fn probe(&self, url: &str, headers: HeaderMap) -> Result<Reply, UpstreamError> {
+        let mut request =
+            Request::get(url).body(Full::default()).map_err(|e| UpstreamError::broken(url, e))?;
+        *request.headers_mut() = headers;
+        let response =
+            self.fresh.request(request).await.map_err(|e| UpstreamError::broken(url, chain(&e)))?;
+        let (parts, body) = response.into_parts();
+        Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
     }
 
     /// The same without a body.
@@ -241,7 +258,7 @@ impl Upstream {
     }
 }
 
-fn connections(resolver: Resolver) -> std::io::Result<Connections> {
+fn connections(resolver: Resolver, idle: usize) -> std::io::Result<Connections> {
     let mut http = HttpConnector::new_with_resolver(resolver);
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -251,6 +268,7 @@ fn connections(resolver: Resolver) -> std::io::Result<Connections> {
     let client = Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(30))
+        .pool_max_idle_per_host(idle)
         .build(https);
     Ok(client)
 }

@@ -12,12 +12,14 @@ use serde::Serialize;
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Traffic;
+use super::why;
 use crate::catalog::{LARGE, Totals, UnitKind};
 use crate::formats::status::{
     CacheStatus, CatalogStatus, DEDUP_PATH, DedupCount, DedupPair, DedupReport, OffloadStatus, STATUS_PATH,
-    SnapshotStatus, Status, VolunteerStatus,
+    SnapshotStatus, Status, VolunteerStatus, WHY_PATH,
 };
 use crate::io::clock;
+use crate::model::Time;
 use crate::policy::{Node, Params};
 
 pub fn router(server: Arc<Server>) -> Router {
@@ -25,6 +27,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .route("/", get(|| async { "manyhands: GET /api/v1/status, or run `manyhands status`\n" }))
         .route(STATUS_PATH, get(|State(server): State<Arc<Server>>| blocking(move || status(&server))))
         .route(DEDUP_PATH, get(|State(server): State<Arc<Server>>| blocking(move || dedup(&server))))
+        .route(WHY_PATH, get(why::answer))
         .with_state(server)
 }
 
@@ -90,11 +93,7 @@ fn status(server: &Server) -> Status {
             bad_blobs: checked.iter().map(|(_, bad)| bad).sum(),
         },
         volunteers: server.policy(|policy| {
-            policy
-                .tracker()
-                .nodes()
-                .map(|(_, node)| volunteer(node, node.state(&params, now).name()))
-                .collect()
+            policy.tracker().nodes().map(|(_, node)| volunteer(node, &params, now)).collect()
         }),
         offload: offload(&server.traffic),
     }
@@ -126,11 +125,11 @@ fn snapshots(repo: &Repo) -> Vec<SnapshotStatus> {
     snapshot.units().map(one).collect()
 }
 
-fn volunteer(node: &Node, state: &str) -> VolunteerStatus {
+fn volunteer(node: &Node, params: &Params, now: Time) -> VolunteerStatus {
     VolunteerStatus {
         id: node.id.clone(),
         address: node.base_url.to_string(),
-        state: state.to_owned(),
+        state: node.state(params, now).name().to_owned(),
         holdings: node.holdings,
         orders: node.open_orders() as u64,
         uploads: node.load.uploads,
@@ -141,6 +140,9 @@ fn volunteer(node: &Node, state: &str) -> VolunteerStatus {
         served_requests: node.load.served_requests,
         redirected_bytes: node.redirected_bytes,
         last_report_secs: node.last_seen.as_secs(),
+        problem: node.standing.problem.clone(),
+        is_volatile: node.standing.is_volatile(params, node.connected, now),
+        complaints: node.standing.complaints,
     }
 }
 

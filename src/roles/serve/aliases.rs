@@ -46,6 +46,10 @@ pub fn learn_all(server: &Server, repo: &Repo, unit: &Unit) -> u64 {
     let mut hashed = 0;
     let mut files = unit.packages.cursor();
     while let Some((path, expected)) = files.next() {
+        // Nothing is known then, and nothing learned.
+        if server.db.is_closed() {
+            break;
+        }
         if server.packages.resolve(&expected).is_some() {
             continue;
         }

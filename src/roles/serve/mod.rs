@@ -3,7 +3,7 @@
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
 //! and [`connect`]. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
-//! [`session`] talk with volunteers. [`server`] is what they share. Decisions are the policy's, two layers
+//! [`session`] talk with volunteers. [`handover`] lets another process take over. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
 
 mod access;
@@ -12,6 +12,7 @@ mod aliases;
 mod connect;
 mod control;
 pub mod door;
+mod handover;
 mod hints;
 mod http;
 mod metadata;
@@ -19,14 +20,17 @@ mod nested;
 mod origin;
 mod package;
 mod pins;
+mod probe;
 mod ranks;
 mod records;
 mod refresh;
 mod repo;
 mod server;
 mod session;
+mod standing;
 mod traffic;
 mod unnamed;
+mod why;
 
 use std::fs;
 use std::path::Path;
@@ -36,6 +40,7 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 
 use self::access::AccessLog;
+use self::handover::Reload;
 use self::repo::Repo;
 use self::server::{Parts, Server};
 use crate::catalog::Trust;
@@ -43,8 +48,10 @@ use crate::config::{Origin, RepoConfig, ServeConfig};
 use crate::io::config_file::{read_keyring, read_serve_config};
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
+use crate::io::handover::Start;
 use crate::io::index_dir::IndexDir;
-use crate::io::shutdown::Shutdown;
+use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
+use crate::io::sockets::{ADMIN, PUBLIC};
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
 use crate::io::{clock, listen, scrub};
@@ -60,19 +67,22 @@ const SESSIONS_END: std::time::Duration = std::time::Duration::from_secs(2);
 /// Commits waiting to be placed.
 const COMMITS: usize = 1024;
 
-/// Runs the server until it is told to stop.
-pub async fn run(config: &Path) -> anyhow::Result<()> {
-    let config = read_serve_config(config)?;
-    let mut shutdown = Shutdown::on_signals()?;
+/// Runs the server until it is told to stop or another process has taken over.
+pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
+    let config = read_serve_config(path)?;
+    let repos = open_repos(&config)?;
+    let public = start.sockets.open(PUBLIC, &config.listen)?;
+    let admin = start.sockets.open(ADMIN, &[config.admin])?;
+    let drain = if start.sockets.is_held(PUBLIC) { HELD_DRAIN } else { DRAIN };
+    let shutdown = Shutdown::on_signals(drain)?;
+    let life = start.may_open().await?;
     let (commits, committed) = mpsc::channel(COMMITS);
-    let server = Arc::new(open(config, commits, shutdown.clone())?);
-    let public = listen::bind(&server.config.listen)?;
-    let admin = listen::bind(&[server.config.admin])?;
+    let server = Arc::new(open(config, repos, commits, shutdown.clone())?);
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
     records::restore(&server).await;
-    spawn_work(&server, committed).await;
+    spawn_work(&server, committed, life.is_awaited()).await;
     announce(&server, &public_addresses, &admin_address);
 
     let control = control::router(server.clone());
@@ -88,18 +98,20 @@ pub async fn run(config: &Path) -> anyhow::Result<()> {
         }
     };
     let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone());
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::join!(public, admin, async {
-        shutdown.begun().await;
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    });
+    let reload = Arc::new(Reload { server: server.clone(), config: path.to_owned() });
+    let (_, _, end) = tokio::join!(public, admin, life.run(reload, shutdown));
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
     scrub::save_use(&server.packages.store).await;
-    tracing::info!("stopped");
+    tracing::info!(end = ?end?, "stopped");
     Ok(())
 }
 
-fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) -> anyhow::Result<Server> {
+fn open(
+    config: ServeConfig,
+    repos: Vec<Repo>,
+    commits: mpsc::Sender<Blob>,
+    shutdown: Shutdown,
+) -> anyhow::Result<Server> {
     let dir = config.state_dir.clone();
     let named = |what: &str| format!("cannot open {} in state_dir {}", what, dir.display());
     fs::create_dir_all(&dir).with_context(|| format!("cannot create state_dir {}", dir.display()))?;
@@ -131,8 +143,6 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
         ),
         None => None,
     };
-    let repos = (0..).zip(&config.repos).map(|(index, repo)| open_repo(index, repo));
-    let repos = repos.collect::<anyhow::Result<Vec<_>>>()?;
     let parts = Parts {
         packages: Fetcher::new(cache, db.clone(), upstream.clone()),
         metadata: Fetcher::new(metadata, db.clone(), upstream.clone()),
@@ -147,6 +157,11 @@ fn open(config: ServeConfig, commits: mpsc::Sender<Blob>, shutdown: Shutdown) ->
     Ok(Server::new(parts)?)
 }
 
+/// The repositories with their keyrings, before anything of theirs is read.
+fn open_repos(config: &ServeConfig) -> anyhow::Result<Vec<Repo>> {
+    (0..).zip(&config.repos).map(|(index, repo)| open_repo(index, repo)).collect()
+}
+
 fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
     if let Origin::Tree(tree) = &config.origin
         && !tree.is_dir()
@@ -158,8 +173,9 @@ fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
     Ok(Repo::new(index, config.clone(), trust))
 }
 
-/// Starts everything that runs beside requests; local trees are read before this returns.
-async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
+/// Starts everything that runs beside requests. Local trees are read before this returns, unless another process
+/// waits for this one.
+async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, is_awaited: bool) {
     let placer = server.clone();
     tokio::spawn(async move {
         while let Some(blob) = committed.recv().await {
@@ -179,12 +195,13 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
         scrub::keep(&fetcher.store, server.config.cache.scrub_days);
     }
     tokio::spawn(ranks::keep(server.clone()));
+    tokio::spawn(probe::keep(server.clone()));
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));
     for (index, repo) in server.repos.iter().enumerate() {
         // What was restored can be served at once; a tree never read is read first.
-        if repo.tree().is_some() && repo.snapshot().units().next().is_none() {
+        if repo.tree().is_some() && repo.snapshot().units().next().is_none() && !is_awaited {
             refresh::warm_up(server, repo).await;
         } else {
             let server = server.clone();

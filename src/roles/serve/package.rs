@@ -24,6 +24,7 @@ use crate::io::fetch::{Content, FetchError, Flight, Source};
 use crate::io::hasher;
 use crate::io::respond::{self, Representation, plain};
 use crate::model::{Algorithm, Blob, BlobId, Digests, Expected, RepoPath, encode_path};
+use crate::policy::Request;
 
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
@@ -62,8 +63,18 @@ pub async fn answer(
     }
     if asked.kind == Kind::Package {
         server.traffic.served_requests.fetch_add(1, Relaxed);
+        if let (true, Some(blob)) = (asked.direct, blob) {
+            came_back(server, blob, asked);
+        }
     }
     serve(server, repo, path, expected, asked).await
+}
+
+/// Who asks here for what it was redirected for did not get it there.
+fn came_back(server: &Server, blob: Blob, asked: &Asked) {
+    if server.policy(|policy| policy.came_back(asked.client, blob, clock::now())) {
+        server.doubts.notify_one();
+    }
 }
 
 /// The blob that metadata means, as far as that is known without reading bytes. Checksum files give no
@@ -84,6 +95,24 @@ async fn known_blob(server: &Server, repo: &Repo, path: &RepoPath, expected: &Ex
     Some(Blob { id, size: size? })
 }
 
+/// A request as the policy sees it.
+pub fn request(server: &Server, blob: Blob, len: u64, asked: &Asked) -> Request {
+    Request {
+        blob,
+        len,
+        origin_load: server.traffic.load(server.config.uplink),
+        client: asked.client,
+        can_return: comes_back(asked.header(header::USER_AGENT).unwrap_or("")),
+        is_segment: range::is_segment(asked.header(header::RANGE), blob.size),
+    }
+}
+
+/// Whether a client asks here again when what a redirect led to fails: librepo does, up to four times. apt
+/// tries the volunteer again and again, zypper gives up, wget ends (measured).
+fn comes_back(user_agent: &str) -> bool {
+    ["libdnf", "librepo", "dnf"].iter().any(|name| user_agent.starts_with(name))
+}
+
 fn redirect(
     server: &Server,
     repo: &Repo,
@@ -95,8 +124,8 @@ fn redirect(
         Method::GET => range::requested_len(asked.header(header::RANGE), blob.size),
         _ => 0,
     };
-    let Choice::Volunteer { base_url, key } =
-        server.choose(blob, len, asked.client, &repo.config.name, path.as_str())
+    let request = request(server, blob, len, asked);
+    let Choice::Volunteer { base_url, key, .. } = server.choose(&request, &repo.config.name, path.as_str())
     else {
         return None;
     };

@@ -112,6 +112,9 @@ pub fn remember(server: &Server, repo: &Repo, generations: &VecDeque<Arc<Unit>>)
 pub fn write_indexes(server: &Server, repo: &Repo, key: &UnitKey) {
     let repo_name = repo.config.name.as_str();
     let indexes = server.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+    if indexes.is_left {
+        return;
+    }
     // What is retained now: an adoption may have followed while this one waited.
     let generations: Vec<Arc<Unit>> = repo.snapshot().generations(key).cloned().collect();
     for unit in generations.iter().filter(|unit| !repo.is_indexed(unit)) {

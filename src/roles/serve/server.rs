@@ -1,7 +1,6 @@
 //! What every part of the server shares.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +27,7 @@ use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
-use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time};
+use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time, VolunteerId};
 use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
@@ -83,6 +82,8 @@ pub struct Server {
     chooser: Mutex<Chooser>,
     volunteers: Mutex<BTreeMap<NodeNo, Outbox>>,
     session_ended: Notify,
+    /// A volunteer is to be tested at once.
+    pub doubts: Notify,
 }
 
 /// The policy and what it needs to act: randomness and keys.
@@ -97,6 +98,16 @@ struct Chooser {
 struct Outbox {
     epoch: u32,
     sender: mpsc::Sender<ToVolunteer>,
+    life: Arc<Life>,
+}
+
+/// Whether a session's other end still lives, for those who must know before its heartbeats tell.
+#[derive(Debug, Default)]
+pub struct Life {
+    /// Asks the session to ask its volunteer.
+    pub asked: Notify,
+    /// Something came from the volunteer.
+    pub heard: Notify,
 }
 
 /// A decision with what is needed to carry it out.
@@ -104,6 +115,7 @@ struct Outbox {
 pub enum Choice {
     /// Redirect to this base URL, signing with this key.
     Volunteer {
+        id: VolunteerId,
         base_url: Arc<str>,
         key: Arc<Key>,
     },
@@ -128,12 +140,12 @@ impl Server {
     pub fn new(parts: Parts) -> std::io::Result<Self> {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+        let Parts { config, repos, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
         let chooser = Chooser {
-            policy: Policy::new(Params::default()),
+            policy: Policy::new(Params::default(), config.networks.clone()),
             rng: Pcg64Mcg::from_seed(seed),
             keys: BTreeMap::new(),
         };
-        let Parts { config, repos, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
             repos,
@@ -168,6 +180,7 @@ impl Server {
             shutdown,
             parsing: tokio::sync::Semaphore::new(PARSERS),
             session_ended: Notify::new(),
+            doubts: Notify::new(),
             lookups: Arc::new(tokio::sync::Semaphore::new(1)),
             chooser: Mutex::new(chooser),
             volunteers: Mutex::default(),
@@ -193,25 +206,29 @@ impl Server {
     }
 
     /// Decides who answers, and has missing copies made. `repo` and `path` are for the log.
-    pub fn choose(&self, blob: Blob, len: u64, client: IpAddr, repo: &str, path: &str) -> Choice {
+    pub fn choose(&self, request: &Request, repo: &str, path: &str) -> Choice {
         let now = clock::now();
-        let origin_load = self.traffic.load(self.config.uplink);
-        let request = Request { blob, len, origin_load, is_local: client.is_loopback() };
         let mut chooser = self.chooser();
         let Chooser { policy, rng, keys } = &mut *chooser;
-        let (decision, orders) = policy.decide(&request, now, rng);
+        let is_repeated = request.len > 0 && policy.sent_to(request.client, request.blob.id, now).is_some();
+        let (decision, orders) = policy.decide(request, now, rng);
         let (choice, chosen) = match decision {
             Decision::Volunteer { node, .. } => {
                 let chosen = policy.tracker().node(node);
                 let base_url = chosen.base_url.clone();
-                let choice = keys.get(&node).map(|key| Choice::Volunteer { base_url, key: key.clone() });
+                let id = chosen.id.clone();
+                let key = keys.get(&node).cloned();
+                let choice = key.map(|key| Choice::Volunteer { id: id.clone(), base_url, key });
                 // Logging can be slow: it happens after the lock, from a copy.
-                let id = tracing::enabled!(tracing::Level::DEBUG).then(|| chosen.id.clone());
+                let id = tracing::enabled!(tracing::Level::DEBUG).then_some(id);
                 (choice.unwrap_or(Choice::Origin), id)
             }
             Decision::Origin(_) => (Choice::Origin, None),
         };
         drop(chooser);
+        if is_repeated {
+            self.doubts.notify_one();
+        }
         match (decision, chosen) {
             (Decision::Volunteer { candidates, cost_micros, .. }, Some(volunteer)) => {
                 tracing::debug!(repo, path, %volunteer, candidates, cost_ms = cost_micros / 1000, "redirect");
@@ -290,10 +307,8 @@ impl Server {
             // What no catalog names has no name to be fetched by.
             let sent = self.find(order.blob.id).first().is_some_and(|(repo, path, _)| {
                 let message = ToVolunteer::Fetch { blob: order.blob, file_name: path.file_name().to_owned() };
-                let sent = self.volunteers().get(&order.node).is_some_and(|outbox| {
-                    // A full or closed outbox loses the order.
-                    outbox.epoch == order.epoch && outbox.sender.try_send(message).is_ok()
-                });
+                // A full or closed outbox loses the order.
+                let sent = self.tell(order.node, order.epoch, message);
                 let name = repo.config.name.as_str();
                 tracing::debug!(repo = name, path = path.as_str(), size = %Size(order.blob.size), sent, "ordered a copy");
                 sent
@@ -307,12 +322,24 @@ impl Server {
     }
 
     /// Connects a session's outbox; an older session of the same volunteer loses its own and ends.
-    pub fn attach(&self, node: NodeNo, epoch: u32, sender: mpsc::Sender<ToVolunteer>) {
+    pub fn attach(&self, node: NodeNo, epoch: u32, sender: mpsc::Sender<ToVolunteer>, life: Arc<Life>) {
         let mut volunteers = self.volunteers();
         // Two sessions that begin at once may come here in the other order.
         if volunteers.get(&node).is_none_or(|outbox| outbox.epoch < epoch) {
-            volunteers.insert(node, Outbox { epoch, sender });
+            volunteers.insert(node, Outbox { epoch, sender, life });
         }
+    }
+
+    /// The life of a volunteer's session, if it has one.
+    pub fn life(&self, node: NodeNo) -> Option<Arc<Life>> {
+        self.volunteers().get(&node).map(|outbox| outbox.life.clone())
+    }
+
+    /// Tells a volunteer something, if its session is of this epoch and takes it.
+    pub fn tell(&self, node: NodeNo, epoch: u32, message: ToVolunteer) -> bool {
+        let volunteers = self.volunteers();
+        let outbox = volunteers.get(&node).filter(|outbox| outbox.epoch == epoch);
+        outbox.is_some_and(|outbox| outbox.sender.try_send(message).is_ok())
     }
 
     pub fn detach(&self, node: NodeNo, epoch: u32) {

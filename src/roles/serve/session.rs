@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::server::{OUTBOX, Server};
-use crate::formats::control::{Hello, PROTOCOL, Report, ToServer, ToVolunteer, Welcome, decode_holdings};
+use super::server::{Life, OUTBOX, Server};
+use super::standing;
+use crate::formats::control::{
+    Hello, MAX_NETWORKS, PROTOCOL, Report, ToServer, ToVolunteer, Welcome, decode_holdings,
+};
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::tokens::Token;
-use crate::model::{BlobId, Rate};
-use crate::policy::{Event, Joined, Load, NodeNo, Params};
+use crate::model::{BlobId, Rate, VolunteerId};
+use crate::policy::{Event, Joined, Load, NodeNo, Params, Policy};
 
 /// A volunteer that connects says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +27,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Less than this is not worth a redirect: the smallest rate that configurations may give.
 const MIN_DONATE: Rate = Rate(128 << 10);
+/// A volunteer that lives answers a ping within this.
+const LIFE_SIGN: Duration = Duration::from_secs(2);
 /// How often a session looks whether its token was revoked.
 const RECHECK: Duration = Duration::from_secs(10);
 /// Kind of the database's records of volunteers.
@@ -39,6 +45,8 @@ struct Enrolment {
 #[derive(Debug)]
 struct Session {
     server: Arc<Server>,
+    id: VolunteerId,
+    life: Arc<Life>,
     node: NodeNo,
     epoch: u32,
     token: Token,
@@ -70,7 +78,17 @@ impl Drop for Session {
     /// However a session ends, a panic included: no more redirects there.
     fn drop(&mut self) {
         let Self { node, epoch, .. } = *self;
-        self.server.policy(|policy| policy.handle(Event::Left { node, epoch }, clock::now()));
+        // What the server's own end did says nothing of the volunteer.
+        let clean = self.server.shutdown.has_begun();
+        let record = |policy: &Policy| policy.tracker().node(node).standing.record;
+        let (before, after) = self.server.policy(|policy| {
+            let before = record(policy);
+            policy.handle(Event::Left { node, epoch, clean }, clock::now());
+            (before, record(policy))
+        });
+        if before != after {
+            standing::save(&self.server, self.id.clone(), after);
+        }
         self.server.detach(node, epoch);
     }
 }
@@ -109,6 +127,9 @@ async fn join(
     peer: SocketAddr,
     token: Token,
 ) -> Result<(Session, Welcome, mpsc::Receiver<ToVolunteer>), String> {
+    if hello.clients.len() > MAX_NETWORKS {
+        return Err(format!("it names {} networks; {MAX_NETWORKS} are the most", hello.clients.len()));
+    }
     if hello.donate < MIN_DONATE {
         return Err(format!(
             "it donates {}; at least {MIN_DONATE} are needed to serve a package",
@@ -125,19 +146,64 @@ async fn join(
     if is_local {
         tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients of this machine");
     }
-    let Hello { id, donate, max_size, .. } = hello;
-    let joined = Joined { id, base_url: base_url.into(), is_local, donate, max_size };
+    alone(server, &hello, &base_url).await?;
+    let record = {
+        let (server, id) = (server.clone(), hello.id.clone());
+        let load = tokio::task::spawn_blocking(move || standing::load(&server, &id));
+        load.await.map_err(|e| e.to_string())?
+    };
+    let Hello { id, donate, max_size, clients, instance, volatile: is_volatile, .. } = hello;
+    let joined = Joined {
+        id: id.clone(),
+        base_url: base_url.into(),
+        is_local,
+        donate,
+        max_size,
+        clients,
+        instance,
+        is_volatile,
+        record,
+    };
     let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
     server.set_key(node, Key::new(&key.0));
     let (sender, orders) = mpsc::channel(OUTBOX);
-    server.attach(node, epoch, sender);
-    let session = Session { server: server.clone(), node, epoch, token };
+    let life = Arc::<Life>::default();
+    server.attach(node, epoch, sender, life.clone());
+    // Whether clients can reach it is found out before any is sent.
+    server.doubts.notify_one();
+    let session = Session { server: server.clone(), id, life, node, epoch, token };
     let welcome = Welcome {
         key: key.to_string(),
         now_secs: clock::now().as_secs(),
         heartbeat_secs: Params::default().heartbeat.as_secs(),
     };
     Ok((session, welcome, orders))
+}
+
+/// Refuses a second process with the identity of one that still lives. One that was restarted, here or
+/// elsewhere, takes its old session's place: nobody answers there any more.
+async fn alone(server: &Server, hello: &Hello, base_url: &str) -> Result<(), String> {
+    let twin = server.policy(|policy| {
+        let (no, node) = policy.tracker().nodes().find(|(_, node)| node.id == hello.id)?;
+        let is_other = node.is_connected() && node.instance != hello.instance;
+        is_other.then(|| (no, node.base_url.clone()))
+    });
+    let Some((no, address)) = twin else { return Ok(()) };
+    let Some(life) = server.life(no) else { return Ok(()) };
+    let heard = life.heard.notified();
+    life.asked.notify_one();
+    if tokio::time::timeout(LIFE_SIGN, heard).await.is_err() {
+        return Ok(());
+    }
+    tracing::error!(
+        volunteer = %hello.id, %address, second = base_url,
+        "two processes use one identity: give one of them another id and a store of its own"
+    );
+    Err(format!(
+        "another process, at {address}, already is volunteer {}: a copied store? Give this one another id and \
+         an empty store, or stop the other",
+        hello.id
+    ))
 }
 
 /// Where clients are sent: what the volunteer says, else where it connected from.
@@ -204,7 +270,7 @@ async fn serve(
     let mut deadline = Instant::now() + silence;
     loop {
         tokio::select! {
-            () = shutdown.begun() => return "this server stops".to_owned(),
+            _ = shutdown.begun() => return "this server stops".to_owned(),
             () = tokio::time::sleep_until(deadline) => return format!("silent for {} s", silence.as_secs()),
             received = socket.recv() => {
                 let message = match received {
@@ -212,8 +278,15 @@ async fn serve(
                     Some(Ok(message)) => message,
                 };
                 deadline = Instant::now() + silence;
+                session.life.heard.notify_waiters();
                 if let Err(reason) = received_one(server, session, &message) {
                     return reason;
+                }
+            }
+            () = session.life.asked.notified() => {
+                let ping = tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::Ping(Bytes::new()))).await;
+                if !matches!(ping, Ok(Ok(()))) {
+                    return "connection lost".to_owned();
                 }
             }
             order = orders.recv() => {
@@ -262,7 +335,7 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
                 Ok(())
             }
             ToServer::Leaving => {
-                server.policy(|policy| policy.handle(Event::Left { node, epoch }, now));
+                server.policy(|policy| policy.handle(Event::Left { node, epoch, clean: true }, now));
                 Ok(())
             }
             ToServer::Hello(_) => Err("said hello twice".to_owned()),

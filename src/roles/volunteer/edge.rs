@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::config::VolunteerConfig;
@@ -43,6 +43,8 @@ pub struct Edge {
     pub config: VolunteerConfig,
     pub id: VolunteerId,
     pub token: String,
+    /// This process, among those that may have its identity.
+    pub instance: u64,
     /// Where it listens.
     pub address: SocketAddr,
     pub fetcher: Arc<Fetcher>,
@@ -57,6 +59,8 @@ pub struct Edge {
     changes: Arc<Changes>,
     uploads: Arc<Uploads>,
     is_draining: AtomicBool,
+    /// Another process is the volunteer now, or about to be.
+    has_let_go: watch::Sender<bool>,
     returned: AtomicU64,
 }
 
@@ -161,9 +165,12 @@ impl Edge {
             tracing::warn!(max_size = %config.max_size, %used_at_most, "max_size is more than the disk holds");
         }
         let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
+        let mut instance = [0; 8];
+        getrandom::fill(&mut instance).map_err(std::io::Error::other)?;
         let edge = Self {
             id: identity(&config, &db)?,
             token,
+            instance: u64::from_le_bytes(instance),
             address,
             fetcher: Fetcher::new(store, db.clone(), upstream.clone()),
             upstream,
@@ -174,6 +181,7 @@ impl Edge {
             changes,
             uploads: Arc::default(),
             is_draining: AtomicBool::new(false),
+            has_let_go: watch::Sender::new(false),
             returned: AtomicU64::new(0),
             db,
             config,
@@ -329,6 +337,32 @@ impl Edge {
 
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Relaxed)
+    }
+
+    /// Lets go of what only one process can have; what it holds is still served. Blocks.
+    pub fn let_go(&self) {
+        self.has_let_go.send_replace(true);
+        self.fetcher.store.save_use();
+        self.fetcher.store.leave();
+        self.db.close();
+    }
+
+    /// Takes it back. Blocks.
+    pub fn take_back(&self) -> anyhow::Result<()> {
+        self.db.reopen()?;
+        self.fetcher.store.take_back()?;
+        self.has_let_go.send_replace(false);
+        Ok(())
+    }
+
+    pub fn has_let_go(&self) -> bool {
+        *self.has_let_go.borrow()
+    }
+
+    /// Completes when that is so, or not so any more.
+    pub async fn let_go_is(&self, wanted: bool) {
+        // The sender lives as long as this.
+        let _ = self.has_let_go.subscribe().wait_for(|is| *is == wanted).await;
     }
 
     /// Completes when no upload runs.

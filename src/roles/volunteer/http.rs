@@ -6,6 +6,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::edge::Edge;
+use crate::formats::control::WHO_PATH;
 use crate::formats::ticket::Ticket;
 use crate::io::body::Body;
 use crate::io::respond::{Representation, content_length, plain, redirect, respond};
@@ -23,10 +24,19 @@ pub fn answer(edge: &Arc<Edge>, request: &Request<Incoming>) -> Response<Body> {
     }
     match Ticket::parse(request.uri().path()) {
         Some(ticket) => serve(edge, request, &ticket),
+        None if request.uri().path().starts_with(WHO_PATH) => who(edge, request.uri().path()),
         None if request.uri().path() == "/" => {
             plain(StatusCode::OK, format!("manyhands volunteer of {}", edge.config.server))
         }
         None => plain(StatusCode::NOT_FOUND, "only what the mirror server signed is served here"),
+    }
+}
+
+/// Shows the server that clients who come here reach this volunteer and no other.
+fn who(edge: &Edge, path: &str) -> Response<Body> {
+    match (edge.key(), path.strip_prefix(WHO_PATH)) {
+        (Some(key), Some(nonce)) => plain(StatusCode::OK, key.proof(nonce)),
+        _ => plain(StatusCode::NOT_FOUND, "not joined yet"),
     }
 }
 

@@ -9,8 +9,7 @@ mod edge;
 mod http;
 mod session;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,27 +18,40 @@ use anyhow::Context;
 use self::edge::Edge;
 use crate::config::{VolunteerConfig, VolunteerOptions};
 use crate::io::config_file::read_volunteer_options;
+use crate::io::handover::{Role, Start};
 use crate::io::shutdown::{DRAIN, Shutdown};
+use crate::io::sockets::PUBLIC;
 use crate::io::{listen, scrub};
 
 /// After saying that it leaves, a volunteer still answers those who were sent to it just before.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Merges flags over the file, if one is given, and validates.
-pub fn read_config(file: Option<&Path>, flags: VolunteerOptions) -> anyhow::Result<VolunteerConfig> {
-    let base = match file {
-        None => VolunteerOptions::default(),
-        Some(path) => read_volunteer_options(path)?,
-    };
-    flags.over(base).validate().context("the configuration is not complete")
+/// What the configuration is made of: flags over a file, if one is given.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub file: Option<PathBuf>,
+    pub flags: VolunteerOptions,
 }
 
-/// Runs the volunteer until it is told to stop.
-pub async fn run(config: VolunteerConfig) -> anyhow::Result<()> {
+impl Options {
+    /// Reads the file, merges and validates.
+    fn read(&self) -> anyhow::Result<VolunteerConfig> {
+        let base = match &self.file {
+            None => VolunteerOptions::default(),
+            Some(path) => read_volunteer_options(path)?,
+        };
+        self.flags.clone().over(base).validate().context("the configuration is not complete")
+    }
+}
+
+/// Runs the volunteer until it is told to stop or another process has taken over.
+pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
+    let config = options.read()?;
     let token = token(&config)?;
-    let mut shutdown = Shutdown::on_signals()?;
-    let listeners = listen::bind(&[config.listen])?;
+    let listeners = start.sockets.open(PUBLIC, &[config.listen])?;
     let address = listen::local_addresses(&listeners)?[0];
+    let shutdown = Shutdown::on_signals(DRAIN)?;
+    let life = start.may_open().await?;
     let max_connections = config.max_connections;
     let opening = tokio::task::spawn_blocking(move || Edge::open(config, address, token));
     let edge = Arc::new(opening.await??);
@@ -53,28 +65,26 @@ pub async fn run(config: VolunteerConfig) -> anyhow::Result<()> {
         tokio::spawn(adopt::keep(edge.clone()));
     }
     scrub::keep(&edge.fetcher.store, edge.config.scrub_days);
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-
-    let serving = edge.clone();
-    let drained = {
-        let (edge, mut shutdown) = (edge.clone(), shutdown.clone());
-        Shutdown::when(async move {
-            shutdown.begun().await;
-            edge.drain();
-            let _ = tokio::time::timeout(DRAIN, edge.idle()).await;
+    // Who leaves still answers, by sending on; who is succeeded makes way at once.
+    let (closing, mut begun) = (edge.clone(), shutdown.clone());
+    let closed = Shutdown::when(async move {
+        begun.begun().await;
+        closing.drain();
+        if !closing.has_let_go() {
+            let _ = tokio::time::timeout(DRAIN, closing.idle()).await;
             tokio::time::sleep(LINGER).await;
-        })
-    };
+        }
+    });
+    let serving = edge.clone();
     let answer = move |request: ::http::Request<hyper::body::Incoming>, _| {
         let edge = serving.clone();
         async move { http::answer(&edge, &request) }
     };
-    listen::serve(listeners, max_connections, answer, drained).await;
-    shutdown.begun().await;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let serve = listen::serve(listeners, max_connections, answer, closed);
+    let (_, end) = tokio::join!(serve, life.run(Arc::new(Reload { edge: edge.clone(), options }), shutdown));
     let _ = control.await;
     scrub::save_use(&edge.fetcher.store).await;
-    tracing::info!("stopped");
+    tracing::info!(end = ?end?, "stopped");
     Ok(())
 }
 
@@ -83,7 +93,7 @@ fn token(config: &VolunteerConfig) -> anyhow::Result<String> {
         return Ok(token.trim().to_owned());
     }
     let path: PathBuf = config.token_file.clone().unwrap_or_else(|| config.store.join("token"));
-    let text = fs::read_to_string(&path).with_context(|| {
+    let text = std::fs::read_to_string(&path).with_context(|| {
         format!(
             "cannot read the token from {}: get one from the server's administrator \
              (`manyhands token issue`) and give it with --token-file",
@@ -97,4 +107,29 @@ fn token(config: &VolunteerConfig) -> anyhow::Result<String> {
         path.display()
     );
     Ok(token.to_owned())
+}
+
+/// A volunteer and what says how it is to be.
+#[derive(Debug)]
+struct Reload {
+    edge: Arc<Edge>,
+    options: Options,
+}
+
+impl Role for Reload {
+    fn check(&self) -> Result<(), String> {
+        self.options.read().and_then(|config| token(&config)).map(drop).map_err(|e| format!("{e:#}"))
+    }
+
+    fn let_go(&self) {
+        self.edge.let_go();
+    }
+
+    fn take_back(&self) -> Result<(), String> {
+        self.edge.take_back().map_err(|e| format!("{e:#}"))
+    }
+
+    fn probe(&self) {
+        let _ = (self.edge.running_uploads(), self.edge.totals());
+    }
 }

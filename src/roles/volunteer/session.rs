@@ -51,6 +51,11 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
     let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(clock::now().as_nanos());
     let mut pause = FIRST_PAUSE;
     while !shutdown.has_begun() {
+        // Only one process of a volunteer talks with the server.
+        tokio::select! {
+            () = edge.let_go_is(false) => {}
+            _ = shutdown.begun() => return,
+        }
         let started = Instant::now();
         let ended = session(&edge, &mut shutdown).await;
         edge.changes().stop();
@@ -72,7 +77,7 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
         pause = (pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = shutdown.begun() => return,
+            _ = shutdown.begun() => return,
         }
     }
 }
@@ -83,7 +88,9 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()
     let welcome = match next(&mut socket).await? {
         ToVolunteer::Welcome(welcome) => welcome,
         ToVolunteer::Refused { reason } => bail!("refused: {reason}"),
-        ToVolunteer::Fetch { .. } => bail!("the server ordered before it welcomed"),
+        ToVolunteer::Fetch { .. } | ToVolunteer::Standing { .. } => {
+            bail!("the server spoke before it welcomed")
+        }
     };
     let key: BlobId = welcome.key.parse().context("the server's key cannot be read")?;
     edge.set_key(key.0, welcome.now_secs);
@@ -128,6 +135,9 @@ fn hello(edge: &Edge) -> Hello {
         port: edge.address.port(),
         donate: config.donate,
         max_size: config.max_size,
+        clients: config.clients.clone(),
+        instance: edge.instance,
+        volatile: config.volatile,
     }
 }
 
@@ -187,6 +197,7 @@ async fn run(
                         tokio::spawn(carry_out(edge.clone(), blob, file_name, permits.clone(), outcomes.clone()));
                     }
                     Ok(ToVolunteer::Refused { reason }) => bail!("refused: {reason}"),
+                    Ok(ToVolunteer::Standing { problem }) => tell_standing(edge, problem.as_deref()),
                     // A newer server may say more than we understand.
                     Ok(ToVolunteer::Welcome(_)) | Err(_) => {}
                 },
@@ -205,14 +216,29 @@ async fn run(
                 tell_changes(edge, &mut socket).await?;
                 send(&mut socket, &ToServer::Done { blob, error }).await?;
             }
-            () = shutdown.begun() => {
-                send(&mut socket, &ToServer::Leaving).await?;
-                // The server has what it needs; how the connection ends does not matter.
-                let _ = socket.close(None).await;
-                return Ok(());
-            }
+            _ = shutdown.begun() => return leave(socket).await,
+            () = edge.let_go_is(true) => return leave(socket).await,
         }
     }
+}
+
+/// What the server's test of this volunteer gave, for whoever runs it.
+fn tell_standing(edge: &Edge, problem: Option<&str>) {
+    match problem {
+        None => tracing::info!("the server's test went well: it sends clients here"),
+        Some(problem) => tracing::warn!(
+            address = edge.config.advertise.as_deref().unwrap_or(""), listen = %edge.address, problem,
+            "the server sends no clients here: its test of this volunteer failed. Behind a firewall or NAT, \
+             open or forward the port, and set advertise to the URL that clients can reach"
+        ),
+    }
+}
+
+async fn leave(mut socket: Socket) -> anyhow::Result<()> {
+    send(&mut socket, &ToServer::Leaving).await?;
+    // The server has what it needs; how the connection ends does not matter.
+    let _ = socket.close(None).await;
+    Ok(())
 }
 
 /// Fetches what was ordered, from the server.

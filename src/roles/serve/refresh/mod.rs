@@ -69,6 +69,11 @@ pub async fn refresh(
         return known;
     }
     let current = repo.snapshot().unit(key).cloned();
+    // The process that takes over looks itself; what this one found could not be written down.
+    if server.db.is_closed() {
+        let gone = || RefreshError::Internal("another process is taking over".to_owned());
+        return current.map(drop).ok_or_else(gone);
+    }
     let outcome = look::look(server, repo, key, current.as_ref()).await;
     let problem = outcome.as_ref().err().map(ToString::to_string);
     let before = repo.with_unit(key, |state| {

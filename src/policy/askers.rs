@@ -1,0 +1,133 @@
+//! Who asked for what a moment ago. A client that asks for the same file again was not served where it was
+//! sent: it is sent elsewhere, and after `asker_tries` redirects the server serves it itself.
+//!
+//! What the repetition proves is little (many clients may stand behind one address), so it only makes the
+//! server look: the volunteer's standing changes by the server's own test alone, and one client cannot
+//! smear it. And an address that asks on after the server served it is many clients: the file's requests
+//! from there are redirected as any others, until there is none for the window.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use super::params::Params;
+use super::tracker::NodeNo;
+use crate::model::{BlobId, Time};
+
+/// Redirects remembered: about 20 MB. A crowd of 100,000 within a minute forgets its oldest.
+const MAX_REMEMBERED: usize = 100_000;
+/// Redirects of one client for one blob that are told apart.
+const MAX_TRIES: usize = 4;
+
+type Key = (IpAddr, BlobId);
+
+/// Where one client was sent for one blob, the last one last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    nodes: [NodeNo; MAX_TRIES],
+    count: usize,
+    at: Time,
+    is_crowd: bool,
+}
+
+impl Tries {
+    pub fn nodes(&self) -> &[NodeNo] {
+        &self.nodes[..self.count]
+    }
+
+    pub fn last(&self) -> Option<NodeNo> {
+        self.nodes().last().copied()
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Askers {
+    tries: BTreeMap<Key, Tries>,
+    /// In the order of time; an entry that was renewed since is skipped.
+    order: VecDeque<(Time, Key)>,
+}
+
+impl Askers {
+    /// Where the client was sent for the blob within the window.
+    pub fn before(&self, params: &Params, client: IpAddr, blob: BlobId, now: Time) -> Option<Tries> {
+        let tries = self.tries.get(&(client, blob))?;
+        (now.since(tries.at) <= params.asker_window).then_some(*tries)
+    }
+
+    /// Books a redirect.
+    pub fn redirected(&mut self, params: &Params, client: IpAddr, blob: BlobId, node: NodeNo, now: Time) {
+        self.forget_old(params, now);
+        let key = (client, blob);
+        let fresh = Tries { nodes: [node; MAX_TRIES], count: 0, at: now, is_crowd: false };
+        let mut tries = self.before(params, client, blob, now).unwrap_or(fresh);
+        if !tries.is_crowd {
+            tries.count = (tries.count + 1).min(MAX_TRIES);
+            tries.nodes[tries.count - 1] = node;
+        }
+        tries.at = now;
+        self.tries.insert(key, tries);
+        self.order.push_back((now, key));
+    }
+
+    /// The server serves the file: whoever asks for it next from there is somebody else.
+    pub fn served(&mut self, client: IpAddr, blob: BlobId, now: Time) {
+        if let Some(tries) = self.tries.get_mut(&(client, blob)) {
+            *tries = Tries { count: 0, at: now, is_crowd: true, ..*tries };
+            self.order.push_back((now, (client, blob)));
+        }
+    }
+
+    fn forget_old(&mut self, params: &Params, now: Time) {
+        while let Some((at, key)) = self.order.front().copied() {
+            let is_over = now.since(at) > params.asker_window || self.order.len() >= MAX_REMEMBERED;
+            if !is_over {
+                break;
+            }
+            self.order.pop_front();
+            if self.tries.get(&key).is_some_and(|tries| tries.at <= at) {
+                self.tries.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tracker::node_no;
+    use std::time::Duration;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    #[test]
+    fn remembers_for_the_window_and_no_longer() {
+        let params = Params::default();
+        let mut askers = Askers::default();
+        let (start, blob) = (Time::from_secs(1000), BlobId([1; 32]));
+        askers.redirected(&params, CLIENT, blob, node_no(3), start);
+        let later = start + Duration::from_secs(40);
+        askers.redirected(&params, CLIENT, blob, node_no(5), later);
+        let nodes =
+            |askers: &Askers, now| askers.before(&params, CLIENT, blob, now).map(|t| t.nodes().to_vec());
+        assert_eq!(nodes(&askers, later), Some(vec![node_no(3), node_no(5)]));
+        assert_eq!(nodes(&askers, later + params.asker_window), Some(vec![node_no(3), node_no(5)]));
+        assert_eq!(nodes(&askers, later + params.asker_window + Duration::from_nanos(1)), None);
+        assert_eq!(askers.before(&params, CLIENT, BlobId([2; 32]), later), None, "another file");
+        askers.served(CLIENT, blob, later);
+        assert_eq!(nodes(&askers, later), Some(vec![]));
+        askers.redirected(&params, CLIENT, blob, node_no(5), later);
+        assert_eq!(nodes(&askers, later), Some(vec![]), "it is many clients");
+    }
+
+    #[test]
+    fn is_bounded() {
+        let params = Params::default();
+        let mut askers = Askers::default();
+        for n in 0..MAX_REMEMBERED as u64 + 1000 {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&n.to_be_bytes());
+            askers.redirected(&params, CLIENT, BlobId(id), node_no(0), Time::from_secs(1000));
+        }
+        assert!(askers.tries.len() <= MAX_REMEMBERED && askers.order.len() <= MAX_REMEMBERED);
+    }
+}

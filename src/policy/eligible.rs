@@ -1,0 +1,89 @@
+//! Which holders a client may be sent to, and why the others not. The choice and its explanation to people
+//! ask here, so that they cannot differ.
+
+use std::net::IpAddr;
+
+use super::askers::Tries;
+use super::params::Params;
+use super::tracker::{NodeNo, NodeState, Tracker};
+use crate::config::{NetworkRule, Networks};
+use crate::model::{Blob, Time};
+
+/// A package request, as far as the decision goes.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub blob: Blob,
+    /// Bytes asked for: the blob's size, or less for a range; 0 for those who only look.
+    pub len: u64,
+    /// How busy the server's own line is, 0 to 1.
+    pub origin_load: f64,
+    pub client: IpAddr,
+    /// If its volunteer fails, the client asks here again or has another URL.
+    pub can_return: bool,
+    /// One of several parts that are fetched on their own: asking for the next is no second try.
+    pub is_segment: bool,
+}
+
+/// Why a holder is not given a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    State(NodeState),
+    /// It is on a loopback address, the client on another machine.
+    OtherMachine,
+    OtherNetworks,
+    SentBefore,
+    Volatile,
+    /// Volunteers of the client's site come first.
+    NotPreferred,
+}
+
+impl Exclusion {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::State(state) => state.name(),
+            Self::OtherMachine => "on a loopback address of another machine",
+            Self::OtherNetworks => "not for the client's network",
+            Self::SentBefore => "the client was sent there just now",
+            Self::Volatile => "went away without a word lately, and this client could not come back",
+            Self::NotPreferred => "a volunteer of the client's site has it",
+        }
+    }
+}
+
+/// What a decision looks at, besides the tracker.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub params: &'a Params,
+    pub networks: &'a Networks,
+    pub request: &'a Request,
+    /// Where the client was sent for the same blob a moment ago.
+    pub tries: Option<Tries>,
+    pub now: Time,
+}
+
+impl<'a> View<'a> {
+    pub fn rule(&self) -> Option<&'a NetworkRule> {
+        self.networks.of(self.request.client)
+    }
+
+    /// Why this holder is left out, but for preferences; `None` if it is not.
+    pub fn exclusion(&self, tracker: &Tracker, no: NodeNo) -> Option<Exclusion> {
+        let node = tracker.node(no);
+        let client = self.request.client;
+        match node.state(self.params, self.now) {
+            NodeState::Up => {}
+            state => return Some(Exclusion::State(state)),
+        }
+        if node.is_local && !client.is_loopback() {
+            return Some(Exclusion::OtherMachine);
+        }
+        if !node.serves(client) || !self.networks.serves(&node.id, client) {
+            return Some(Exclusion::OtherNetworks);
+        }
+        if self.tries.is_some_and(|tries| tries.nodes().contains(&no)) {
+            return Some(Exclusion::SentBefore);
+        }
+        let is_volatile = || node.standing.is_volatile(self.params, node.connected, self.now);
+        (!self.request.can_return && is_volatile()).then_some(Exclusion::Volatile)
+    }
+}

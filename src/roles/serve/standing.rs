@@ -1,0 +1,49 @@
+//! What the database keeps of volunteers' conduct, so that neither a restart of the server nor one of the
+//! volunteer makes it forgotten.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::server::Server;
+use crate::model::{Time, VolunteerId};
+use crate::policy::Record;
+
+/// Kind of the database's records.
+const KIND: &str = "standing";
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Stored {
+    quarantined_until_secs: Option<u64>,
+    vanished_secs: Vec<u64>,
+}
+
+/// What is known of a volunteer. Blocks.
+pub fn load(server: &Server, id: &VolunteerId) -> Record {
+    let json = server.db.record(KIND, id.as_str()).ok().flatten();
+    let stored: Stored = json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+    let vanished = |n: usize| stored.vanished_secs.get(n).copied().map(Time::from_secs);
+    Record {
+        quarantined_until: stored.quarantined_until_secs.map(Time::from_secs),
+        vanished: [vanished(0), vanished(1)],
+    }
+}
+
+/// Keeps it, beside what the caller does.
+pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
+    let server = server.clone();
+    let stored = Stored {
+        quarantined_until_secs: record.quarantined_until.map(Time::as_secs),
+        vanished_secs: record.vanished.into_iter().flatten().map(Time::as_secs).collect(),
+    };
+    let write = move || {
+        let json = serde_json::to_vec(&stored).unwrap_or_default();
+        if let Err(e) = server.db.put_records(KIND, [(id.as_str(), Some(json))]) {
+            tracing::warn!(volunteer = %id, error = %e, "its conduct is not remembered over a restart");
+        }
+    };
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn_blocking(write);
+    }
+}
