@@ -132,7 +132,7 @@ impl Goods {
         let mut build = Command::new("rpmbuild");
         build.args(["-bb", "--quiet", "--define", &format!("_topdir {}", root.display())]);
         build.args(["--define", &format!("_rpmdir {}", repo.display())]);
-        build.args(["--define", "_rpmfilename %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm"]);
+        build.args(["--define", "_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm"]);
         run_ok(build.args(["--define", "_binary_payload w.ufdio"]).arg(&path));
         let mut sign = Command::new("rpmsign");
         sign.env("GNUPGHOME", signer.home()).args(["--addsign", "--define", "__gpg /usr/bin/gpg"]);

@@ -102,7 +102,7 @@ impl Cell {
             let installing = scope.spawn(|| patron.install(goods, number, limit));
             let hit = poll(DEADLINE, || {
                 let target = match self.moment {
-                    Moment::Connect => redirected(bed, &path),
+                    Moment::Connect => redirected(bed, &path, self.kind),
                     Moment::Transfer => under_way(bed, &before),
                 };
                 match target {
@@ -157,10 +157,12 @@ fn set_gates(bed: &Bed, is_shut: bool) {
 }
 
 /// The volunteer that the server's last redirect of a path names, to a client: those of [`Bed::spread`] were before.
-fn redirected<'a>(bed: &'a Bed, path: &str) -> Option<&'a Worker> {
+fn redirected<'a>(bed: &'a Bed, path: &str, kind: Kind) -> Option<&'a Worker> {
     let client = bed.asked(&bed.clients[0]);
+    // zypper may be given a metalink in place of a redirect.
+    let statuses = if kind.is_zypper() { 200..400 } else { 300..400 };
     let (repo, below) = path.split_once('/')?;
-    client.iter().find(|(asked, status)| asked.ends_with(path) && (300..400).contains(status))?;
+    client.iter().find(|(asked, status)| asked.ends_with(path) && statuses.contains(status))?;
     let redirects = bed.messages("redirect");
     let last = redirects.iter().rev().find(|fields| fields["repo"] == repo && fields["path"] == below)?;
     Some(bed.worker(last["volunteer"].as_str()?))

@@ -59,6 +59,10 @@ impl Kind {
         matches!(self, Self::AptBase | Self::AptList | Self::AptZone)
     }
 
+    pub fn is_zypper(self) -> bool {
+        matches!(self, Self::ZypperBase | Self::ZypperList)
+    }
+
     pub fn is_dnf(self) -> bool {
         matches!(self, Self::DnfBase | Self::DnfList)
     }
