@@ -183,6 +183,7 @@ pub fn door(data: &[u8]) -> usize {
                     stays_inside(&path);
                 }
             }
+            Target::MirrorList { file } => assert!(uri.path().ends_with(file) && !file.starts_with('/')),
             Target::Blob { rest, .. } => assert!(uri.path().ends_with(rest)),
             Target::Connect { host, port } => {
                 let listed = match port {

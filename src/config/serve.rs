@@ -214,15 +214,14 @@ impl RepoConfig {
     fn from_raw(raw: RawRepo, profiles: &Profiles) -> Result<Self, ConfigError> {
         let key = format!("repo {:?}", raw.name);
         let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'+');
-        // A leading underscore, `b`, `direct` and `mirrors` are the server's own routes.
-        let reserved = ["b", "direct", "mirrors"];
+        // A leading underscore and these are the server's own routes.
+        let reserved = ["b", "direct", "listed", "mirrors"];
         if raw.name.is_empty()
             || !raw.name.bytes().all(plain)
             || raw.name.starts_with('.')
             || reserved.contains(&raw.name.as_str())
         {
-            let problem =
-                "a name is a URL segment of letters, digits, '-', '.', '+', and not b, direct or mirrors";
+            let problem = "a name is a URL segment of letters, digits, '-', '.', '+', and not b, direct, listed or mirrors";
             return Err(ConfigError::value(key, problem));
         }
         let mut profile =

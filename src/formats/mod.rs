@@ -3,7 +3,7 @@
 //! Metadata of archives (deb822, Release, Packages, Sources, diff indexes, repomd, primary, prestodelta,
 //! treeinfo, checksum files) and the OpenPGP signatures over it, the HTTP pieces that must behave alike at
 //! the server and at every volunteer (ranges, tickets), the control messages between the two, authorities
-//! of URLs, and access-log lines. Everything read here may be hostile: parsers return errors or skip and count, never panic, and
+//! of URLs, metalinks, and access-log lines. Everything read here may be hostile: parsers return errors or skip and count, never panic, and
 //! leave path validation to [`RepoPath`](crate::model::RepoPath).
 
 pub mod access_log;
@@ -15,6 +15,7 @@ pub mod compress;
 pub mod control;
 pub mod deb822;
 mod entry;
+pub mod metalink;
 pub mod openpgp;
 pub mod packages;
 pub mod pdiff;

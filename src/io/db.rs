@@ -1,4 +1,4 @@
-//! What cannot be recomputed cheaply: digests of blobs, aliases, adopted files, units' last generations,
+//! What cannot be recomputed cheaply: digests of blobs and of their pieces, aliases, adopted files, units' last generations,
 //! volunteers' keys. One redb file; every write is one durable transaction.
 //!
 //! The file is locked. Who hands over to another process closes it: from then on nothing is found, and nothing
@@ -11,10 +11,13 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
-use crate::model::{Algorithm, BlobId, Digest, Digests};
+use super::hasher::Hashes;
+use crate::model::{Algorithm, Blob, BlobId, Digest, Digests, Pieces};
 
 /// SHA-256 -> the five digests.
 const DIGESTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("digests-1");
+/// SHA-256 -> digests of its pieces, for blobs of several that were hashed since there are such.
+const PIECES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("pieces-1");
 /// Another algorithm's digest (algorithm byte, digest) -> SHA-256. Written only after real bytes were hashed.
 const ALIASES: TableDefinition<&[u8], &[u8; 32]> = TableDefinition::new("aliases-1");
 /// Small JSON records by kind and key.
@@ -90,15 +93,31 @@ impl Db {
         Ok(table.get(&id.0)?.and_then(|value| Digests::decode(value.value())))
     }
 
+    /// Digests of a blob's pieces, where they are known.
+    pub fn pieces(&self, blob: Blob) -> Result<Option<Pieces>, DbError> {
+        if Pieces::is_one(blob.size) {
+            return Ok(self.digests(blob.id)?.as_ref().map(Pieces::whole));
+        }
+        let open = self.lock();
+        let Some(db) = open.as_ref() else { return Ok(None) };
+        let table = db.begin_read()?.open_table(PIECES)?;
+        let pieces = table.get(&blob.id.0)?.and_then(|value| Pieces::decode(value.value()));
+        Ok(pieces.filter(|pieces| pieces.are_of(blob.size)))
+    }
+
     /// Remembers the digests of bytes that were hashed, and makes each an alias that metadata may use.
     /// Not synced: after a crash it is computed again, and by the process that took over.
-    pub fn put_digests(&self, digests: &Digests) -> Result<(), DbError> {
+    pub fn put_hashes(&self, hashes: &Hashes) -> Result<(), DbError> {
+        let digests = &hashes.digests;
         let open = self.lock();
         let Some(db) = open.as_ref() else { return Ok(()) };
         let mut write = db.begin_write()?;
         write.set_durability(Durability::None)?;
         {
             write.open_table(DIGESTS)?.insert(&digests.sha256, digests.encode().as_slice())?;
+            if let Some(pieces) = &hashes.pieces {
+                write.open_table(PIECES)?.insert(&digests.sha256, pieces.encode().as_slice())?;
+            }
             let mut aliases = write.open_table(ALIASES)?;
             for algorithm in [Algorithm::Sha1, Algorithm::Sha512] {
                 aliases.insert(alias_key(&digests.get(algorithm)).as_slice(), &digests.sha256)?;
@@ -167,6 +186,7 @@ fn open(path: &Path) -> Result<Database, DbError> {
     let db = Database::builder().set_cache_size(16 << 20).create(path)?;
     let setup = db.begin_write()?;
     setup.open_table(DIGESTS)?;
+    setup.open_table(PIECES)?;
     setup.open_table(ALIASES)?;
     setup.open_table(RECORDS)?;
     setup.commit()?;
@@ -196,12 +216,18 @@ mod tests {
         let path = dir.path().join("db");
         let digests = Digests { md4: [1; 16], md5: [2; 16], sha1: [3; 20], sha256: [4; 32], sha512: [5; 64] };
         let db = Db::open(&path).expect("open");
-        db.put_digests(&digests).expect("write");
+        let pieces = Pieces { len: 256 << 10, sha1: vec![[6; 20], [7; 20]], sha256: vec![[8; 32], [9; 32]] };
+        db.put_hashes(&Hashes { digests, pieces: Some(pieces.clone()) }).expect("write");
         db.put_records("unit", [("b", Some(b"2".to_vec())), ("a", Some(b"1".to_vec()))]).expect("write");
         db.put_records("unitx", [("c", Some(b"3".to_vec()))]).expect("write");
         drop(db);
         let db = Db::open(&path).expect("reopen");
         assert_eq!(db.digests(BlobId([4; 32])).expect("read"), Some(digests));
+        let blob = |size| Blob { id: BlobId([4; 32]), size };
+        assert_eq!(db.pieces(blob(300 << 10)).expect("read"), Some(pieces));
+        assert_eq!(db.pieces(blob(600 << 10)).expect("read"), None, "of another size");
+        assert_eq!(db.pieces(blob(10)).expect("read"), Some(Pieces::whole(&digests)));
+        assert_eq!(db.pieces(Blob { id: BlobId([5; 32]), size: 300 << 10 }).expect("read"), None, "unknown");
         assert_eq!(db.alias(&digests.get(Algorithm::Sha512)).expect("read"), Some(BlobId([4; 32])));
         assert_eq!(db.alias(&digests.get(Algorithm::Md5)).expect("read"), None);
         let all = db.records("unit").expect("read");
@@ -218,7 +244,7 @@ mod tests {
         assert!(Db::open(&path).is_err(), "it is locked");
         db.close();
         let digests = Digests { md4: [1; 16], md5: [2; 16], sha1: [3; 20], sha256: [4; 32], sha512: [5; 64] };
-        assert!(db.is_closed() && db.put_digests(&digests).is_ok());
+        assert!(db.is_closed() && db.put_hashes(&Hashes { digests, pieces: None }).is_ok());
         assert_eq!(db.record("unit", "a").expect("nothing"), None);
         assert!(matches!(db.put_records("unit", [("a", None)]), Err(DbError::Closed)));
         let other = Db::open(&path).expect("it is free");

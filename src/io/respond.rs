@@ -13,6 +13,7 @@ use http::{Method, Response, StatusCode};
 
 use super::body::Body;
 use crate::formats::byteranges::Framing;
+use crate::formats::metalink;
 use crate::formats::range::{self, Answer};
 use crate::model::{Algorithm, Blob, BlobId, Digests};
 
@@ -191,9 +192,16 @@ pub fn redirect(location: &str) -> Response<Body> {
     response
 }
 
+/// Names another URL of the same file (RFC 6249 section 3).
+pub fn duplicate(headers: &mut HeaderMap, url: &str) {
+    if let Ok(value) = HeaderValue::from_str(&format!("<{url}>; rel=duplicate")) {
+        headers.append(header::LINK, value);
+    }
+}
+
 /// By the suffixes that archives use.
 pub fn content_type(file_name: &str) -> &'static str {
-    const TYPES: [(&str, &str); 11] = [
+    const TYPES: [(&str, &str); 13] = [
         (".deb", "application/vnd.debian.binary-package"),
         (".udeb", "application/vnd.debian.binary-package"),
         (".rpm", "application/x-rpm"),
@@ -203,6 +211,8 @@ pub fn content_type(file_name: &str) -> &'static str {
         (".bz2", "application/x-bzip2"),
         (".xml", "application/xml"),
         (".iso", "application/x-iso9660-image"),
+        (".metalink", metalink::V3),
+        (".txt", "text/plain; charset=utf-8"),
         (".asc", "text/plain; charset=utf-8"),
         ("Release", "text/plain; charset=utf-8"),
     ];

@@ -305,7 +305,7 @@ impl Fetcher {
 
     fn commit(&self, incoming: Incoming) -> Result<Committed, VerifyError> {
         let committed = self.store.commit(incoming.verify()?)?;
-        if let Err(e) = self.db.put_digests(&committed.digests) {
+        if let Err(e) = self.db.put_hashes(&committed.hashes) {
             tracing::warn!(blob = %committed.blob.id, error = %e, "digests are not remembered");
         }
         Ok(committed)

@@ -6,9 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::super::hasher::Hasher;
+use super::super::hasher::{Hasher, Hashes};
 use super::{BlobStore, StoreError};
-use crate::model::{Algorithm, Blob, BlobId, Digests, Expected};
+use crate::model::{Algorithm, Blob, BlobId, Expected};
 
 /// A file that is being written and is not yet known to be what it should be.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Incoming {
 pub struct Verified {
     pub(super) temp: TempFile,
     pub(super) blob: Blob,
-    pub(super) digests: Digests,
+    pub(super) hashes: Hashes,
     pub(super) room: Room,
 }
 
@@ -80,11 +80,14 @@ impl Drop for Room {
 impl Incoming {
     pub(super) fn new(path: PathBuf, file: File, expected: Expected, room: Room) -> Self {
         let temp = TempFile(Some(path));
-        Self { temp, file, hasher: Hasher::default(), written: 0, expected, room }
+        Self { temp, file, hasher: Hasher::with_pieces(expected.size), written: 0, expected, room }
     }
 
     /// Makes room for a length that metadata did not say but somebody did, all at once.
     pub fn expect_len(&mut self, len: u64) -> Result<(), StoreError> {
+        if self.written == 0 {
+            self.hasher = Hasher::with_pieces(Some(len));
+        }
         self.grow(len)?;
         self.allocate()
     }
@@ -143,14 +146,15 @@ impl Incoming {
         if !want.algorithm().may_verify() {
             return Err(VerifyError::Weak(want.algorithm()));
         }
-        let digests = self.hasher.finish();
+        let hashes = self.hasher.finish();
+        let digests = &hashes.digests;
         if !digests.matches(&want) {
             let got = digests.get(want.algorithm()).to_string();
             return Err(VerifyError::WrongDigest { want: want.to_string(), got });
         }
         self.file.sync_all()?;
         let blob = Blob { id: BlobId(digests.sha256), size: self.written };
-        Ok(Verified { temp: self.temp, blob, digests, room: self.room })
+        Ok(Verified { temp: self.temp, blob, hashes, room: self.room })
     }
 }
 

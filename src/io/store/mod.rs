@@ -25,7 +25,8 @@ use self::incoming::Room;
 pub use self::incoming::{Incoming, Verified, VerifyError};
 use self::index::Index;
 pub use self::index::Rank;
-use crate::model::{Blob, BlobId, Digests, Expected};
+use super::hasher::Hashes;
+use crate::model::{Blob, BlobId, Expected};
 
 /// Blobs looked at under one lock when all are gone through.
 const CHUNK: usize = 512;
@@ -85,7 +86,7 @@ impl OnChange {
 #[derive(Debug)]
 pub struct Committed {
     pub blob: Blob,
-    pub digests: Digests,
+    pub hashes: Hashes,
 }
 
 /// A blob that is to be read again.
@@ -171,11 +172,11 @@ impl BlobStore {
 
     /// Makes a verified file a blob; it is not kept if another process keeps the store by now.
     pub fn commit(&self, mut verified: Verified) -> io::Result<Committed> {
-        let Verified { blob, digests, .. } = verified;
+        let blob = verified.blob;
         let target = self.path(blob.id);
         let names = self.lock_names();
         if !self.publish(&mut verified, &target)? {
-            return Ok(Committed { blob, digests });
+            return Ok(Committed { blob, hashes: verified.hashes });
         }
         let mut index = self.lock();
         index.release(std::mem::take(&mut verified.room.bytes));
@@ -186,7 +187,7 @@ impl BlobStore {
         if let Some(shard) = target.parent() {
             File::open(shard)?.sync_all()?;
         }
-        Ok(Committed { blob, digests })
+        Ok(Committed { blob, hashes: verified.hashes })
     }
 
     /// Promises room, and makes it.

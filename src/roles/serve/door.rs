@@ -4,6 +4,8 @@
 //! | form | example | means | redirected |
 //! |---|---|---|---|
 //! | own path | `/debian/...`, `/direct/debian/...` | a repository by its name | yes, no |
+//! | from a list | `/listed/debian/...` | the same; the client has the direct URL too | yes |
+//! | a list | `/mirrors/debian.txt` | these two URLs, for apt's `mirror+http:` | |
 //! | host in the path, as apt-cacher-ng has it | `/deb.example/debian/...`, `/HTTPS///deb.example/debian/...` | a repository by a URL of it | yes |
 //! | absolute form: we are the proxy | `http://deb.example/debian/...` | the same | no |
 //! | intercepted: another's `Host` | `/debian/...` with `Host: deb.example` | the same | no |
@@ -38,6 +40,12 @@ pub enum Target<'a> {
         index: usize,
         rest: &'a str,
         direct: bool,
+        /// The URL came from a list of ours, so that the client has another.
+        listed: bool,
+    },
+    /// What lists the URLs of a repository for apt: `NAME.txt`.
+    MirrorList {
+        file: &'a str,
     },
     /// A package by its hash.
     Blob {
@@ -158,11 +166,14 @@ impl Door {
         if path.starts_with("/_mh/") {
             return Some(Target::Control);
         }
-        let (direct, path) = path.strip_prefix("/direct/").map_or((false, path), |path| (true, path));
+        let below = |prefix| path.strip_prefix(prefix);
+        let (direct, listed) = (below("/direct/"), below("/listed/"));
+        let path = direct.or(listed).unwrap_or(path);
         let (name, rest) = first_segment(path);
         let found = match self.names.get(name) {
-            Some(&index) => Target::Repo { index, rest: rest.trim_start_matches('/'), direct },
-            None if name == "_blob" => Target::Blob { rest, direct },
+            Some(&index) => Target::repo(index, rest.trim_start_matches('/')),
+            None if name == "_blob" => Target::Blob { rest, direct: false },
+            None if name == "mirrors" => Target::MirrorList { file: rest },
             None if name.is_empty() => Target::Index,
             None if name.eq_ignore_ascii_case("https") && rest.starts_with("//") => {
                 let found = self.host_in_path(rest);
@@ -170,7 +181,11 @@ impl Door {
             }
             None => self.host_in_path(path)?,
         };
-        Some(if direct { found.unredirected() } else { found })
+        Some(match (direct, listed) {
+            (Some(_), _) => found.unredirected(),
+            (None, Some(_)) => found.listed(),
+            (None, None) => found,
+        })
     }
 
     /// `HOST/PATH`, where both are of one of the known URLs.
@@ -181,7 +196,7 @@ impl Door {
 
     fn under<'a>(&self, authority: &Authority, path: &'a str) -> Option<Target<'a>> {
         let mut here = self.bases.get(&authority.host)?.iter().filter(|base| base.authority == *authority);
-        here.find_map(|base| Some(Target::Repo { index: base.repo, rest: base.strip(path)?, direct: false }))
+        here.find_map(|base| Some(Target::repo(base.repo, base.strip(path)?)))
     }
 
     fn is_own(&self, authority: &Authority, local: SocketAddr) -> bool {
@@ -211,7 +226,18 @@ impl Door {
     }
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    fn repo(index: usize, rest: &'a str) -> Self {
+        Self::Repo { index, rest, direct: false, listed: false }
+    }
+
+    fn listed(mut self) -> Self {
+        if let Self::Repo { listed, .. } = &mut self {
+            *listed = true;
+        }
+        self
+    }
+
     fn unredirected(mut self) -> Self {
         if let Self::Repo { direct, .. } | Self::Blob { direct, .. } = &mut self {
             *direct = true;

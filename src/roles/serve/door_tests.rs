@@ -41,8 +41,8 @@ fn door() -> Door {
     Door::new(&ServeConfig::parse(CONFIG, &profiles).expect("valid"))
 }
 
-/// What a request means, as short text: `repo REST`, `repo! REST` where it is never redirected, else the
-/// variant or the status.
+/// What a request means, as short text: `repo REST`, `repo! REST` where it is never redirected, `repo+ REST`
+/// where the URL came from a list, else the variant or the status.
 fn meaning(door: &Door, method: &str, target: &str, version: Version, hosts: &[&[u8]]) -> String {
     let uri: Uri = match target.parse() {
         Ok(uri) => uri,
@@ -54,13 +54,19 @@ fn meaning(door: &Door, method: &str, target: &str, version: Version, hosts: &[&
     }
     let method = method.parse().expect("a method");
     let local = "192.0.2.1:3142".parse().expect("an address");
-    let mark = |direct| if direct { "!" } else { "" };
+    let mark = |direct, listed| match (direct, listed) {
+        (true, true) => "!+",
+        (true, false) => "!",
+        (false, true) => "+",
+        (false, false) => "",
+    };
     match door.target(&method, &uri, version, &headers, local) {
-        Target::Repo { index, rest, direct } => {
+        Target::Repo { index, rest, direct, listed } => {
             let name = door.names.iter().find(|(_, at)| **at == index).expect("a known index").0;
-            format!("{name}{} {rest}", mark(direct))
+            format!("{name}{} {rest}", mark(direct, listed))
         }
-        Target::Blob { rest, direct } => format!("blob{} {rest}", mark(direct)),
+        Target::MirrorList { file } => format!("list {file}"),
+        Target::Blob { rest, direct } => format!("blob{} {rest}", mark(direct, false)),
         Target::Index => "index".to_owned(),
         Target::Control => "control".to_owned(),
         Target::Connect { host, port } => format!("connect {host} {port}"),
@@ -93,6 +99,28 @@ fn own_paths() {
         ("/Debian/x", OWN, "404"),
         ("/nosuch/x", OWN, "404"),
         ("/..", OWN, "404"),
+        ("/listed/debian/x", OWN, "debian+ x"),
+        ("/listed/debian/", OWN, "debian+ "),
+        ("/listed/debian", OWN, "debian+ "),
+        ("/listed", OWN, "404"),
+        ("/listed/", OWN, "index"),
+        ("/listed/nosuch/x", OWN, "404"),
+        ("/listed/../debian/x", OWN, "404"),
+        ("/listed/%64ebian/x", OWN, "404"),
+        ("/%6cisted/debian/x", OWN, "404"),
+        ("//listed/debian/x", OWN, "404"),
+        ("/listed/listed/debian/x", OWN, "404"),
+        ("/listed/direct/debian/x", OWN, "404"),
+        ("/direct/listed/debian/x", OWN, "404"),
+        ("/listed/old/debian/x", OWN, "404"),
+        ("/listed/_blob/00ff/x", OWN, "blob 00ff/x"),
+        ("/listed/_mh/v1/session", OWN, "404"),
+        ("/mirrors/debian.txt", OWN, "list debian.txt"),
+        ("/mirrors/debian.txt?x=y", OWN, "list debian.txt"),
+        ("/mirrors/../../etc/passwd", OWN, "list ../../etc/passwd"),
+        ("/mirrors/", OWN, "list "),
+        ("/mirrors", OWN, "list "),
+        ("/mirrors.txt", OWN, "404"),
         ("/_blob/00ff/x", OWN, "blob 00ff/x"),
         ("/direct/_blob/00ff/x", OWN, "blob! 00ff/x"),
         ("/_mh/v1/session", OWN, "control"),
@@ -140,6 +168,10 @@ fn absolute_form_is_never_redirected() {
         ("http://mirror.example:8080/debian/x", "x", "debian! x"),
         ("http://mirror.example:8080/old/debian/x", "x", "debian! x"),
         ("http://192.0.2.1:3142/debian/x", "x", "debian! x"),
+        ("http://192.0.2.1:3142/listed/debian/x", "x", "debian!+ x"),
+        ("http://192.0.2.1:3142/mirrors/debian.txt", "x", "list debian.txt"),
+        ("http://unknown.example/mirrors/debian.txt", "x", "403"),
+        ("http://deb.example/listed/debian/x", "x", "403"),
         ("http://192.0.2.1:3142/_mh/v1/session", "x", "control"),
         ("http://192.0.2.1:3142/", "x", "index"),
         // apt-cacher-ng's way to name an https upstream to a proxy.
@@ -172,6 +204,9 @@ fn hosts_in_the_path_as_apt_cacher_ng_has_them() {
         ("/deb.example/debian/x", OWN, "debian x"),
         ("/DEB.example:80/debian/x", OWN, "debian x"),
         ("/direct/deb.example/debian/x", OWN, "debian! x"),
+        ("/listed/deb.example/debian/x", OWN, "debian+ x"),
+        ("/listed/HTTPS///deb.example/debian/x", OWN, "debian+ x"),
+        ("/mirrors/deb.example/debian/x", OWN, "list deb.example/debian/x"),
         ("/HTTPS///deb.example/debian/security/x", OWN, "security x"),
         ("/https///other.example:8000/pub/~user/debian/x", OWN, "debian x"),
         ("/direct/HTTPS///deb.example/debian/x", OWN, "debian! x"),
@@ -240,7 +275,7 @@ proptest::proptest! {
     #[test]
     fn any_request_has_a_meaning(
         host in "(deb|other|mirror|whole|HTTPS|x)?(\\.example)?(:[0-9]{0,4})?",
-        path in "(/{1,3}(debian|security|direct|HTTPS|deb\\.example|_blob|\\.\\.|%2f|%ff|x)){0,6}/?",
+        path in "(/{1,3}(debian|security|direct|listed|mirrors|HTTPS|deb\\.example|_blob|\\.\\.|%2f|%ff|x)){0,6}/?",
     ) {
         let door = door();
         let mut headers = HeaderMap::new();
@@ -249,7 +284,8 @@ proptest::proptest! {
         for target in [format!("http://{host}{path}"), path.clone()] {
             let Ok(uri) = target.parse::<Uri>() else { continue };
             match door.target(&Method::GET, &uri, Version::HTTP_11, &headers, local) {
-                Target::Repo { index, rest, direct } => {
+                Target::Repo { index, rest, direct, listed } => {
+                    assert!(!listed || path.contains("/listed/"));
                     assert!(index < door.names.len() && path.ends_with(rest) && !rest.starts_with('/'));
                     assert!(direct || uri.scheme().is_none());
                 }
@@ -257,6 +293,7 @@ proptest::proptest! {
                     assert!(path.ends_with(rest) && (direct || uri.scheme().is_none()));
                 }
                 Target::Connect { .. } | Target::Control => panic!("{target} means neither"),
+                Target::MirrorList { file } => assert!(path.ends_with(file) && path.contains("/mirrors")),
                 Target::Index | Target::Refused { .. } => {}
             }
         }

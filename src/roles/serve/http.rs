@@ -17,7 +17,7 @@ use super::door::Target;
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
-use super::{connect, hints, metadata, package, unnamed};
+use super::{connect, hints, lists, metadata, package, unnamed};
 use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::formats::authority::Authority;
@@ -43,6 +43,8 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// Never redirect: `/direct/`, and ways in from which a redirect leads nowhere.
     pub direct: bool,
+    /// The URL came from a list of ours: should a redirect fail, the client goes on with another URL.
+    pub is_listed: bool,
     /// Who pays for the bytes: a client, or a volunteer that fetches what it was ordered to.
     pub kind: Kind,
 }
@@ -50,7 +52,7 @@ pub struct Asked {
 impl Asked {
     fn new(peer: SocketAddr, method: Method, headers: HeaderMap, direct: bool) -> Self {
         let (client, port) = (peer.ip().to_canonical(), peer.port());
-        Self { client, port, method, headers, direct, kind: Kind::Package }
+        Self { client, port, method, headers, direct, is_listed: false, kind: Kind::Package }
     }
 
     pub fn header(&self, name: header::HeaderName) -> Option<&str> {
@@ -93,9 +95,18 @@ async fn route(
             response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
             response
         }
-        Target::Repo { index, rest, direct } => {
-            let asked = Asked::new(ends.peer, parts.method, parts.headers, direct);
+        Target::MirrorList { file } => {
+            lists::of_repo(server, file, &Asked::new(ends.peer, parts.method, parts.headers, true))
+        }
+        Target::Repo { index, rest, direct, listed } => {
+            let mut asked = Asked::new(ends.peer, parts.method, parts.headers, direct);
+            asked.is_listed = listed;
             let repo = &server.repos[index];
+            if let Some(list) = lists::Wanted::of(parts.uri.query())
+                && let Some(response) = lists::of_directory(server, repo, rest, list, &asked).await
+            {
+                return response;
+            }
             if rest.is_empty() {
                 return plain(StatusCode::OK, hints::of_repo(repo, &own_url(server, &asked)).join("\n"));
             }
@@ -153,7 +164,7 @@ async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Bo
 }
 
 /// This server as the client calls it.
-fn own_url(server: &Server, asked: &Asked) -> String {
+pub fn own_url(server: &Server, asked: &Asked) -> String {
     let host = asked.header(header::HOST).map(|host| format!("http://{host}"));
     server.config.public_url.clone().or(host).unwrap_or_else(|| server.config.shown_url())
 }

@@ -22,7 +22,7 @@ use crate::io::respond::{Representation, plain, respond};
 use crate::model::{Blob, Expected, RepoPath};
 
 /// A client waits this long at most for a look at the origin before it gets the last good generation.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 /// A client waits this long for a member that is not here yet, less than apt's and dnf's 30 s; the fetch goes on.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(25);
 /// A member may be removed to make room between its coming and its being opened; not again and again.
@@ -37,6 +37,13 @@ pub async fn answer(
 ) -> Option<Response<Body>> {
     let root_of = UnitKey::of_root(path, &repo.config.profile);
     let is_first = root_of.is_some() && pins::is_first(path);
+    if let Some(key) = root_of.as_ref().filter(|_| is_first && asked.is_listed)
+        && let Some(unit) = server.pins.promised(asked, repo, key)
+        && let Some(root) = unit.roots.get(path)
+    {
+        server.pins.begin(asked, repo, &unit);
+        return Some(root_response(server, path, &unit, root, asked));
+    }
     if !is_first && let Some(unit) = server.pins.earlier(asked, repo, path) {
         if let Some(root) = unit.roots.get(path) {
             return Some(root_response(server, path, &unit, root, asked));
@@ -163,7 +170,7 @@ fn is_in(path: &RepoPath, dir: &str) -> bool {
 }
 
 /// A root file that cannot be served: 404 only if it does not exist, as far as anyone knows.
-fn absent(repo: &Repo, key: &UnitKey, looked: Looked) -> Response<Body> {
+pub fn absent(repo: &Repo, key: &UnitKey, looked: Looked) -> Response<Body> {
     if repo.snapshot().unit(key).is_some() || looked == Looked::Missing {
         return plain(StatusCode::NOT_FOUND, "the origin has no such file");
     }

@@ -1,7 +1,7 @@
 //! `manyhands serve`: the central server.
 //!
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
-//! and [`connect`]. [`refresh`] brings new
+//! and [`connect`], and [`lists`] for clients that take several URLs. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
 //! [`session`] talk with volunteers. [`handover`] lets another process take over. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
@@ -15,6 +15,7 @@ pub mod door;
 mod handover;
 mod hints;
 mod http;
+mod lists;
 mod metadata;
 mod nested;
 mod origin;

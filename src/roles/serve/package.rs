@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::aliases;
 use super::http::Asked;
+use super::lists;
 use super::origin;
 use super::repo::Repo;
 use super::server::{Choice, Server};
@@ -17,7 +18,7 @@ use super::unnamed;
 use crate::config::Origin;
 use crate::formats::control::SYNC_HEADER;
 use crate::formats::range;
-use crate::formats::ticket::{self, Ticket};
+use crate::formats::ticket::{self, Key, Ticket};
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::fetch::{Content, FetchError, Flight, Source};
@@ -28,6 +29,9 @@ use crate::policy::Request;
 
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Further holders that the answer to a HEAD names.
+const MAX_DUPLICATES: usize = 3;
 
 /// Whether a request by hash comes from a volunteer that fetches: it signs with its own key.
 pub fn kind_of(server: &Server, headers: &HeaderMap) -> Kind {
@@ -60,6 +64,9 @@ pub async fn answer(
         // Nothing is fetched for those who only look.
         let what = representation(server, path, blob);
         return respond::respond(&asked.method, &asked.headers, &what, |_| Body::Empty);
+    }
+    if let (Some(blob), true) = (blob, asked.direct) {
+        server.courtesy.wait(asked.client, blob.id).await;
     }
     if asked.kind == Kind::Package {
         server.traffic.served_requests.fetch_add(1, Relaxed);
@@ -102,7 +109,9 @@ pub fn request(server: &Server, blob: Blob, len: u64, asked: &Asked) -> Request 
         len,
         origin_load: server.traffic.load(server.config.uplink),
         client: asked.client,
-        can_return: comes_back(asked.header(header::USER_AGENT).unwrap_or("")),
+        can_return: asked.is_listed
+            || lists::is_wanted(asked)
+            || comes_back(asked.header(header::USER_AGENT).unwrap_or("")),
         is_segment: range::is_segment(asked.header(header::RANGE), blob.size),
     }
 }
@@ -131,12 +140,29 @@ fn redirect(
     };
     // Popular where it is served from, and so worth keeping here for when that goes away.
     server.packages.store.touch(blob.id);
-    let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
-    let signed = key.sign(blob, expiry, &encode_path(path.file_name()));
-    let mut response = respond::redirect(&format!("{base_url}{signed}"));
-    respond::digest_headers(response.headers_mut(), blob.id, None);
     server.traffic.redirects.fetch_add(1, Relaxed);
     server.traffic.redirected_bytes.fetch_add(len, Relaxed);
+    let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
+    let name = encode_path(path.file_name());
+    let url = |base_url: &str, key: &Key| format!("{base_url}{}", key.sign(blob, expiry, &name));
+    let first = url(&base_url, &key);
+    let others = |count| {
+        let others = server.others(&request, &base_url, count).into_iter();
+        others.map(|(base_url, key)| url(&base_url, &key))
+    };
+    let mut response = if lists::is_wanted(asked) {
+        let urls = std::iter::once(first).chain(others(lists::volunteers_for(blob.size) - 1)).collect();
+        lists::of_package(server, repo, path, blob, urls, asked)
+    } else {
+        let mut response = respond::redirect(&first);
+        respond::digest_headers(response.headers_mut(), blob.id, None);
+        // Those who look before they fetch read it, as RFC 6249 has it; the many who only fetch do not.
+        if asked.method == Method::HEAD {
+            others(MAX_DUPLICATES).for_each(|url| respond::duplicate(response.headers_mut(), &url));
+        }
+        response
+    };
+    response.headers_mut().insert(header::VARY, header::HeaderValue::from_static("Accept"));
     Some(response)
 }
 
@@ -303,17 +329,19 @@ pub async fn manifest(
     Some(match digests(server, repo, &package, expected).await {
         Ok(digests) => {
             let text = respond::manifest(&digests, algorithm, package.file_name());
-            let bytes = bytes::Bytes::from(text);
-            let blob = crate::catalog::Root::new(bytes.clone()).blob;
-            let what = Representation {
-                must_revalidate: true,
-                ..Representation::of_blob(blob, path.file_name(), None)
-            };
-            let response = respond::respond(&asked.method, &asked.headers, &what, Body::slices(bytes));
-            response.map(|body| server.traffic.count(Kind::Metadata, body))
+            made(server, asked, path.file_name(), text)
         }
         Err(e) => fetch_failed(&e),
     })
+}
+
+/// A text that was made for this answer, and may be another one next time.
+pub fn made(server: &Server, asked: &Asked, file_name: &str, text: String) -> Response<Body> {
+    let bytes = bytes::Bytes::from(text);
+    let blob = crate::catalog::Root::new(bytes.clone()).blob;
+    let what = Representation { must_revalidate: true, ..Representation::of_blob(blob, file_name, None) };
+    let response = respond::respond(&asked.method, &asked.headers, &what, Body::slices(bytes));
+    response.map(|body| server.traffic.count(Kind::Metadata, body))
 }
 
 /// All digests of a package: remembered, or from its bytes.
@@ -351,9 +379,9 @@ async fn hash_held(server: &Arc<Server>, file: Arc<File>) -> Result<Digests, Fet
     let server = server.clone();
     let hash = move || {
         let store = |e: &dyn std::fmt::Display| FetchError::Store(e.to_string());
-        let (digests, _) = hasher::hash(&*file).map_err(|e| store(&e))?;
-        server.db.put_digests(&digests).map_err(|e| store(&e))?;
-        Ok(digests)
+        let (hashes, _) = hasher::hash_file(&file).map_err(|e| store(&e))?;
+        server.db.put_hashes(&hashes).map_err(|e| store(&e))?;
+        Ok(hashes.digests)
     };
     tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }

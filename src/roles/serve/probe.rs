@@ -238,7 +238,7 @@ async fn own_copy(
 
 /// Whether the server's own copy is what it should be: before it accuses anybody of another.
 async fn is_sound(copy: Arc<File>, id: BlobId) -> bool {
-    let hash = move || hasher::hash(&*copy).is_ok_and(|(digests, _)| BlobId(digests.sha256) == id);
+    let hash = move || hasher::hash_file(&copy).is_ok_and(|(hashes, _)| BlobId(hashes.digests.sha256) == id);
     tokio::task::spawn_blocking(hash).await.unwrap_or(false)
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
 use super::door::Door;
+use super::lists::Courtesy;
 use super::pins::Pins;
 use super::repo::Repo;
 use super::traffic::Traffic;
@@ -28,7 +29,7 @@ use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time, VolunteerId};
-use crate::policy::{Decision, Event, NodeNo, Order, Params, Policy, Request};
+use crate::policy::{Candidate, Decision, Event, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
 pub const OUTBOX: usize = 1024;
@@ -65,6 +66,8 @@ pub struct Server {
     pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
+    /// Until when a client that has a metalink of a blob is given time to get it from volunteers.
+    pub courtesy: Courtesy,
     /// What clients are in the middle of reading.
     pub pins: Pins,
     /// What members that are indexes themselves name, by their digest.
@@ -165,6 +168,7 @@ impl Server {
             catalog_version: AtomicU64::new(0),
             sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            courtesy: Courtesy::default(),
             pins: Pins::default(),
             not_nested: Cache::builder()
                 .max_capacity(REMEMBERED)
@@ -240,6 +244,20 @@ impl Server {
         }
         self.send_orders(&orders);
         choice
+    }
+
+    /// Up to `count` further volunteers that hold a blob, best first, with the keys to sign for them. Nothing is
+    /// booked: whoever was chosen gets the download, unless it fails.
+    pub fn others(&self, request: &Request, chosen: &str, count: usize) -> Vec<(Arc<str>, Arc<Key>)> {
+        let mut chooser = self.chooser();
+        let Chooser { policy, keys, .. } = &mut *chooser;
+        let explained = policy.explain(request, clock::now()).candidates.into_iter();
+        let candidates = explained.filter(|candidate| candidate.excluded.is_none());
+        let holder = |candidate: Candidate| {
+            let base_url = policy.tracker().node(candidate.node).base_url.clone();
+            keys.get(&candidate.node).filter(|_| *base_url != *chosen).map(|key| (base_url, key.clone()))
+        };
+        candidates.filter_map(holder).take(count).collect()
     }
 
     /// Notes that a census taken before is out of date.
