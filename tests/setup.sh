@@ -8,7 +8,8 @@ needed="
     dnf:dnf zypper:zypper createrepo_c:createrepo-c rpmbuild:rpm apt-ftparchive:apt-utils
     debootstrap:debootstrap nginx:nginx-light wrk:wrk aria2c:aria2 zsync:zsync reprepro:reprepro
     wget:wget curl:curl gpg:gnupg xz:xz-utils openssl:openssl zstd:zstd bzip2:bzip2 ip:iproute2
-    zckdl:zchunk nsenter:util-linux apt-cacher-ng:apt-cacher-ng"
+    zckdl:zchunk nsenter:util-linux apt-cacher-ng:apt-cacher-ng
+    dig:bind9-dnsutils"
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()

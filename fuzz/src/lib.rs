@@ -6,6 +6,7 @@
 
 mod bytes_in;
 mod catalog;
+mod dns;
 mod messages;
 mod metadata;
 mod requests;
@@ -13,6 +14,7 @@ mod signing;
 
 pub use bytes_in::compress;
 pub use catalog::{draft, tables};
+pub use dns::dns;
 pub use messages::{config, control};
 pub use metadata::{checksums, deb_indexes, release, rpm_indexes};
 pub use requests::{door, http};
@@ -22,12 +24,13 @@ pub use signing::{keyring, signature};
 pub type Feed = fn(&[u8]) -> usize;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Feed); 13] = [
+pub const TARGETS: [(&str, Feed); 14] = [
     ("checksums", checksums),
     ("compress", compress),
     ("config", config),
     ("control", control),
     ("deb_indexes", deb_indexes),
+    ("dns", dns),
     ("door", door),
     ("draft", draft),
     ("http", http),

@@ -140,6 +140,8 @@ fn log_line(text: &str) {
 const CONFIG: &str = r#"
     [server]
     public_url = "http://mirror.example:8080"
+    failover_zone = "v.mirror.example"
+    failover_addresses = ["192.0.2.1"]
     [proxy]
     connect = ["secure.example:443", "*.wild.example:8443", "[2001:db8::7]:443"]
     [[repo]]
@@ -198,6 +200,7 @@ pub fn door(data: &[u8]) -> usize {
                 assert!(known.contains(&status) && !text.is_empty() && text.len() < 1000, "{text}");
                 continue;
             }
+            Target::Signed { .. } => assert!(uri.path().starts_with("/b/") && uri.scheme().is_none()),
             Target::Index | Target::Control => {}
         }
         return 1;

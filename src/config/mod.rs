@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer};
 
+mod failover;
 mod networks;
 mod profile;
 mod proxy;
 mod serve;
 mod volunteer;
 
+pub use failover::FailoverConfig;
 pub use networks::{NetworkRule, Networks, contain};
 pub use profile::{Layout, Profile, Profiles};
 pub use proxy::{ConnectRule, ProxyConfig};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::failover::{FailoverConfig, RawFailover};
 use super::networks::{Networks, RawNetwork, RawVolunteer};
 use super::proxy::{ProxyConfig, RawProxy};
 use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, one_or_many};
@@ -30,6 +31,8 @@ pub struct ServeConfig {
     pub uplink: Rate,
     /// Most connections at a time. Default 20000.
     pub max_connections: usize,
+    /// The zone that the server's own DNS answers for. Default: none.
+    pub failover: Option<FailoverConfig>,
     pub cache: CacheConfig,
     pub proxy: ProxyConfig,
     pub networks: Networks,
@@ -109,6 +112,10 @@ struct RawServer {
     uplink: Rate,
     max_connections: usize,
     distros_dir: Option<PathBuf>,
+    failover_zone: Option<String>,
+    dns_listen: Vec<String>,
+    failover_addresses: Vec<String>,
+    failover_port: Option<u16>,
 }
 
 impl Default for RawServer {
@@ -122,6 +129,10 @@ impl Default for RawServer {
             uplink: Rate(125_000_000),
             max_connections: 20_000,
             distros_dir: None,
+            failover_zone: None,
+            dns_listen: Vec::new(),
+            failover_addresses: Vec::new(),
+            failover_port: None,
         }
     }
 }
@@ -182,7 +193,14 @@ impl ServeConfig {
             }
             taken.extend(&repo.aliases);
         }
+        let failover = RawFailover {
+            zone: server.failover_zone,
+            dns_listen: server.dns_listen,
+            addresses: server.failover_addresses,
+            port: server.failover_port,
+        };
         Ok(Self {
+            failover: FailoverConfig::from_raw(failover, &listen)?,
             listen,
             admin: address("server.admin", &server.admin)?,
             state_dir: server.state_dir,
@@ -303,7 +321,7 @@ fn alias(key: &str, text: &str) -> Result<String, ConfigError> {
     })
 }
 
-fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+pub(super) fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| {
         ConfigError::value(
             key,

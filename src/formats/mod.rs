@@ -29,6 +29,7 @@ pub mod status;
 pub mod ticket;
 pub mod treeinfo;
 mod xml;
+pub mod zone;
 
 pub use entry::{Entry, FormatError, Package, Skipped};
 

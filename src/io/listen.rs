@@ -46,16 +46,22 @@ pub struct Ends {
 /// Binds an address; an IPv6 one for IPv6 only, so that both families can use one port.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let bound = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
+        let socket = unbound(address, Type::STREAM, Protocol::TCP)?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
     bound().map_err(|e: io::Error| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
+}
+
+/// A socket for an address of its family.
+pub fn unbound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 /// The addresses really bound, for people and tests.

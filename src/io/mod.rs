@@ -7,6 +7,7 @@ pub mod body;
 pub mod clock;
 pub mod config_file;
 pub mod db;
+pub mod dns;
 pub mod fetch;
 pub mod handover;
 pub mod hasher;

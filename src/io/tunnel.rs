@@ -79,7 +79,7 @@ impl Drop for Slot {
 }
 
 /// Who counts as one client: an IPv4 address, or the /64 that one IPv6 host has to itself.
-fn site(client: IpAddr) -> IpAddr {
+pub fn site(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
         v4 => v4,

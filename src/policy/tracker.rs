@@ -25,7 +25,7 @@ const MAX_HOLDINGS: u64 = 4_400_000;
 const SWEEP: usize = 4096;
 
 /// Index of a volunteer in the tracker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeNo(u32);
 
 #[cfg(test)]
@@ -235,6 +235,15 @@ impl Tracker {
     /// All volunteers ever seen, in the order of their first joining.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeNo, &Node)> {
         (0..).map(NodeNo).zip(&self.nodes)
+    }
+
+    /// The volunteer of this name, if it ever joined.
+    pub fn find(&self, id: &VolunteerId) -> Option<(NodeNo, &Node)> {
+        self.by_id.get(id).map(|no| (*no, self.node(*no)))
+    }
+
+    pub fn is_up(&self, no: NodeNo, now: Time) -> bool {
+        self.node(no).state(&self.params, now) == NodeState::Up
     }
 
     pub fn count_up(&self, now: Time) -> usize {

@@ -9,6 +9,7 @@
 //! | host in the path, as apt-cacher-ng has it | `/deb.example/debian/...`, `/HTTPS///deb.example/debian/...` | a repository by a URL of it | yes |
 //! | absolute form: we are the proxy | `http://deb.example/debian/...` | the same | no |
 //! | intercepted: another's `Host` | `/debian/...` with `Host: deb.example` | the same | no |
+//! | a volunteer's URL, `Host` in the failover zone | `/b/...` with `Host: v1.v.mirror.example` | a blob by its hash | no |
 //! | CONNECT | `deb.example:443` | a tunnel, where the configuration lists it | |
 //!
 //! The URLs of a repository are its upstreams and its `aliases`, whatever their scheme. The longest wins.
@@ -28,6 +29,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::{Origin, ProxyConfig, ServeConfig};
 use crate::formats::authority::Authority;
+use crate::formats::zone::Zone;
+use crate::model::VolunteerId;
 
 /// URLs that a refusal lists: an archive of many repositories must not make it a page.
 const MAX_LISTED: usize = 20;
@@ -52,6 +55,10 @@ pub enum Target<'a> {
         rest: &'a str,
         direct: bool,
     },
+    /// What a volunteer would serve, whose client fell over to this server.
+    Signed {
+        volunteer: VolunteerId,
+    },
     Index,
     /// The control API.
     Control,
@@ -75,6 +82,8 @@ pub struct Door {
     /// By host, the longest path first; of equal ones aliases first, then as configured.
     bases: BTreeMap<String, Vec<Base>>,
     proxy: ProxyConfig,
+    /// Whose hosts are this server's and mean volunteers.
+    zone: Option<Zone>,
     /// The answer to those who take us for a proxy for everything.
     refusal: String,
 }
@@ -107,7 +116,8 @@ impl Door {
         }
         let public = config.public_url.as_deref().and_then(|url| Authority::parse(url.split('/').nth(2)?));
         let names = config.repos.iter().enumerate().map(|(index, repo)| (repo.name.clone(), index)).collect();
-        Self { public, names, refusal, bases: by_host, proxy: config.proxy.clone() }
+        let zone = config.failover.as_ref().map(|failover| failover.zone.clone());
+        Self { public, names, refusal, bases: by_host, proxy: config.proxy.clone(), zone }
     }
 
     /// `local` is the address of ours that the client connected to.
@@ -138,6 +148,12 @@ impl Door {
     }
 
     fn origin_form<'a>(&self, path: &'a str, host: Option<&Authority>, local: SocketAddr) -> Target<'a> {
+        let volunteer = || self.zone.as_ref()?.volunteer(&host?.host);
+        if path.starts_with("/b/")
+            && let Some(volunteer) = volunteer()
+        {
+            return Target::Signed { volunteer };
+        }
         let found = match host {
             Some(host) if !self.is_own(host, local) => {
                 let intercepted = self.under(host, path).map(Target::unredirected);

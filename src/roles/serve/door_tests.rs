@@ -6,6 +6,8 @@ use crate::config::Profiles;
 const CONFIG: &str = r#"
     [server]
     public_url = "http://mirror.example:8080"
+    failover_zone = "v.mirror.example"
+    failover_addresses = ["192.0.2.1"]
     [proxy]
     connect = ["secure.example:443", "*.wild.example:8443", "[2001:db8::7]:443"]
     [[repo]]
@@ -67,6 +69,7 @@ fn meaning(door: &Door, method: &str, target: &str, version: Version, hosts: &[&
         }
         Target::MirrorList { file } => format!("list {file}"),
         Target::Blob { rest, direct } => format!("blob{} {rest}", mark(direct, false)),
+        Target::Signed { volunteer } => format!("signed {volunteer}"),
         Target::Index => "index".to_owned(),
         Target::Control => "control".to_owned(),
         Target::Connect { host, port } => format!("connect {host} {port}"),
@@ -199,6 +202,21 @@ fn intercepted_requests_are_never_redirected() {
 }
 
 #[test]
+fn a_volunteers_url_comes_here_by_its_host() {
+    check(&[
+        ("/b/1-0/00/x", "v1.v.mirror.example", "signed v1"),
+        ("/b/1-0/00/x", "V1.v.Mirror.example.:80", "signed v1"),
+        ("/b/", "v1.v.mirror.example", "signed v1"),
+        ("/b/1-0/00/x", "a.v1.v.mirror.example", "404"),
+        ("/b/1-0/00/x", "v.mirror.example", "404"),
+        ("/b/1-0/00/x", OWN, "404"),
+        ("/bb/x", "v1.v.mirror.example", "404"),
+        ("/debian/x", "v1.v.mirror.example", "debian x"),
+        ("http://v1.v.mirror.example/b/1-0/00/x", "v1.v.mirror.example", "403"),
+    ]);
+}
+
+#[test]
 fn hosts_in_the_path_as_apt_cacher_ng_has_them() {
     check(&[
         ("/deb.example/debian/x", OWN, "debian x"),
@@ -294,6 +312,7 @@ proptest::proptest! {
                 }
                 Target::Connect { .. } | Target::Control => panic!("{target} means neither"),
                 Target::MirrorList { file } => assert!(path.ends_with(file) && path.contains("/mirrors")),
+                Target::Signed { .. } => panic!("{host} is in no zone"),
                 Target::Index | Target::Refused { .. } => {}
             }
         }

@@ -17,7 +17,7 @@ use super::door::Target;
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
-use super::{connect, hints, lists, metadata, package, unnamed};
+use super::{connect, hints, lists, metadata, package, unnamed, zone};
 use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::formats::authority::Authority;
@@ -39,6 +39,8 @@ pub struct Asked {
     pub client: IpAddr,
     /// The client's end of the connection.
     pub port: u16,
+    /// This server's end.
+    pub local_port: u16,
     pub method: Method,
     pub headers: HeaderMap,
     /// Never redirect: `/direct/`, and ways in from which a redirect leads nowhere.
@@ -50,9 +52,18 @@ pub struct Asked {
 }
 
 impl Asked {
-    fn new(peer: SocketAddr, method: Method, headers: HeaderMap, direct: bool) -> Self {
+    fn new(Ends { peer, local }: Ends, method: Method, headers: HeaderMap, direct: bool) -> Self {
         let (client, port) = (peer.ip().to_canonical(), peer.port());
-        Self { client, port, method, headers, direct, is_listed: false, kind: Kind::Package }
+        Self {
+            client,
+            port,
+            local_port: local.port(),
+            method,
+            headers,
+            direct,
+            is_listed: false,
+            kind: Kind::Package,
+        }
     }
 
     pub fn header(&self, name: header::HeaderName) -> Option<&str> {
@@ -96,10 +107,10 @@ async fn route(
             response
         }
         Target::MirrorList { file } => {
-            lists::of_repo(server, file, &Asked::new(ends.peer, parts.method, parts.headers, true))
+            lists::of_repo(server, file, &Asked::new(ends, parts.method, parts.headers, true))
         }
         Target::Repo { index, rest, direct, listed } => {
-            let mut asked = Asked::new(ends.peer, parts.method, parts.headers, direct);
+            let mut asked = Asked::new(ends, parts.method, parts.headers, direct);
             asked.is_listed = listed;
             let repo = &server.repos[index];
             if let Some(list) = lists::Wanted::of(parts.uri.query())
@@ -113,11 +124,15 @@ async fn route(
             in_repo(server, repo, rest, &asked).await
         }
         Target::Blob { rest, direct } => {
-            let mut asked = Asked::new(ends.peer, parts.method, parts.headers, direct);
+            let mut asked = Asked::new(ends, parts.method, parts.headers, direct);
             asked.kind = package::kind_of(server, &asked.headers);
             by_hash(server, rest, &asked).await
         }
-        Target::Index => index(server, &Asked::new(ends.peer, parts.method, parts.headers, true)),
+        Target::Signed { volunteer } => {
+            let asked = Asked::new(ends, parts.method, parts.headers, true);
+            zone::answer(server, &volunteer, parts.uri.path(), &asked).await
+        }
+        Target::Index => index(server, &Asked::new(ends, parts.method, parts.headers, true)),
     }
 }
 
@@ -147,7 +162,7 @@ async fn in_repo(server: &Arc<Server>, repo: &Repo, encoded: &str, asked: &Asked
 }
 
 /// `_blob/<sha256>/<name>`: by whatever path the catalog has for it.
-async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Body> {
+pub async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Body> {
     let id = rest.split('/').next().and_then(|hex| hex.parse::<BlobId>().ok());
     let Some(id) = id else {
         return plain(StatusCode::NOT_FOUND, "no such blob");

@@ -32,6 +32,7 @@ mod standing;
 mod traffic;
 mod unnamed;
 mod why;
+mod zone;
 
 use std::fs;
 use std::path::Path;
@@ -49,7 +50,7 @@ use crate::config::{Origin, RepoConfig, ServeConfig};
 use crate::io::config_file::{read_keyring, read_serve_config};
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
-use crate::io::handover::Start;
+use crate::io::handover::{End, Start};
 use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
 use crate::io::sockets::{ADMIN, PUBLIC};
@@ -79,6 +80,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let life = start.may_open().await?;
     let (commits, committed) = mpsc::channel(COMMITS);
     let server = Arc::new(open(config, repos, commits, shutdown.clone())?);
+    let dns = zone::bind(&server)?;
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
@@ -100,7 +102,19 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     };
     let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone());
     let reload = Arc::new(Reload { server: server.clone(), config: path.to_owned() });
-    let (_, _, end) = tokio::join!(public, admin, life.run(reload, shutdown));
+    let (superseded, is_superseded) = tokio::sync::oneshot::channel();
+    let life = async {
+        let end = life.run(reload, shutdown).await;
+        if matches!(end, Ok(End::Succeeded)) {
+            let _ = superseded.send(());
+        }
+        end
+    };
+    let end = tokio::select! {
+        (_, _, end) = async { tokio::join!(public, admin, life) } => end,
+        // To the end of the drain, because clients sent to a volunteer need its name, or until another does it.
+        end = zone::serve(server.clone(), dns, is_superseded) => match end {},
+    };
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
     scrub::save_use(&server.packages.store).await;
     tracing::info!(end = ?end?, "stopped");

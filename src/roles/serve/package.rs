@@ -15,6 +15,7 @@ use super::repo::Repo;
 use super::server::{Choice, Server};
 use super::traffic::Kind;
 use super::unnamed;
+use super::zone;
 use crate::config::Origin;
 use crate::formats::control::SYNC_HEADER;
 use crate::formats::range;
@@ -86,7 +87,7 @@ fn came_back(server: &Server, blob: Blob, asked: &Asked) {
 
 /// The blob that metadata means, as far as that is known without reading bytes. Checksum files give no
 /// sizes: the origin is asked, rarely, and what it says is believed for choosing only, never for verifying.
-async fn known_blob(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Option<Blob> {
+pub async fn known_blob(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Option<Blob> {
     let id = server.packages.resolve(expected)?;
     let held = expected.size.or_else(|| server.packages.store.size_of(id));
     let size = match (held, server.sizes.get(&expected.digest)) {
@@ -134,7 +135,8 @@ fn redirect(
         _ => 0,
     };
     let request = request(server, blob, len, asked);
-    let Choice::Volunteer { base_url, key, .. } = server.choose(&request, &repo.config.name, path.as_str())
+    let Choice::Volunteer { node, base_url, signer } =
+        server.choose(&request, &repo.config.name, path.as_str())
     else {
         return None;
     };
@@ -145,7 +147,7 @@ fn redirect(
     let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
     let name = encode_path(path.file_name());
     let url = |base_url: &str, key: &Key| format!("{base_url}{}", key.sign(blob, expiry, &name));
-    let first = url(&base_url, &key);
+    let first = url(zone::location_base(server, node, &base_url, &signer, asked), &signer.key);
     let others = |count| {
         let others = server.others(&request, &base_url, count).into_iter();
         others.map(|(base_url, key)| url(&base_url, &key))

@@ -16,6 +16,7 @@ use super::lists::Courtesy;
 use super::pins::Pins;
 use super::repo::Repo;
 use super::traffic::Traffic;
+use super::zone::Failover;
 use crate::catalog::{Census, PathTable, Snapshot};
 use crate::config::ServeConfig;
 use crate::formats::control::ToVolunteer;
@@ -28,7 +29,7 @@ use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
-use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time, VolunteerId};
+use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time};
 use crate::policy::{Candidate, Decision, Event, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
@@ -80,6 +81,8 @@ pub struct Server {
     pub parsing: tokio::sync::Semaphore,
     /// Scans of the whole catalog under way: one.
     pub lookups: Arc<tokio::sync::Semaphore>,
+    /// What the failover zone needs, where there is one.
+    pub failover: Option<Failover>,
     /// Begins when the server is told to stop.
     pub shutdown: Shutdown,
     chooser: Mutex<Chooser>,
@@ -94,7 +97,15 @@ pub struct Server {
 struct Chooser {
     policy: Policy,
     rng: Pcg64Mcg,
-    keys: BTreeMap<NodeNo, Arc<Key>>,
+    signers: BTreeMap<NodeNo, Signer>,
+}
+
+/// What makes a volunteer's URLs.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    pub key: Arc<Key>,
+    /// Its base URL in the failover zone.
+    pub named_url: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -116,11 +127,11 @@ pub struct Life {
 /// A decision with what is needed to carry it out.
 #[derive(Debug)]
 pub enum Choice {
-    /// Redirect to this base URL, signing with this key.
+    /// Redirect to this base URL, or to the signer's, which signs.
     Volunteer {
-        id: VolunteerId,
+        node: NodeNo,
         base_url: Arc<str>,
-        key: Arc<Key>,
+        signer: Signer,
     },
     Origin,
 }
@@ -147,12 +158,13 @@ impl Server {
         let chooser = Chooser {
             policy: Policy::new(Params::default(), config.networks.clone()),
             rng: Pcg64Mcg::from_seed(seed),
-            keys: BTreeMap::new(),
+            signers: BTreeMap::new(),
         };
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
             repos,
             door: Door::new(&config),
+            failover: config.failover.as_ref().map(|failover| Failover::new(failover.zone.clone())),
             tunnels: Tunnels::default(),
             tokens: TokenFile::in_state_dir(&config.state_dir),
             config,
@@ -200,31 +212,30 @@ impl Server {
         with(&mut self.chooser().policy)
     }
 
-    /// Gives a volunteer's key to the signer.
-    pub fn set_key(&self, node: NodeNo, key: Key) {
-        self.chooser().keys.insert(node, Arc::new(key));
+    /// Has a volunteer's URLs made so from now on.
+    pub fn set_signer(&self, node: NodeNo, signer: Signer) {
+        self.chooser().signers.insert(node, signer);
     }
 
     pub fn key(&self, node: NodeNo) -> Option<Arc<Key>> {
-        self.chooser().keys.get(&node).cloned()
+        self.chooser().signers.get(&node).map(|signer| signer.key.clone())
     }
 
     /// Decides who answers, and has missing copies made. `repo` and `path` are for the log.
     pub fn choose(&self, request: &Request, repo: &str, path: &str) -> Choice {
         let now = clock::now();
         let mut chooser = self.chooser();
-        let Chooser { policy, rng, keys } = &mut *chooser;
+        let Chooser { policy, rng, signers } = &mut *chooser;
         let is_repeated = request.len > 0 && policy.sent_to(request.client, request.blob.id, now).is_some();
         let (decision, orders) = policy.decide(request, now, rng);
         let (choice, chosen) = match decision {
             Decision::Volunteer { node, .. } => {
                 let chosen = policy.tracker().node(node);
                 let base_url = chosen.base_url.clone();
-                let id = chosen.id.clone();
-                let key = keys.get(&node).cloned();
-                let choice = key.map(|key| Choice::Volunteer { id: id.clone(), base_url, key });
+                let signer = signers.get(&node).cloned();
+                let choice = signer.map(|signer| Choice::Volunteer { node, base_url, signer });
                 // Logging can be slow: it happens after the lock, from a copy.
-                let id = tracing::enabled!(tracing::Level::DEBUG).then_some(id);
+                let id = tracing::enabled!(tracing::Level::DEBUG).then(|| chosen.id.clone());
                 (choice.unwrap_or(Choice::Origin), id)
             }
             Decision::Origin(_) => (Choice::Origin, None),
@@ -250,12 +261,13 @@ impl Server {
     /// booked: whoever was chosen gets the download, unless it fails.
     pub fn others(&self, request: &Request, chosen: &str, count: usize) -> Vec<(Arc<str>, Arc<Key>)> {
         let mut chooser = self.chooser();
-        let Chooser { policy, keys, .. } = &mut *chooser;
+        let Chooser { policy, signers, .. } = &mut *chooser;
         let explained = policy.explain(request, clock::now()).candidates.into_iter();
         let candidates = explained.filter(|candidate| candidate.excluded.is_none());
         let holder = |candidate: Candidate| {
             let base_url = policy.tracker().node(candidate.node).base_url.clone();
-            keys.get(&candidate.node).filter(|_| *base_url != *chosen).map(|key| (base_url, key.clone()))
+            let signer = signers.get(&candidate.node).filter(|_| *base_url != *chosen)?;
+            Some((base_url, signer.key.clone()))
         };
         candidates.filter_map(holder).take(count).collect()
     }

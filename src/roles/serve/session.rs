@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::server::{Life, OUTBOX, Server};
+use super::server::{Life, OUTBOX, Server, Signer};
 use super::standing;
 use crate::formats::control::{
     Hello, MAX_NETWORKS, PROTOCOL, Report, ToServer, ToVolunteer, Welcome, decode_holdings,
@@ -146,6 +146,7 @@ async fn join(
     if is_local {
         tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients of this machine");
     }
+    let named_url = server.failover.as_ref().and_then(|failover| failover.named_url(&hello.id, &base_url));
     alone(server, &hello, &base_url).await?;
     let record = {
         let (server, id) = (server.clone(), hello.id.clone());
@@ -165,7 +166,7 @@ async fn join(
         record,
     };
     let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
-    server.set_key(node, Key::new(&key.0));
+    server.set_signer(node, Signer { key: Arc::new(Key::new(&key.0)), named_url });
     let (sender, orders) = mpsc::channel(OUTBOX);
     let life = Arc::<Life>::default();
     server.attach(node, epoch, sender, life.clone());
@@ -255,6 +256,13 @@ fn enrol(server: &Server, id: &str, token: &Token) -> Result<BlobId, String> {
     let json = serde_json::to_vec(&enrolment).map_err(|e| broken(&e))?;
     server.db.put_records(RECORD, [(id, Some(json))]).map_err(|e| broken(&e))?;
     Ok(BlobId(key))
+}
+
+/// The key with which a volunteer's URLs were signed, whether or not it is connected.
+pub fn enrolled_key(server: &Server, id: &VolunteerId) -> Option<Key> {
+    let record = server.db.record(RECORD, id.as_str()).ok()??;
+    let enrolment = serde_json::from_slice::<Enrolment>(&record).ok()?;
+    enrolment.key.parse::<BlobId>().ok().map(|key| Key::new(&key.0))
 }
 
 /// Moves messages until one side ends; says why.
