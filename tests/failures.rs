@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 use support::net::alone;
 use support::net::goods::Goods;
 use support::net::matrix::{Cell, MOMENTS, Moment, SIZE, Seen};
+use support::net::page::{self, Results};
 use support::net::patron::Kind;
 use support::net::strike::Fault;
 use support::{Scratch, is_soak};
 
 /// Cells at a time: they wait most of their time.
-const SIDE_BY_SIDE: usize = 16;
+const SIDE_BY_SIDE: usize = 28;
 /// What is still not done then counts as not installed: stock clients give up, or are through, before.
 const LIMIT: Duration = Duration::from_secs(1000);
 /// The most that a fault may cost, in seconds, where the client sees it; and where it learns of it by its timeouts,
@@ -87,7 +88,7 @@ fn is_met(cell: &Cell, result: &Result) -> bool {
 }
 
 /// Measures cells side by side.
-fn measure(cells: &[Cell], limit: Duration) -> BTreeMap<Cell, Result> {
+fn measure(cells: &[Cell], limit: Duration) -> Results {
     let scratch = Scratch::new();
     let goods = Goods::make(&scratch, 2, SIZE);
     let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
@@ -110,22 +111,12 @@ fn measure(cells: &[Cell], limit: Duration) -> BTreeMap<Cell, Result> {
 }
 
 fn describe(result: &Result) -> String {
-    match result {
-        Err(problem) => problem.lines().next().unwrap_or_default().to_owned(),
-        Ok(Seen { outcome, extra, server }) => {
-            let what = match outcome {
-                outcome if outcome.is_good => "installed",
-                outcome if outcome.is_wrong => "WRONG BYTES",
-                outcome if outcome.is_late => "still trying at the end",
-                _ => "not installed",
-            };
-            format!("{what}, {extra:+.1} s; {server}")
-        }
-    }
+    let server = result.as_ref().map_or("", |seen| seen.server.as_str());
+    format!("{}; {server}", page::words(result))
 }
 
 /// Fails with every cell that is not as demanded, and what its client said.
-fn judge(results: &BTreeMap<Cell, Result>) {
+fn judge(results: &Results) {
     let mut bad = String::new();
     for (cell, result) in results.iter().filter(|(cell, result)| !is_met(cell, result)) {
         let _ = write!(bad, "\n{}: {}", cell.name(), problem(cell, result).unwrap_or_default());
@@ -195,12 +186,11 @@ fn what_volunteers_do_wrong_fails_no_install() {
 }
 
 /// `docs/failures.md`.
-fn write_page(results: &BTreeMap<Cell, Result>) {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failures.md");
-    fs::write(page, page_of(results)).expect("the working tree is writable");
-}
-
-fn page_of(results: &BTreeMap<Cell, Result>) -> String {
-    let _ = results;
-    String::new()
+fn write_page(results: &Results) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failures.md");
+    let reason = |cell: &Cell| match demand(cell) {
+        Demand::May(reason) => Some(reason),
+        Demand::Must => None,
+    };
+    fs::write(path, page::page(results, reason)).expect("the working tree is writable");
 }

@@ -163,6 +163,17 @@ impl Bed {
         assert!(spread.is_some(), "not on every volunteer: {paths:?}\n{:?}", self.try_status());
     }
 
+    /// Asks for these packages until there are two copies of each on the average.
+    pub fn place(&self, paths: &[String]) {
+        let is_placed = || {
+            let _ = paths.iter().map(|path| http::try_get(&self.url(path))).filter(Result::is_err).count();
+            let status = self.try_status()?;
+            (status.sum("holdings") >= 2 * paths.len() as u64 && status.is_placed()).then_some(())
+        };
+        let placed = poll(2 * DEADLINE, is_placed);
+        assert!(placed.is_some(), "not placed: {paths:?}\n{:?}", self.try_status());
+    }
+
     /// Waits until the server counts no download at any volunteer.
     pub fn wait_quiet(&self) {
         self.wait_within("no download is under way", DEADLINE, |status| {

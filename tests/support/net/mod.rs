@@ -14,6 +14,7 @@ mod host;
 mod keeper;
 mod line;
 pub mod matrix;
+pub mod page;
 pub mod patron;
 pub mod strike;
 

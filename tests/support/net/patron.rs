@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::goods::{self, DEB, Goods, RPM};
 use super::{Bed, Host};
-use crate::support::{Apt, Dnf, Zypper, run_ok, run_within, sha256_file, test_key};
+use crate::support::{Apt, Dnf, Zypper, run_within, sha256_file, test_key};
 
 /// A client and how it is pointed at the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +72,9 @@ impl Kind {
 pub const APT_SETTINGS: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"1\";";
 pub const DNF_SETTINGS: [&str; 2] = ["--setopt=minrate=50k", "--setopt=timeout=5"];
 
+/// Longer than any client needs for the metadata.
+const REFRESH: Duration = Duration::from_secs(120);
+
 /// What became of one install.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -105,6 +108,18 @@ pub struct Patron<'a> {
 impl<'a> Patron<'a> {
     /// One with an empty root that knows the server's metadata.
     pub fn new(kind: Kind, bed: &Bed, host: &'a Host, root: &Path, is_recommended: bool) -> Self {
+        let patron = Self::try_new(kind, bed, host, root, is_recommended);
+        patron.unwrap_or_else(|problem| panic!("{} knows no metadata: {problem}", kind.name()))
+    }
+
+    /// The same where the metadata may not be had.
+    pub fn try_new(
+        kind: Kind,
+        bed: &Bed,
+        host: &'a Host,
+        root: &Path,
+        is_recommended: bool,
+    ) -> Result<Self, String> {
         let patron = Self::fresh(kind, bed, host, root, is_recommended);
         let refresh = match &patron.program {
             Program::Apt(apt) => Some(with(apt.command("apt-get"), &["update"])),
@@ -112,10 +127,13 @@ impl<'a> Patron<'a> {
             Program::Zypper(zypper) => Some(with(zypper.command(), &["refresh"])),
             Program::Wget(_) => None,
         };
-        if let Some(refresh) = refresh {
-            run_ok(&mut patron.host.enter(&refresh));
+        let refreshed = refresh.map(|refresh| run_within(&mut patron.host.enter(&refresh), REFRESH));
+        match refreshed {
+            Some((status, out, err)) if !status.is_some_and(|status| status.success()) => {
+                Err(format!("{status:?}\n{out}\n{err}"))
+            }
+            _ => Ok(patron),
         }
-        patron
     }
 
     fn fresh(kind: Kind, bed: &Bed, host: &'a Host, root: &Path, is_recommended: bool) -> Self {
