@@ -59,7 +59,25 @@ fn check_says_what_would_be_served_or_what_is_wrong() {
         assert!(out.contains(shown), "{out}");
     }
     let good = text;
+    let zoned = good.replacen(
+        "[server]",
+        "[server]\nfailover_zone = \"v.mirror.example\"\nfailover_addresses = [\"192.0.2.1\"]\nfailover_port = 8080",
+        1,
+    );
+    fs::write(&path, &zoned).expect("the scratch folder is writable");
+    let out = run_ok(manyhands(&["check", "--config"]).arg(&path));
+    for shown in [
+        "DNS on 192.0.2.1:53",
+        "v.mirror.example. 300 IN NS ns.v.mirror.example.",
+        "_http._tcp.v1.v.mirror.example. 5 IN SRV 10 0 8090 at.v1.v.mirror.example.",
+        "v1.v.mirror.example. 300 IN A 192.0.2.1",
+        "listen has no port 80",
+    ] {
+        assert!(out.contains(shown), "no {shown:?} in {out}");
+    }
     for (wrong, word) in [
+        (zoned.replace("192.0.2.1", "0.0.0.0"), "server.failover_addresses"),
+        (zoned.replace("v.mirror", "v_mirror"), "server.failover_zone"),
         (good.replace("[[repo]]", "[[repos]]"), "repos"),
         (good.replace("generic-rpm", "nosuch"), "nosuch"),
         (format!("{good}[cache]\nmax_size = \"lots\"\n"), "lots"),

@@ -6,9 +6,13 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use support::{BINARY, Conn, Held, Process, Scratch, Server, Stream, Successor, Volunteer, VolunteerOptions};
-use support::{detached, fetch, get, package, serve_sizes, split_url, wait_for};
+use support::{
+    BINARY, Conn, Fault, Held, Process, Scratch, Server, ServerConfig, Stream, Successor, Volunteer,
+    VolunteerOptions,
+};
+use support::{Upstream, detached, fetch, get, package, serve_sizes, split_url, spread, wait_for};
 
 fn serve_command(config: &Path) -> Command {
     let mut command = Command::new(BINARY);
@@ -153,6 +157,37 @@ fn a_new_configuration_takes_effect_and_no_client_notices() {
 }
 
 #[test]
+fn what_comes_from_an_upstream_comes_whole_over_a_hand_over() {
+    let scratch = Scratch::new();
+    let (mut first, files) = serve_sizes(&scratch, &[50_000, 2 << 20]);
+    first.process.terminate();
+    let upstream = Upstream::start(&scratch.path("repo"));
+    let config = ServerConfig::default().upstream(
+        "flat",
+        "generic-deb",
+        upstream.url("").trim_end_matches('/'),
+        "suites = [\"./\"]",
+    );
+    let config = config.write(&scratch);
+    let mut server = Server::start_command(&mut detached(&serve_command(&config)), &config);
+    let path = files[1].replacen("flat/", "", 1);
+    upstream.set_fault(&path, Some(Fault::Held));
+    let download = begin_download(&server.url(&files[1]));
+    server.process.signal("HUP");
+    let _successor = Successor::of(&mut server.process, 1);
+    upstream.set_fault(&path, None);
+    let whole = package(&scratch, &files[1]);
+    assert!(end_download(download) == whole);
+    assert_eq!(server.process.wait(support::DEADLINE).code(), Some(0));
+    // It was the old process's and is not kept: the new one fetches its own.
+    let before = upstream.gets(&path);
+    assert!(fetch(&server.url(&files[1])) == whole);
+    assert!(fetch(&server.url(&files[1])) == whole);
+    assert_eq!(upstream.gets(&path), before + 1);
+    assert!(support::wrong_blobs(&scratch.path("server-state").join("cache")).is_empty());
+}
+
+#[test]
 fn many_hand_overs_in_a_row_fail_no_request() {
     let scratch = Scratch::new();
     let (mut server, files) = detached_server(&scratch, &[50_000]);
@@ -163,7 +198,7 @@ fn many_hand_overs_in_a_row_fail_no_request() {
     let mut last = Successor::of(&mut server.process, 1);
     for nth in 2..5 {
         clients.wait_more(20);
-        if server.process.messages("another process has taken over; running downloads end here").len() < nth {
+        if server.process.successors().count() < nth {
             last.signal("HUP");
         }
         last = Successor::of(&mut server.process, nth);
@@ -180,12 +215,13 @@ fn a_wrong_configuration_changes_nothing() {
     let good = fs::read_to_string(&server.config).expect("the configuration");
     let clients = Stream::start(2, &server.url(&files[0]), &package(&scratch, &files[0]));
     let download = begin_download(&server.url(&files[1]));
+    let file = scratch.path("repo").join("Packages");
     let wrong = [
         // Seen by the old process, by the new one before it opens the state, and after.
         (good.replacen("state_dir", "state_dri", 1), "state_dri"),
         (good.replacen("127.0.0.1:0", "192.0.2.1:0", 1), "the new process ended"),
         (
-            good.replacen("state_dir", "access_log = \"/nowhere/access.log\"\nstate_dir", 1),
+            good.replacen("state_dir", &format!("access_log = {:?}\nstate_dir", file.join("no-folder")), 1),
             "the new process ended",
         ),
     ];
@@ -218,9 +254,19 @@ fn the_service_manager_is_told_who_took_over() {
     let mut command = detached(&serve_command(&first.config));
     let mut server = Server::start_command(command.env("NOTIFY_SOCKET", &path), &first.config);
     assert_eq!(told(&socket), "READY=1\n");
-    server.process.signal("HUP");
-    let reloading = told(&socket);
-    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    let reload = || {
+        server.process.signal("HUP");
+        let reloading = told(&socket);
+        assert!(reloading.starts_with("RELOADING=1\nSTATUS=\nMONOTONIC_USEC="), "{reloading}");
+    };
+    let good = fs::read_to_string(&server.config).expect("the configuration");
+    append(&server.config, "\nwrong\n");
+    reload();
+    let failed = told(&socket);
+    assert!(failed.starts_with("READY=1\nSTATUS=not reloaded: ") && failed.contains("wrong"), "{failed}");
+    assert_eq!(failed.lines().count(), 2);
+    fs::write(&server.config, good).expect("the scratch folder is writable");
+    reload();
     let successor = Successor::of(&mut server.process, 1);
     assert_eq!(told(&socket), format!("MAINPID={}\nREADY=1\n", successor.pid()));
     server.process.wait(support::DEADLINE);
@@ -246,6 +292,104 @@ fn a_volunteer_hands_over_with_its_downloads() {
     assert_eq!(volunteer.process.wait(support::DEADLINE).code(), Some(0));
     successor.signal("TERM");
     wait_for("it ends", support::DEADLINE, || volunteer.process.messages("stopped").len() == 2);
+}
+
+/// What a volunteer said when it joined for the `nth` time: what it holds, and how much of that it announced.
+fn joined(volunteer: &Volunteer, nth: usize) -> (u64, u64) {
+    let find = || volunteer.process.messages("joined").get(nth - 1).cloned();
+    wait_for("it joins", support::DEADLINE, || find().is_some());
+    let told = find().expect("just seen");
+    let number = |field: &str| told[field].as_u64().unwrap_or_else(|| panic!("no {field}: {told}"));
+    (number("holdings"), number("announced"))
+}
+
+/// Several volunteers that all hold some packages.
+fn holders(scratch: &Scratch, server: &Server, files: &[String]) -> Vec<Volunteer> {
+    let volunteers = Volunteer::join_all(scratch, server, 3);
+    spread(server, &files[0], 3);
+    for file in files {
+        server.wait_redirect(file);
+    }
+    server.wait_reports();
+    volunteers
+}
+
+#[test]
+fn volunteers_are_back_within_seconds_and_announce_what_has_changed() {
+    let scratch = Scratch::new();
+    let (mut first, files) = serve_sizes(&scratch, &[50_000, 60_000, 70_000]);
+    first.process.terminate();
+    let text = fs::read_to_string(&first.config).expect("the configuration");
+    let fixed = text.replacen("127.0.0.1:0", first.address(), 1);
+    fs::write(&first.config, fixed).expect("the scratch folder is writable");
+    let config = first.config.clone();
+    let start = || Server::start_command(&mut detached(&serve_command(&config)), &config);
+    let mut server = start();
+    let volunteers = holders(&scratch, &server, &files);
+
+    // A clean stop.
+    server.process.terminate();
+    let tried = || volunteers[0].process.messages("no session with the server").len();
+    wait_for("the pauses have grown", support::DEADLINE, || tried() >= 5);
+    let begin = Instant::now();
+    let mut server = start();
+    server.wait_redirect(&files[0]);
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(5), "no redirect for {took:?}");
+    for volunteer in &volunteers {
+        let (holdings, announced) = joined(volunteer, 2);
+        assert!(holdings > 0 && announced == 0, "{announced} of {holdings}");
+    }
+
+    // A hand-over.
+    server.wait_until("all are back", |status| status.sum("holdings") >= 3);
+    server.process.signal("HUP");
+    let successor = Successor::of(&mut server.process, 1);
+    let begin = Instant::now();
+    server.wait_redirect(&files[0]);
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    for volunteer in &volunteers {
+        assert_eq!(joined(volunteer, 3).1, 0);
+    }
+
+    // A crash: the server knows nothing more.
+    successor.signal("KILL");
+    for volunteer in &volunteers {
+        let tried = || volunteer.process.messages("no session with the server").len();
+        let before = tried();
+        wait_for("it has noticed", support::DEADLINE, || tried() > before);
+    }
+    let server = start();
+    server.wait_redirect(&files[0]);
+    for volunteer in &volunteers {
+        let (holdings, announced) = joined(volunteer, 4);
+        assert!(announced == holdings && holdings > 0, "{announced} of {holdings}");
+    }
+}
+
+#[test]
+fn a_change_while_the_server_is_away_is_announced() {
+    let scratch = Scratch::new();
+    let (mut first, files) = serve_sizes(&scratch, &[50_000, 60_000]);
+    first.process.terminate();
+    let text = fs::read_to_string(&first.config).expect("the configuration");
+    let fixed = text.replacen("127.0.0.1:0", first.address(), 1);
+    fs::write(&first.config, fixed).expect("the scratch folder is writable");
+    let mut server = Server::start_file(&first.config);
+    let volunteer = Volunteer::join_all(&scratch, &server, 1).remove(0);
+    let locations: Vec<String> = files.iter().map(|file| server.wait_redirect(file)).collect();
+    server.wait_until("both are held", |status| status.of("v1", "holdings") == 2);
+    server.wait_reports();
+    server.process.terminate();
+
+    let gone = support::sha256_hex(&package(&scratch, &files[0]));
+    fs::remove_file(volunteer.options.blob_path(&gone)).expect("a stored file");
+    // It notices when somebody asks.
+    get(&locations[0]).expect(302);
+    let server = Server::start_file(&first.config);
+    assert_eq!(joined(&volunteer, 2), (1, 1));
+    server.wait_until("the server knows", |status| status.of("v1", "holdings") == 1);
+    assert!(get(&server.url(&files[1])).status == 302);
 }
 
 /// A service manager's ear.

@@ -163,7 +163,7 @@ fn apt_follows_names_and_others_get_host_and_port() {
             server.wait_until("all is placed", |status| status.is_placed());
             assert!(large > 0 && (round == "first" || served() - before >= large), "dnf: {large} bytes");
         }
-        assert!(server.process.messages("fell over to this server").is_empty(), "all went to the volunteer");
+        assert!(server.status().offload("failovers") == 0, "all went to the volunteer");
         report(
             "zone-up",
             &format!("failover zone, volunteer well: apt installed in {:.1} s", apt_took.as_secs_f64()),
@@ -181,18 +181,32 @@ fn unreachable(scratch: &Scratch, advertised: &str) -> (Server, Volunteer) {
 
 #[test]
 fn apt_comes_to_the_server_when_a_volunteer_refuses() {
-    with_network("apt_comes_to_the_server_when_a_volunteer_refuses", &ADDRESSES, || {
-        let scratch = Scratch::new();
-        let (server, _volunteer) = unreachable(&scratch, "10.9.0.3:9");
-        location(&server, PACKAGE);
-        let took = installs(&apt(&scratch, &server, "apt"), "hands-data");
-        assert!(took < Duration::from_secs(5), "at once, not after {took:?}");
-        assert!(!server.process.messages("fell over to this server").is_empty(), "by the zone");
-        // It is not taken for one that follows no SRV records.
-        let named = location(&server, PACKAGE);
-        assert!(named.starts_with(&format!("http://v1.{ZONE}/b/")), "{named}");
-        report("zone-refused", &format!("failover zone, volunteer refuses: {:.1} s", took.as_secs_f64()));
+    with_network("apt_comes_to_the_server_when_a_volunteer_refuses", &ADDRESSES, || refused_at("10.9.0.3:9"));
+}
+
+#[test]
+fn apt_comes_to_the_server_when_a_volunteer_has_no_address() {
+    // There is no such name in the zone.
+    let nowhere = format!("no.such.{ZONE}:8090");
+    with_network("apt_comes_to_the_server_when_a_volunteer_has_no_address", &ADDRESSES, || {
+        refused_at(&nowhere)
     });
+}
+
+fn refused_at(advertised: &str) {
+    let scratch = Scratch::new();
+    let (server, _volunteer) = unreachable(&scratch, advertised);
+    location(&server, PACKAGE);
+    let took = installs(&apt(&scratch, &server, "apt"), "hands-data");
+    assert!(took < Duration::from_secs(5), "at once, not after {took:?}");
+    assert!(server.status().offload("failovers") > 0, "by the zone");
+    // It is not taken for one that follows no SRV records.
+    let named = location(&server, PACKAGE);
+    assert!(named.starts_with(&format!("http://v1.{ZONE}/b/")), "{named}");
+    report(
+        "zone-refused",
+        &format!("failover zone, no volunteer at {advertised}: {:.1} s", took.as_secs_f64()),
+    );
 }
 
 #[test]
@@ -270,7 +284,7 @@ fn apt_without_services_is_given_host_and_port_the_second_time() {
         cover("/etc/services", &scratch.dir("minimal"), "");
         let before = server.wait_reports().of("v1", "served_requests");
         let took = installs(&apt, "hands-data");
-        assert_eq!(server.process.messages("fell over to this server").len(), 1, "served by the server");
+        assert_eq!(server.status().offload("failovers"), 1, "served by the server");
         assert_eq!(server.wait_reports().of("v1", "served_requests"), before);
         // The second time.
         let again = location(&server, PACKAGE);
@@ -278,9 +292,35 @@ fn apt_without_services_is_given_host_and_port_the_second_time() {
         fs::remove_file(scratch.path("apt/cache/archives/hands-data_1.0-1_all.deb"))
             .expect("what it downloaded");
         apt.get(&["install", "--reinstall", "hands-data"]);
-        assert_eq!(server.process.messages("fell over to this server").len(), 1, "served by the volunteer");
+        assert_eq!(server.status().offload("failovers"), 1, "served by the volunteer");
         assert!(server.wait_reports().of("v1", "served_requests") > before);
         report("zone-no-services", &format!("failover zone, no /etc/services: {:.1} s", took.as_secs_f64()));
+    });
+}
+
+#[test]
+fn a_server_that_stops_still_names_its_volunteers() {
+    with_network("a_server_that_stops_still_names_its_volunteers", &ADDRESSES, || {
+        let scratch = Scratch::new();
+        let mut repo = DebRepo::new(&scratch.path("repo"));
+        // More than the buffers between two sockets.
+        let file = repo.add("big", &random_bytes(1, 64 * MIB));
+        repo.publish();
+        let config = ServerConfig::default().tree("flat", "generic-deb", &repo.root, "suites = [\"./\"]");
+        let mut server = serve(&scratch, config);
+        let _volunteer = Volunteer::join(&server, options(&scratch, &server, 1));
+        // A download that is not read keeps the server from ending.
+        let mut connection = Conn::open(server.address());
+        let text = connection.request_text("GET", &format!("/direct/flat/{file}"), &[]);
+        connection.send(text.as_bytes()).expect("a request fits");
+        assert_eq!(connection.read_head().expect("an answer").0, 200);
+        server.process.signal("TERM");
+        server.process.wait_message("volunteer left");
+        let named = short(&[&format!("_http._tcp.v1.{ZONE}"), "SRV"]);
+        assert!(named.len() == 2 && named[0].ends_with(&format!("at.v1.{ZONE}.")), "{named:?}");
+        drop(connection);
+        let status = server.process.wait(DEADLINE);
+        assert_eq!(status.code(), Some(0));
     });
 }
 

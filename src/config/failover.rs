@@ -14,6 +14,7 @@ pub struct FailoverConfig {
     pub zone: Zone,
     /// Where DNS is answered, by UDP and TCP.
     pub dns_listen: Vec<SocketAddr>,
+    has_port_80: bool,
 }
 
 /// The keys as they stand in the file.
@@ -53,7 +54,16 @@ impl FailoverConfig {
         }
         let zone = Zone::new(&name, addresses, port)
             .map_err(|e| ConfigError::value("server.failover_zone", e.to_string()))?;
-        Ok(Some(Self { zone, dns_listen }))
+        let has_port_80 = listen.iter().any(|address| address.port() == 80);
+        Ok(Some(Self { zone, dns_listen, has_port_80 }))
+    }
+
+    /// What is probably wrong, unless something in front of the server makes up for it.
+    pub fn problem(&self) -> Option<&'static str> {
+        (!self.has_port_80).then_some(
+            "listen has no port 80: a client without /etc/services goes there and finds nobody, unless \
+             another port of this server is forwarded from it",
+        )
     }
 }
 
@@ -124,6 +134,7 @@ mod tests {
             assert_eq!(words(found.zone.addresses().iter().map(ToString::to_string).collect()), addresses);
             assert_eq!(found.zone.port(), port);
             assert_eq!(words(found.dns_listen.iter().map(ToString::to_string).collect()), dns);
+            assert_eq!(found.problem().is_none(), lines.contains(":80'"), "{lines}");
         }
     }
 

@@ -24,7 +24,7 @@ pub use volunteer::{VolunteerConfig, VolunteerOptions};
 /// What is wrong with a configuration, in words for the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("{0}")]
+    #[error(transparent)]
     Toml(#[from] toml::de::Error),
     #[error("{key}: {problem}")]
     Value { key: String, problem: String },

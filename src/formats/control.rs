@@ -70,6 +70,18 @@ pub struct Hello {
     /// It comes and goes: only clients that can turn elsewhere are to be sent there.
     #[serde(default)]
     pub volatile: bool,
+    /// Changes of holdings that it can say again.
+    #[serde(default)]
+    pub journal: Option<JournalSpan>,
+}
+
+/// Changes of holdings are numbered. Those from `first` on can be said again; `next` comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalSpan {
+    /// A volunteer that has forgotten its numbers begins another journal.
+    pub id: u64,
+    pub first: u64,
+    pub next: u64,
 }
 
 /// A heartbeat.
@@ -85,6 +97,9 @@ pub struct Report {
     pub returned_requests: u64,
     pub store_bytes: u64,
     pub holdings: u64,
+    /// All changes of holdings before this number of the journal have been announced.
+    #[serde(default)]
+    pub announced: Option<u64>,
 }
 
 /// From the server.
@@ -115,6 +130,9 @@ pub struct Welcome {
     /// The server's clock, so that a wrong local clock does not void tickets.
     pub now_secs: u64,
     pub heartbeat_secs: u64,
+    /// The number of the first change of holdings to announce; without it, everything that is held.
+    #[serde(default)]
+    pub announce_from: Option<u64>,
 }
 
 /// A change of holdings.

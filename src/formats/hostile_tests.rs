@@ -281,7 +281,7 @@ proptest! {
     #[test]
     fn damaged_messages(edits in edits()) {
         let report = control::Report { remaining: vec![Blob { id: BlobId([7; 32]), size: 5 }], ..Default::default() };
-        let welcome = control::Welcome { key: "00".repeat(32), now_secs: 1, heartbeat_secs: 5 };
+        let welcome = control::Welcome { key: "00".repeat(32), now_secs: 1, heartbeat_secs: 5, announce_from: Some(7) };
         let json = serde_json::to_string(&ToServer::Report(report)).expect("serialises")
             + &serde_json::to_string(&ToVolunteer::Welcome(welcome)).expect("serialises");
         let bytes = damaged(&json, &edits);

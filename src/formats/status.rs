@@ -177,6 +177,8 @@ pub struct OffloadStatus {
     /// redirected / (redirected + served).
     pub ratio: f64,
     pub redirects: u64,
+    /// Redirected requests that came to the server after all, under the volunteer's name in the failover zone.
+    pub failovers: u64,
     pub served_requests: u64,
     pub metadata_bytes: u64,
     /// Package bytes that the server sent to volunteers.

@@ -119,6 +119,20 @@ impl Zone {
         host.strip_suffix(&self.name())?.strip_suffix('.')?.parse().ok()
     }
 
+    /// What is answered, with a volunteer at `place`, as lines of a zone file (RFC 1035 section 5).
+    pub fn shown(&self, id: &VolunteerId, place: &Place) -> Vec<String> {
+        let id = id.as_str();
+        let names = [vec![], vec!["ns"], vec!["direct"], vec!["_http", "_tcp", id], vec!["at", id], vec![id]];
+        let of_name = |labels: &Vec<&str>| {
+            let below: Vec<&[u8]> = labels.iter().map(|label| label.as_bytes()).collect();
+            let name = labels.iter().map(|label| format!("{label}.")).collect::<String>() + &self.name();
+            let line = |(ttl, data): (u32, RData)| format!("{name}. {ttl} IN {} {data}", data.record_type());
+            let records = self.records(&below, |_| Some(place.clone())).unwrap_or_default();
+            records.into_iter().map(line).collect::<Vec<_>>()
+        };
+        names.iter().flat_map(of_name).collect()
+    }
+
     /// Answers a message; `None` if nothing must be said. `place` gives the place of a volunteer that is
     /// well; only those ask for it who follow SRV records.
     pub fn answer(

@@ -142,3 +142,52 @@ async fn converse(
         stream.write_all(&whole).await?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers with the message turned round; not at all if it is empty.
+    async fn serve() -> SocketAddr {
+        let sockets = Sockets::bind(&["127.0.0.1:0".parse().expect("an address")]).expect("a free port");
+        let address = sockets.local_addresses().expect("bound")[0];
+        let answer = |message: &[u8], _| {
+            let turned: Vec<u8> = message.iter().rev().copied().collect();
+            (!turned.is_empty()).then_some(turned)
+        };
+        tokio::spawn(sockets.serve(answer));
+        address
+    }
+
+    #[tokio::test]
+    async fn udp_and_tcp_have_one_port() {
+        let address = serve().await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        // What gets no answer does not disturb the next one.
+        for message in [&b""[..], b"abc"] {
+            socket.send_to(message, address).await.expect("sent");
+        }
+        let mut buffer = [0; 10];
+        let (length, from) = socket.recv_from(&mut buffer).await.expect("an answer");
+        assert_eq!((&buffer[..length], from), (&b"cba"[..], address));
+
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.write_all(b"\0\x03abc\0\x02de").await.expect("sent");
+        let mut answers = [0; 9];
+        stream.read_exact(&mut answers).await.expect("answers");
+        assert_eq!(&answers, b"\0\x03cba\0\x02ed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_waste_time_or_room_are_closed() {
+        let address = serve().await;
+        for sent in [&b""[..], b"\0", b"\x10\x01", b"\0\x05abc", b"\0\0"] {
+            let mut stream = TcpStream::connect(address).await.expect("connects");
+            stream.write_all(sent).await.expect("sent");
+            let mut rest = Vec::new();
+            // Closed with unread bytes it is a reset.
+            let ended = stream.read_to_end(&mut rest).await;
+            assert!(rest.is_empty() && !matches!(ended, Ok(1..)), "{sent:?}: {rest:?}");
+        }
+    }
+}

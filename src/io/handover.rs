@@ -110,7 +110,12 @@ impl Start {
         let mut predecessor = None;
         if std::env::var_os(VARIABLE).is_some() {
             let channel = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-            sockets = Sockets::receive(&channel)?;
+            sockets = Sockets::receive(&channel).map_err(|e| {
+                io::Error::new(
+                    e.kind(),
+                    format!("{VARIABLE} is set, but standard input brings no sockets: {e}"),
+                )
+            })?;
             predecessor = Some(channel);
         }
         Ok(Self { sockets, program, arguments, predecessor })
@@ -123,7 +128,7 @@ impl Start {
         if let Some(old) = &mut predecessor {
             let gone = |_| io::Error::other("the process to take over from has ended or let go of nothing");
             old.say(Word::Ready).await.map_err(gone)?;
-            old.expect(Word::Open, START_TIMEOUT).await.map_err(gone)?;
+            old.expect(Word::Open, OPEN_TIMEOUT).await.map_err(gone)?;
         }
         Ok(Life { start: self, predecessor, hangups })
     }
@@ -192,7 +197,7 @@ impl Life {
                 Err(lost @ HandoverError::Lost(_)) => return Err(lost),
                 Err(e) => {
                     tracing::error!(error = %e, "not reloaded; everything goes on as before");
-                    manager::ready();
+                    manager::not_reloaded(&e.to_string());
                 }
             }
         }
@@ -208,7 +213,11 @@ impl Start {
         blocking(role, |role| role.check()).await.map_err(HandoverError::Config)?;
         let mut new = Successor::start(self)?;
         new.channel.expect(Word::Ready, START_TIMEOUT).await?;
-        blocking(role, |role| Ok(role.let_go())).await.map_err(HandoverError::Lost)?;
+        let let_go = |role: &R| {
+            role.let_go();
+            Ok(())
+        };
+        blocking(role, let_go).await.map_err(HandoverError::Lost)?;
         let serving = async {
             new.channel.say(Word::Open).await?;
             new.channel.expect(Word::Serving, OPEN_TIMEOUT).await

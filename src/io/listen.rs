@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::body::Body;
+use super::patience::{Patience, Watched};
 use super::shutdown::Shutdown;
 
 /// Connections that the kernel holds for us while we are busy.
@@ -32,6 +33,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 /// A connection without a request is kept for this long after the shutdown began: the request may be on its way
 /// already, and ending the connection would fail it.
 const UNREAD: Duration = Duration::from_secs(1);
+/// A client of the server that takes less is stalled, or means harm.
+const LAST_RESORT: Patience = Patience { bytes_per_sec: 1000, time: Duration::from_secs(60), unsent: None };
 /// Pause after an accept error that is not the connection's own.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -69,30 +72,54 @@ pub fn local_addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>>
     listeners.iter().map(TcpListener::local_addr).collect()
 }
 
+/// What connections may take.
+#[derive(Clone)]
+pub struct Bounds {
+    pub connections: usize,
+    pub patience: Patience,
+    /// Told of each that took too little.
+    pub cut_off: Arc<dyn Fn(SocketAddr) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Bounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bounds({}, {:?})", self.connections, self.patience)
+    }
+}
+
+impl Bounds {
+    /// A server suffers slow clients: they have nobody else.
+    pub fn of_server(connections: usize) -> Self {
+        Self { connections, patience: LAST_RESORT, cut_off: Arc::new(|_| ()) }
+    }
+}
+
 /// Serves until the shutdown begins, then lets running responses end within its time.
-pub async fn serve<S, F>(
-    listeners: Vec<TcpListener>,
-    max_connections: usize,
-    service: S,
-    mut shutdown: Shutdown,
-) where
+pub async fn serve<S, F>(listeners: Vec<TcpListener>, bounds: Bounds, service: S, mut shutdown: Shutdown)
+where
     S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let permits = Arc::new(Semaphore::new(max_connections));
+    let permits = Arc::new(Semaphore::new(bounds.connections));
     let mut loops = tokio::task::JoinSet::new();
     for listener in listeners {
-        loops.spawn(accept_loop(listener, permits.clone(), service.clone(), shutdown.clone()));
+        let (permits, bounds) = (permits.clone(), bounds.clone());
+        loops.spawn(accept_loop(listener, permits, bounds, service.clone(), shutdown.clone()));
     }
     while loops.join_next().await.is_some() {}
     // Every connection holds a permit: all of them back means that the drain is complete.
-    let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
+    let all = u32::try_from(bounds.connections).unwrap_or(u32::MAX);
     let drain = shutdown.begun().await;
     let _ = tokio::time::timeout(drain, permits.acquire_many(all)).await;
 }
 
-async fn accept_loop<S, F>(listener: TcpListener, permits: Arc<Semaphore>, service: S, mut shutdown: Shutdown)
-where
+async fn accept_loop<S, F>(
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    bounds: Bounds,
+    service: S,
+    mut shutdown: Shutdown,
+) where
     S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -114,16 +141,26 @@ where
         // Without an address it has already ended.
         let Ok(local) = stream.local_addr() else { continue };
         prepare(&stream);
-        let (service, shutdown) = (service.clone(), shutdown.clone());
+        if let Some(bytes) = bounds.patience.unsent {
+            let _ = SockRef::from(&stream).set_tcp_notsent_lowat(bytes);
+        }
+        let (service, shutdown, bounds) = (service.clone(), shutdown.clone(), bounds.clone());
         tokio::spawn(async move {
-            connection(stream, Ends { peer, local }, service, shutdown).await;
+            let (stream, progress) = Watched::new(stream);
+            tokio::select! {
+                () = connection(stream, Ends { peer, local }, service, shutdown) => {}
+                () = progress.is_over(bounds.patience) => {
+                    tracing::debug!(%peer, "cut off: it takes too little");
+                    (bounds.cut_off)(peer);
+                }
+            }
             drop(permit);
         });
     }
 }
 
 /// One client's connection; after the shutdown begins it ends with the running response, or the next one.
-async fn connection<S, F>(stream: TcpStream, ends: Ends, service: S, mut shutdown: Shutdown)
+async fn connection<S, F>(stream: Watched<TcpStream>, ends: Ends, service: S, mut shutdown: Shutdown)
 where
     S: Fn(Request<Incoming>, Ends) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,

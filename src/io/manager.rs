@@ -10,12 +10,18 @@ pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Reading the configuration anew. [`ready`] or [`succeeded_by`] follows.
+/// Reading the configuration anew. [`not_reloaded`] or [`succeeded_by`] follows.
 pub fn reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
-    }
+    let mut state = vec![NotifyState::Reloading, NotifyState::Status("")];
+    state.extend(NotifyState::monotonic_usec_now());
+    tell(&state);
+}
+
+/// Everything goes on as before; `why` is for the administrator.
+pub fn not_reloaded(why: &str) {
+    // One line per state.
+    let why = format!("not reloaded: {}", why.replace('\n', " "));
+    tell(&[NotifyState::Ready, NotifyState::Status(&why)]);
 }
 
 /// Another process is the service now. In one message: after it this process is not listened to.

@@ -15,6 +15,7 @@ pub mod index_dir;
 pub mod inside;
 pub mod listen;
 pub mod manager;
+pub mod patience;
 pub mod respond;
 pub mod scrub;
 pub mod shaper;

@@ -34,6 +34,11 @@ impl Tries {
         &self.nodes[..self.count]
     }
 
+    /// Whether many clients stand behind the address.
+    pub fn is_crowd(&self) -> bool {
+        self.is_crowd
+    }
+
     pub fn last(&self) -> Option<NodeNo> {
         self.nodes().last().copied()
     }

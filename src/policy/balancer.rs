@@ -173,7 +173,10 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>) -> Explanation {
 fn beforehand(view: &View<'_>, rule: Option<&NetworkRule>) -> Option<OriginReason> {
     let View { params, request, tries, .. } = *view;
     let is_small = request.blob.size < params.small_file && request.origin_load < params.small_file_load;
+    // One of many behind the same address is not told from the others: it may have been sent back before.
+    let is_lost = request.is_sent_back && (request.is_segment || tries.is_some_and(|tries| tries.is_crowd()));
     match () {
+        () if is_lost => Some(OriginReason::AskedAgain),
         () if rule.is_some_and(|rule| !rule.redirect) => Some(OriginReason::NetworkRule),
         () if tries.is_some_and(|tries| tries.nodes().len() >= params.asker_tries) => {
             Some(OriginReason::AskedAgain)

@@ -28,7 +28,15 @@ fn later(millis: u64) -> Time {
 fn request(blob: Blob) -> Request {
     thread_local!(static NEXT: Cell<u32> = const { Cell::new(0x0a00_0000) });
     let client = IpAddr::V4(Ipv4Addr::from(NEXT.replace(NEXT.get() + 1)));
-    Request { blob, len: blob.size, origin_load: 0.0, client, can_return: true, is_segment: false }
+    Request {
+        blob,
+        len: blob.size,
+        origin_load: 0.0,
+        client,
+        can_return: true,
+        is_segment: false,
+        is_sent_back: false,
+    }
 }
 
 fn joined(n: usize, donate: u64) -> Joined {
@@ -178,6 +186,38 @@ proptest! {
                 Decision::Origin(OriginReason::NoHolder) => prop_assert!(holders.is_empty(), "{holders:?}"),
                 Decision::Origin(_) => {}
             }
+        }
+    }
+
+    /// Volunteers send clients back as they like, many clients share few addresses, and nobody waits: each
+    /// comes to an end after few redirects.
+    #[test]
+    fn no_redirect_loop_can_be_built(
+        fleet_size in 1usize..6,
+        clients in prop::collection::vec((0u8..3, any::<bool>(), prop::collection::vec(0u8..3, 12)), 1..60),
+        seed: u64,
+    ) {
+        let mut policy = fleet(fleet_size);
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        for (address, is_segment, volunteers_do) in clients {
+            let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, address));
+            let mut ask = Request { client, is_segment, ..request(BLOB) };
+            let mut hops = 0;
+            for does in volunteers_do {
+                let Decision::Volunteer { .. } = policy.choose(&ask, START, &mut rng) else { break };
+                hops += 1;
+                match does {
+                    // It serves; or sends the client to the direct URL, which redirects nobody.
+                    0 => break,
+                    1 => {
+                        policy.came_back(client, BLOB, START);
+                        break;
+                    }
+                    // It says that the ticket has expired, true or not.
+                    _ => ask.is_sent_back = true,
+                }
+            }
+            prop_assert!(hops <= 3, "{hops} redirects");
         }
     }
 

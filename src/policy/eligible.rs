@@ -22,6 +22,8 @@ pub struct Request {
     pub can_return: bool,
     /// One of several parts that are fetched on their own: asking for the next is no second try.
     pub is_segment: bool,
+    /// A volunteer sent the client back to be redirected anew: that must come to an end.
+    pub is_sent_back: bool,
 }
 
 /// Why a holder is not given a client.

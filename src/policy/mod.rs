@@ -11,6 +11,7 @@ mod eligible;
 mod ledger;
 mod params;
 mod placement;
+mod resume;
 mod standing;
 mod tracker;
 
@@ -21,6 +22,7 @@ pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use eligible::{Exclusion, Request};
 pub use params::Params;
 pub use placement::Order;
+pub use resume::{KEPT_FOR, Known, Position};
 pub use standing::{Outcome, Record};
 pub use tracker::{Event, Joined, Load, Node, NodeNo, NodeState, Tracker};
 
@@ -30,6 +32,7 @@ use eligible::View;
 use rand::Rng;
 
 use crate::config::Networks;
+use crate::formats::control::JournalSpan;
 use crate::model::{Blob, BlobId, Time};
 
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
@@ -67,6 +70,11 @@ impl Policy {
 
     pub fn join(&mut self, join: Joined, now: Time) -> (NodeNo, u32) {
         self.tracker.join(join, now)
+    }
+
+    /// See [`Tracker::resume`].
+    pub fn resume(&mut self, node: NodeNo, span: Option<JournalSpan>, now: Time) -> Option<u64> {
+        self.tracker.resume(node, span, now)
     }
 
     pub fn handle(&mut self, event: Event<'_>, now: Time) {

@@ -1,7 +1,8 @@
 //! What the server knows of its volunteers: who is up, who holds what, how busy each is.
 //!
-//! Fed by [`Event`]s alone. A volunteer's *epoch* counts its sessions; holdings of an old session are
-//! ignored at once when a new one begins or the old one ends, and swept out later, a slice at a time.
+//! Fed by [`Event`]s alone. A volunteer's *epoch* counts its sessions. Holdings carry the epoch of the session
+//! that announced them all; others are ignored, and swept out later, a slice at a time. A session may go on with
+//! the holdings of the one before ([`super::resume`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 use super::Probe;
 use super::ledger::Ledger;
 use super::params::Params;
+use super::resume::{KEPT_FOR, Left, Position};
 use super::standing::{Outcome, Record, Standing};
 use crate::config::contain;
 use crate::formats::control::HoldingsChange;
@@ -66,6 +68,12 @@ pub enum Event<'a> {
         epoch: u32,
         change: HoldingsChange,
         blobs: &'a [BlobId],
+    },
+    /// Changes of holdings are announced up to this number of the volunteer's journal.
+    Announced {
+        node: NodeNo,
+        epoch: u32,
+        next: u64,
     },
     Reported {
         node: NodeNo,
@@ -148,6 +156,12 @@ pub struct Node {
     pub standing: Standing,
     pub(super) ledger: Ledger,
     pub(super) orders: BTreeMap<BlobId, OrderState>,
+    pub(super) holdings_epoch: u32,
+    /// The journal of its changes, and up to where that is known.
+    pub(super) journal: Option<u64>,
+    pub(super) announced: Option<u64>,
+    /// Of the session before.
+    pub(super) left: Option<Left>,
     is_connected: bool,
 }
 
@@ -168,6 +182,10 @@ impl Node {
     /// Downloads that the ledger counts as running.
     pub fn in_flight(&self) -> usize {
         self.ledger.flows()
+    }
+
+    pub(super) fn position(&self) -> Option<Position> {
+        Some(Position { journal: self.journal?, next: self.announced? })
     }
 
     pub fn open_orders(&self) -> usize {
@@ -259,10 +277,16 @@ impl Tracker {
         let old = self.nodes.get(no.0 as usize);
         let (epoch, redirected) =
             old.map_or((0, (0, 0)), |old| (old.epoch + 1, (old.redirected_bytes, old.redirects)));
+        let old = old.filter(|old| old.id == join.id);
+        let left = old.map(|old| Left {
+            holdings_epoch: old.holdings_epoch,
+            holdings: old.holdings,
+            position: old.position(),
+            last_seen: old.last_seen,
+        });
         // What this server saw itself is newer than what it had written down.
-        let (record, complaints) = old
-            .filter(|old| old.id == join.id)
-            .map_or((join.record, 0), |old| (old.standing.record, old.standing.complaints));
+        let (record, complaints) =
+            old.map_or((join.record, 0), |old| (old.standing.record, old.standing.complaints));
         let mut node = Node {
             id: join.id,
             epoch,
@@ -281,6 +305,10 @@ impl Tracker {
             standing: Standing::new(record, complaints, now),
             ledger: Ledger::default(),
             orders: BTreeMap::new(),
+            holdings_epoch: epoch,
+            journal: None,
+            announced: None,
+            left,
             is_connected: true,
         };
         node.standing.record.returned(&self.params, now);
@@ -314,6 +342,7 @@ impl Tracker {
         let (node, epoch) = match &event {
             Event::Left { node, epoch, .. }
             | Event::Holdings { node, epoch, .. }
+            | Event::Announced { node, epoch, .. }
             | Event::Reported { node, epoch, .. }
             | Event::OrderEnded { node, epoch, .. }
             | Event::Probed { node, epoch, .. } => (*node, *epoch),
@@ -339,6 +368,7 @@ impl Tracker {
                 node.standing.probed(&params, outcome, sharing, now);
             }
             Event::Holdings { change, blobs, .. } => self.change_holdings(node, change, blobs),
+            Event::Announced { next, .. } => self.node_mut(node).announced = Some(next),
             Event::Reported { load, .. } => self.reported(node, load, now),
             Event::OrderEnded { blob, failed, .. } => {
                 let orders = &mut self.node_mut(node).orders;
@@ -352,7 +382,7 @@ impl Tracker {
 
     fn change_holdings(&mut self, no: NodeNo, change: HoldingsChange, blobs: &[BlobId]) {
         let node = &mut self.nodes[no.0 as usize];
-        let epoch = node.epoch;
+        let epoch = node.holdings_epoch;
         for blob in blobs {
             match change {
                 HoldingsChange::Add if node.holdings < MAX_HOLDINGS => {
@@ -390,7 +420,7 @@ impl Tracker {
         let keep =
             |order: &OrderState| now.since(order.since) < if order.has_failed { retry } else { timeout };
         node.orders.retain(|_, order| keep(order));
-        self.sweep();
+        self.sweep(now);
     }
 
     /// Books a redirect.
@@ -400,6 +430,14 @@ impl Tracker {
         node.redirected_bytes += len;
         node.redirects += 1;
         node.standing.sent(blob);
+    }
+
+    /// Every holding that counts, of volunteers that are gone too.
+    pub(super) fn all_holdings(&self) -> impl Iterator<Item = (BlobId, NodeNo)> + '_ {
+        self.holders.iter().flat_map(move |(blob, holders)| {
+            let current = move |holder: &&Holder| self.node(holder.node).holdings_epoch == holder.epoch;
+            holders.iter().filter(current).map(move |holder| (*blob, holder.node))
+        })
     }
 
     /// Books that a client asked again for what it was sent there for.
@@ -426,7 +464,7 @@ impl Tracker {
     /// Volunteers of the current epoch that hold the blob, in whatever state.
     pub fn holders(&self, blob: BlobId) -> impl Iterator<Item = NodeNo> + '_ {
         let holders = self.holders.get(&blob).map_or(&[][..], Vec::as_slice);
-        let current = holders.iter().filter(|holder| self.node(holder.node).epoch == holder.epoch);
+        let current = holders.iter().filter(|holder| self.node(holder.node).holdings_epoch == holder.epoch);
         current.map(|holder| holder.node)
     }
 
@@ -439,8 +477,8 @@ impl Tracker {
         self.holders(blob).filter(is_live)
     }
 
-    /// Removes holdings of ended sessions from the next slice of the table.
-    fn sweep(&mut self) {
+    /// Removes holdings of ended sessions that no new one can go on with from the next slice of the table.
+    fn sweep(&mut self, now: Time) {
         let slice: Vec<BlobId> = self.holders.range(self.swept..).take(SWEEP).map(|(id, _)| *id).collect();
         self.swept = if slice.len() < SWEEP { BlobId([0; 32]) } else { slice[SWEEP - 1] };
         for blob in slice {
@@ -448,7 +486,8 @@ impl Tracker {
             let nodes = &self.nodes;
             holders.retain(|holder| {
                 let node = &nodes[holder.node.0 as usize];
-                node.epoch == holder.epoch && node.is_connected
+                node.holdings_epoch == holder.epoch
+                    && (node.is_connected || now.since(node.last_seen) < KEPT_FOR)
             });
             if holders.is_empty() {
                 self.holders.remove(&blob);

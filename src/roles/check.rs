@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::Origin;
+use crate::config::{FailoverConfig, Origin};
 use crate::formats::openpgp::Keyring;
+use crate::formats::zone::Place;
 use crate::io::config_file::{read_keyring, read_serve_config};
 
 /// Prints a summary, or fails with what is wrong.
@@ -24,6 +25,9 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     )?;
     for rule in &config.proxy.connect {
         writeln!(out, "tunnels    to {rule}")?;
+    }
+    if let Some(failover) = &config.failover {
+        write!(out, "{}", describe_zone(failover))?;
     }
     let mut problems = Vec::new();
     for repo in &config.repos {
@@ -52,6 +56,23 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     }
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
     Ok(())
+}
+
+/// What the zone's DNS answers, for a made-up volunteer.
+fn describe_zone(failover: &FailoverConfig) -> String {
+    let all: Vec<String> = failover.dns_listen.iter().map(ToString::to_string).collect();
+    let mut text = format!("failover   {}, DNS on {}\n", failover.zone.name(), all.join(", "));
+    // An address for documentation (RFC 5737).
+    if let (Ok(id), Some(place)) = ("v1".parse(), Place::of("http://192.0.2.7:8090")) {
+        text.push_str("           answers, with a volunteer v1 at 192.0.2.7:8090:\n");
+        for line in failover.zone.shown(&id, &place) {
+            let _ = writeln!(text, "             {line}");
+        }
+    }
+    if let Some(problem) = failover.problem() {
+        let _ = writeln!(text, "           {problem}");
+    }
+    text
 }
 
 fn describe(paths: &[PathBuf], keyring: Option<&Keyring>) -> String {

@@ -2,12 +2,13 @@
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use super::process::Process;
+use super::process::{BINARY, Process};
 use super::{http, wait_for};
 
 /// Becomes the program with the sockets as descriptors 3 and 4 (sd_listen_fds(3)).
@@ -50,16 +51,17 @@ impl Held {
     }
 }
 
-/// The process that took over from one of ours: no child, so it is ended by its id. Dropping it kills it.
+/// The process that took over from one of ours. It is no child, so it goes by its id; it ends with the
+/// [`Process`] that it comes from.
 #[derive(Debug)]
 pub struct Successor(u64);
 
 impl Successor {
     /// Waits for the one that follows; `nth` counts from 1.
     pub fn of(process: &mut Process, nth: usize) -> Self {
-        let find = |process: &Process| process.messages(TAKEN_OVER).get(nth - 1).map(|m| m["pid"].as_u64());
+        let find = |process: &Process| process.successors().nth(nth - 1);
         wait_for("another process takes over", super::DEADLINE, || find(process).is_some());
-        Self(find(process).flatten().expect("a process id"))
+        Self(find(process).expect("just seen"))
     }
 
     pub fn pid(&self) -> u64 {
@@ -67,22 +69,17 @@ impl Successor {
     }
 
     pub fn signal(&self, name: &str) {
-        let _ = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.0.to_string())
-            .stderr(Stdio::null())
-            .status();
+        signal(self.0, name);
     }
 }
 
-impl Drop for Successor {
-    fn drop(&mut self) {
-        self.signal("KILL");
+/// Sends a signal by name. One who has ended needs none, and its id may be another's.
+pub fn signal(pid: u64, name: &str) {
+    if std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe != Path::new(BINARY)) {
+        return;
     }
+    let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).stderr(Stdio::null()).status();
 }
-
-/// What the old process says then.
-const TAKEN_OVER: &str = "another process has taken over; running downloads end here";
 
 /// Without a terminal of its own, where SIGHUP has another meaning.
 pub fn detached(command: &Command) -> Command {

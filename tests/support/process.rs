@@ -124,8 +124,17 @@ impl Process {
     }
 }
 
+impl Process {
+    /// The ids of those that took over from this one, or from each other.
+    pub fn successors(&self) -> impl Iterator<Item = u64> + use<> {
+        let told = self.messages("another process has taken over; running downloads end here");
+        told.into_iter().filter_map(|fields| fields["pid"].as_u64())
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
+        self.successors().for_each(|pid| super::held::signal(pid, "KILL"));
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -238,6 +247,13 @@ impl ServerConfig {
     pub fn server_lines(mut self, lines: &str) -> Self {
         self.server.push_str(lines);
         self.server.push('\n');
+        self
+    }
+
+    /// Adds whole tables.
+    pub fn lines(mut self, lines: &str) -> Self {
+        self.rest.push_str(lines);
+        self.rest.push('\n');
         self
     }
 
@@ -532,6 +548,11 @@ impl Volunteer {
     }
 
     /// Whether a URL leads here.
+    /// The URL under which clients reach it.
+    pub fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub fn serves(&self, url: &str) -> bool {
         http::split_url(url).0 == self.address
     }

@@ -153,6 +153,7 @@ fn offload(traffic: &Traffic) -> OffloadStatus {
         served_bytes: served,
         ratio: Traffic::offload_ratio(redirected, served),
         redirects: traffic.redirects.load(Relaxed),
+        failovers: traffic.failovers.load(Relaxed),
         served_requests: traffic.served_requests.load(Relaxed),
         metadata_bytes: traffic.metadata_bytes.load(Relaxed),
         sync_bytes: traffic.sync_bytes.load(Relaxed),

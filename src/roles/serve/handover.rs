@@ -23,6 +23,7 @@ impl Role for Reload {
 
     fn let_go(&self) {
         let Server { packages, metadata, indexes, db, .. } = &*self.server;
+        self.server.keep_holdings();
         packages.store.save_use();
         packages.store.leave();
         metadata.store.leave();

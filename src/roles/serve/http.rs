@@ -47,6 +47,8 @@ pub struct Asked {
     pub direct: bool,
     /// The URL came from a list of ours: should a redirect fail, the client goes on with another URL.
     pub is_listed: bool,
+    /// A volunteer sent the client here, to be redirected anew.
+    pub is_sent_back: bool,
     /// Who pays for the bytes: a client, or a volunteer that fetches what it was ordered to.
     pub kind: Kind,
 }
@@ -62,6 +64,7 @@ impl Asked {
             headers,
             direct,
             is_listed: false,
+            is_sent_back: false,
             kind: Kind::Package,
         }
     }
@@ -126,6 +129,7 @@ async fn route(
         Target::Blob { rest, direct } => {
             let mut asked = Asked::new(ends, parts.method, parts.headers, direct);
             asked.kind = package::kind_of(server, &asked.headers);
+            asked.is_sent_back = true;
             by_hash(server, rest, &asked).await
         }
         Target::Signed { volunteer } => {

@@ -35,16 +35,19 @@ use crate::io::hasher::Hasher;
 use crate::io::respond::plain;
 use crate::model::{Blob, BlobId, Digests, RepoPath, Time};
 
-/// libzypp fetches from the first five URLs at a time, so that a sixth is taken only when one of them fails.
-const MAX_VOLUNTEERS: usize = 5;
+/// libzypp fetches from the first five URLs at a time. The direct one must be among them: it takes up to three
+/// minutes until another is taken in place of one that is silent.
+const MAX_VOLUNTEERS: usize = 4;
 
 /// Bytes of a file for each volunteer in its metalink. libzypp has URLs that find nothing left to do fetch what
 /// the others are at: with four pieces for each of them that is little more than the file.
 const BYTES_EACH: u64 = 1 << 20;
 
-/// How long after a metalink its client's direct URL is held back: most packages have come from volunteers by
-/// then. Not longer, because where all of these are gone each package waits so long.
+/// How long after a metalink its client's direct URL is held back: this, and as long as the file takes at 4 MiB/s.
+/// Most packages have come from volunteers by then. Not longer, because it is lost where all of them are gone.
 const COURTESY: Duration = Duration::from_secs(1);
+const COURTESY_RATE: u64 = 4 << 20;
+const MAX_COURTESY: Duration = Duration::from_secs(15);
 
 /// Clients and blobs remembered for so long.
 const MAX_COURTESIES: u64 = 100_000;
@@ -200,26 +203,28 @@ pub fn volunteers_for(size: u64) -> usize {
     usize::try_from(size.div_ceil(BYTES_EACH)).map_or(MAX_VOLUNTEERS, |count| count.clamp(1, MAX_VOLUNTEERS))
 }
 
-/// Who was given a metalink just now, and of what. libzypp takes all of its URLs at once, so that the direct one
+/// Who was given a metalink just now, of what, and until when that is. libzypp takes all of its URLs at once, so that the direct one
 /// would carry a good part of every package: it waits, and finds itself unwanted unless volunteers fail.
 #[derive(Debug)]
 pub struct Courtesy(Cache<(IpAddr, BlobId), Time>);
 
 impl Default for Courtesy {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(MAX_COURTESIES).time_to_live(COURTESY).build())
+        Self(Cache::builder().max_capacity(MAX_COURTESIES).time_to_live(MAX_COURTESY).build())
     }
 }
 
 impl Courtesy {
-    fn begin(&self, client: IpAddr, blob: BlobId) {
-        self.0.insert((client, blob), clock::now());
+    fn begin(&self, client: IpAddr, blob: Blob) {
+        let courtesy = (COURTESY + Duration::from_secs(blob.size / COURTESY_RATE)).min(MAX_COURTESY);
+        self.0.insert((client, blob.id), clock::now() + courtesy);
     }
 
     /// Returns when volunteers have had their time.
     pub async fn wait(&self, client: IpAddr, blob: BlobId) {
-        if let Some(begun) = self.0.get(&(client, blob)) {
-            tokio::time::sleep(COURTESY.saturating_sub(clock::now().since(begun))).await;
+        if let Some(end) = self.0.get(&(client, blob)) {
+            // A clock that was set back must not make it longer.
+            tokio::time::sleep(end.since(clock::now()).min(MAX_COURTESY)).await;
         }
     }
 }
@@ -233,8 +238,6 @@ pub fn of_package(
     mut urls: Vec<String>,
     asked: &Asked,
 ) -> Response<Body> {
-    // Where few hold it, one URL is several connections.
-    urls = urls.iter().cycle().take(volunteers_for(blob.size)).cloned().collect();
     urls.push(format!("{}/direct/{}/{}", own_url(server, asked), repo.config.name, path.to_url()));
     let pieces = server.db.pieces(blob).ok().flatten();
     let (name, pieces) = (path.file_name(), pieces.as_ref());
@@ -243,7 +246,7 @@ pub fn of_package(
     let kind = header::HeaderValue::from_static(metalink::V4);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     if asked.method == Method::GET {
-        server.courtesy.begin(asked.client, blob.id);
+        server.courtesy.begin(asked.client, blob);
     } else {
         *response.body_mut() = Body::Empty;
     }

@@ -1,9 +1,10 @@
 //! `manyhands serve`: the central server.
 //!
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
-//! and [`connect`], and [`lists`] for clients that take several URLs. [`refresh`] brings new
+//! and [`connect`], and [`lists`] for clients that take several URLs; [`zone`] has its DNS, and what comes
+//! under the names of volunteers. [`refresh`] brings new
 //! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
-//! [`session`] talk with volunteers. [`handover`] lets another process take over. [`server`] is what they share. Decisions are the policy's, two layers
+//! [`session`] talk with volunteers. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have announced. [`server`] is what they share. Decisions are the policy's, two layers
 //! below.
 
 mod access;
@@ -14,6 +15,7 @@ mod control;
 pub mod door;
 mod handover;
 mod hints;
+mod holdings;
 mod http;
 mod lists;
 mod metadata;
@@ -52,13 +54,14 @@ use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
 use crate::io::handover::{End, Start};
 use crate::io::index_dir::IndexDir;
+use crate::io::listen::Bounds;
 use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
 use crate::io::sockets::{ADMIN, PUBLIC};
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
 use crate::io::{clock, listen, scrub};
 use crate::model::{Blob, Size};
-use crate::policy::Params;
+use crate::policy::{KEPT_FOR, Params};
 
 /// Bytes of metadata kept: some generations of every suite of several distributions.
 const METADATA_MAX: u64 = 32 << 30;
@@ -91,7 +94,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
     let answer = move |request, ends| http::handle(shared.clone(), control.clone(), request, ends);
-    let public = listen::serve(public, max, answer, shutdown.clone());
+    let public = listen::serve(public, Bounds::of_server(max), answer, shutdown.clone());
     let admin_router = admin::router(server.clone());
     let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {
         let router = admin_router.clone();
@@ -100,7 +103,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
             response.map(http::from_axum)
         }
     };
-    let admin = listen::serve(admin, ADMIN_CONNECTIONS, answer_admin, shutdown.clone());
+    let admin = listen::serve(admin, Bounds::of_server(ADMIN_CONNECTIONS), answer_admin, shutdown.clone());
     let reload = Arc::new(Reload { server: server.clone(), config: path.to_owned() });
     let (superseded, is_superseded) = tokio::sync::oneshot::channel();
     let life = async {
@@ -116,8 +119,13 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         end = zone::serve(server.clone(), dns, is_superseded) => match end {},
     };
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
+    if !matches!(end, Ok(End::Succeeded)) {
+        let keeping = server.clone();
+        let _ = tokio::task::spawn_blocking(move || keeping.keep_holdings()).await;
+    }
     scrub::save_use(&server.packages.store).await;
-    tracing::info!(end = ?end?, "stopped");
+    end?;
+    tracing::info!("stopped");
     Ok(())
 }
 
@@ -211,6 +219,11 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, i
     }
     tokio::spawn(ranks::keep(server.clone()));
     tokio::spawn(probe::keep(server.clone()));
+    let forgetting = server.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(KEPT_FOR).await;
+        forgetting.forget_kept();
+    });
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
 use super::door::Door;
+use super::holdings::{self, Kept};
 use super::lists::Courtesy;
 use super::pins::Pins;
 use super::repo::Repo;
@@ -19,7 +20,7 @@ use super::traffic::Traffic;
 use super::zone::Failover;
 use crate::catalog::{Census, PathTable, Snapshot};
 use crate::config::ServeConfig;
-use crate::formats::control::ToVolunteer;
+use crate::formats::control::{HoldingsChange, JournalSpan, MAX_HOLDINGS, ToVolunteer};
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::db::Db;
@@ -29,8 +30,8 @@ use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
-use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time};
-use crate::policy::{Candidate, Decision, Event, NodeNo, Order, Params, Policy, Request};
+use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time, VolunteerId};
+use crate::policy::{Candidate, Decision, Event, Known, NodeNo, Order, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
 pub const OUTBOX: usize = 1024;
@@ -90,6 +91,8 @@ pub struct Server {
     session_ended: Notify,
     /// A volunteer is to be tested at once.
     pub doubts: Notify,
+    /// Volunteers' holdings from before the start.
+    kept: Kept,
 }
 
 /// The policy and what it needs to act: randomness and keys.
@@ -167,6 +170,7 @@ impl Server {
             failover: config.failover.as_ref().map(|failover| Failover::new(failover.zone.clone())),
             tunnels: Tunnels::default(),
             tokens: TokenFile::in_state_dir(&config.state_dir),
+            kept: Kept::read(&config.state_dir),
             config,
             packages,
             metadata,
@@ -210,6 +214,42 @@ impl Server {
     /// Runs a question or an event through the policy.
     pub fn policy<T>(&self, with: impl FnOnce(&mut Policy) -> T) -> T {
         with(&mut self.chooser().policy)
+    }
+
+    /// Goes on with what was known of a volunteer that has just joined, from its last session or from before the
+    /// start. Returns the number of the first change that it has to announce; `None` is everything.
+    pub fn resume(
+        &self,
+        node: NodeNo,
+        epoch: u32,
+        id: &VolunteerId,
+        span: Option<JournalSpan>,
+    ) -> Option<u64> {
+        let now = clock::now();
+        let kept = self.kept.take(id, span);
+        if let Some(next) = self.policy(|policy| policy.resume(node, span, now)) {
+            return Some(next);
+        }
+        let Known { position, blobs, .. } = kept?;
+        for blobs in blobs.chunks(MAX_HOLDINGS) {
+            let event = Event::Holdings { node, epoch, change: HoldingsChange::Add, blobs };
+            self.policy(|policy| policy.handle(event, now));
+        }
+        self.policy(|policy| policy.handle(Event::Announced { node, epoch, next: position.next }, now));
+        Some(position.next)
+    }
+
+    /// Writes down what is known of volunteers' holdings, for the next process. Blocks.
+    pub fn keep_holdings(&self) {
+        let known = self.policy(|policy| policy.tracker().known(holdings::MAX_KEPT, clock::now()));
+        if let Err(e) = holdings::write(&self.config.state_dir, &known) {
+            tracing::warn!(error = %e, "volunteers' holdings are not kept; they will announce everything");
+        }
+    }
+
+    /// Who has not come back by now is not waited for.
+    pub fn forget_kept(&self) {
+        self.kept.clear();
     }
 
     /// Has a volunteer's URLs made so from now on.

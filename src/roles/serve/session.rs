@@ -61,6 +61,8 @@ pub async fn run(server: Arc<Server>, mut socket: WebSocket, peer: SocketAddr, t
     let id = hello.id.clone();
     let (session, welcome, orders) = match join(&server, hello, peer, token).await {
         Ok(joined) => joined,
+        // Another process is about to serve, and takes it.
+        Err(_) if server.db.is_closed() => return,
         Err(reason) => return refuse(socket, peer, reason).await,
     };
     let address = server.policy(|policy| policy.tracker().node(session.node).base_url.clone());
@@ -153,7 +155,7 @@ async fn join(
         let load = tokio::task::spawn_blocking(move || standing::load(&server, &id));
         load.await.map_err(|e| e.to_string())?
     };
-    let Hello { id, donate, max_size, clients, instance, volatile: is_volatile, .. } = hello;
+    let Hello { id, donate, max_size, clients, instance, volatile: is_volatile, journal, .. } = hello;
     let joined = Joined {
         id: id.clone(),
         base_url: base_url.into(),
@@ -167,6 +169,7 @@ async fn join(
     };
     let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
     server.set_signer(node, Signer { key: Arc::new(Key::new(&key.0)), named_url });
+    let announce_from = server.resume(node, epoch, &id, journal);
     let (sender, orders) = mpsc::channel(OUTBOX);
     let life = Arc::<Life>::default();
     server.attach(node, epoch, sender, life.clone());
@@ -177,6 +180,7 @@ async fn join(
         key: key.to_string(),
         now_secs: clock::now().as_secs(),
         heartbeat_secs: Params::default().heartbeat.as_secs(),
+        announce_from,
     };
     Ok((session, welcome, orders))
 }
@@ -330,8 +334,13 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
             .map_err(|e| format!("sent what cannot be read: {e}"))?
         {
             ToServer::Report(report) => {
-                let load = load(report);
-                server.policy(|policy| policy.handle(Event::Reported { node, epoch, load: &load }, now));
+                let (announced, load) = (report.announced, load(report));
+                server.policy(|policy| {
+                    policy.handle(Event::Reported { node, epoch, load: &load }, now);
+                    if let Some(next) = announced {
+                        policy.handle(Event::Announced { node, epoch, next }, now);
+                    }
+                });
                 Ok(())
             }
             ToServer::Done { blob, error } => {

@@ -28,6 +28,7 @@ pub struct Traffic {
     pub requests: AtomicU64,
     pub redirects: AtomicU64,
     pub redirected_bytes: AtomicU64,
+    pub failovers: AtomicU64,
     pub served_requests: AtomicU64,
     pub served_bytes: AtomicU64,
     pub sync_bytes: AtomicU64,

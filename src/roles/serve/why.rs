@@ -61,6 +61,7 @@ fn look(server: &Server, question: &Question) -> Result<Why, String> {
         client: question.client.to_canonical(),
         can_return: question.can_return,
         is_segment: false,
+        is_sent_back: false,
     };
     let explained = server.policy(|policy| policy.explain(&request, clock::now()));
     Ok(Why {

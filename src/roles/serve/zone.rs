@@ -15,6 +15,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::{Response, StatusCode, header};
@@ -106,6 +107,7 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
         Some(true) => {}
     }
     tracing::debug!(volunteer = %id, blob = %ticket.blob, client = %asked.client, "fell over to this server");
+    server.traffic.failovers.fetch_add(1, Relaxed);
     learn(server, id, asked);
     by_hash(server, &format!("{}/{}", ticket.blob, ticket.file_name), asked).await
 }
@@ -157,6 +159,9 @@ pub fn bind(server: &Server) -> std::io::Result<Option<Sockets>> {
     let Some(config) = &server.config.failover else { return Ok(None) };
     let sockets = Sockets::bind(&config.dns_listen)?;
     let all: Vec<String> = sockets.local_addresses()?.iter().map(ToString::to_string).collect();
+    if let Some(problem) = config.problem() {
+        tracing::warn!("{problem}");
+    }
     tracing::info!(zone = config.zone.name(), dns = all.join(","), "answering for the failover zone");
     Ok(Some(sockets))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::journal::Journal;
+use super::returners::Returners;
 use crate::config::VolunteerConfig;
 use crate::formats::control::{HoldingsChange, MAX_UPLOADS, Report};
 use crate::formats::ticket::Key;
@@ -50,13 +52,14 @@ pub struct Edge {
     pub fetcher: Arc<Fetcher>,
     pub upstream: Upstream,
     pub shaper: Arc<Shaper>,
+    pub returners: Arc<Returners>,
     db: Arc<Db>,
     key: ArcSwapOption<Key>,
     /// The server's clock at its last welcome, and when that was by our monotonic clock: a step of the local
     /// wall clock does not void tickets.
     server_clock: Mutex<Option<(u64, Instant)>>,
     adopted: Arc<AdoptedFiles>,
-    changes: Arc<Changes>,
+    pub journal: Arc<Journal>,
     uploads: Arc<Uploads>,
     is_draining: AtomicBool,
     /// Another process is the volunteer now, or about to be.
@@ -66,40 +69,6 @@ pub struct Edge {
 
 /// Adopted files by what they are.
 type AdoptedFiles = Mutex<BTreeMap<BlobId, (PathBuf, Adopted)>>;
-
-/// Changes of holdings that the server has not been told of.
-#[derive(Debug, Default)]
-pub struct Changes {
-    pending: Mutex<Option<Vec<(HoldingsChange, BlobId)>>>,
-    pub woken: Notify,
-}
-
-impl Changes {
-    /// Starts collecting; what came before is in the full announcement.
-    pub fn start(&self) {
-        *self.lock() = Some(Vec::new());
-    }
-
-    /// Stops collecting: there is no session to tell.
-    pub fn stop(&self) {
-        *self.lock() = None;
-    }
-
-    pub fn take(&self) -> Vec<(HoldingsChange, BlobId)> {
-        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    fn push(&self, change: HoldingsChange, blobs: impl IntoIterator<Item = BlobId>) {
-        if let Some(pending) = self.lock().as_mut() {
-            pending.extend(blobs.into_iter().map(|blob| (change, blob)));
-            self.woken.notify_one();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<(HoldingsChange, BlobId)>>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Running uploads and what was sent.
 #[derive(Debug, Default)]
@@ -128,6 +97,9 @@ pub struct Upload {
     uploads: Arc<Uploads>,
     number: u64,
     remaining: Arc<AtomicU64>,
+    blob: BlobId,
+    client: IpAddr,
+    returners: Arc<Returners>,
 }
 
 impl Upload {
@@ -140,6 +112,9 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        if self.remaining.load(Relaxed) > 0 {
+            self.returners.broke_off(self.client, self.blob);
+        }
         let mut state = self.uploads.lock();
         state.running.remove(&self.number);
         drop(state);
@@ -155,10 +130,10 @@ impl Edge {
         // First, since it is locked: a second volunteer must not clean up what this one is writing.
         let db = Db::open(&config.store.join("volunteer.redb"));
         let db = Arc::new(db.with_context(|| format!("{}; is another volunteer using it?", named()))?);
-        let changes = Arc::new(Changes::default());
+        let journal = Arc::new(Journal::new()?);
         let adopted: Arc<AdoptedFiles> = Arc::default();
         let limits = Limits::new(config.max_size.0, config.min_free.0);
-        let tell = tell_changes(changes.clone(), adopted.clone());
+        let tell = tell_changes(journal.clone(), adopted.clone());
         let store = BlobStore::open(&config.store, limits, tell).with_context(named)?;
         if store.max_bytes() < limits.max_bytes {
             let used_at_most = Size(store.max_bytes());
@@ -175,10 +150,11 @@ impl Edge {
             fetcher: Fetcher::new(store, db.clone(), upstream.clone()),
             upstream,
             shaper: Arc::new(Shaper::new(config.donate)),
+            returners: Arc::new(Returners::new()),
             key: ArcSwapOption::empty(),
             server_clock: Mutex::default(),
             adopted,
-            changes,
+            journal,
             uploads: Arc::default(),
             is_draining: AtomicBool::new(false),
             has_let_go: watch::Sender::new(false),
@@ -225,10 +201,6 @@ impl Edge {
         self.server_clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn changes(&self) -> &Changes {
-        &self.changes
-    }
-
     /// Everything held, for a full announcement.
     pub fn holdings(&self) -> Vec<BlobId> {
         let mut all: Vec<BlobId> = self.fetcher.store.blobs().into_iter().map(|blob| blob.id).collect();
@@ -250,6 +222,11 @@ impl Edge {
         self.fetcher.store.open_blob(id).or_else(|| self.open_adopted(id))
     }
 
+    /// A client came for what is not here: whoever believes it is had better forget.
+    pub fn lacks(&self, id: BlobId) {
+        self.journal.push(HoldingsChange::Remove, [id]);
+    }
+
     fn open_adopted(&self, id: BlobId) -> Option<(File, u64)> {
         let (path, known) = self.lock_adopted().get(&id).cloned()?;
         let file = File::open(&path)
@@ -260,7 +237,7 @@ impl Edge {
         }
         tracing::info!(file = %path.display(), "an adopted file changed; no longer served");
         self.lock_adopted().remove(&id);
-        self.changes.push(HoldingsChange::Remove, [id]);
+        self.journal.push(HoldingsChange::Remove, [id]);
         let name = path.to_string_lossy();
         // If this fails the file is checked again, and dropped again, after the next start.
         let _ = self.db.put_records(ADOPTED, [(name.as_ref(), None)]);
@@ -275,7 +252,7 @@ impl Edge {
         }
         self.db
             .put_records(ADOPTED, records.iter().map(|(name, json)| (name.as_str(), Some(json.clone()))))?;
-        self.changes.push(HoldingsChange::Add, files.iter().map(|(_, file)| file.blob));
+        self.journal.push(HoldingsChange::Add, files.iter().map(|(_, file)| file.blob));
         self.lock_adopted().extend(files.into_iter().map(|(path, file)| (file.blob, (path, file))));
         Ok(())
     }
@@ -312,14 +289,14 @@ impl Edge {
     }
 
     /// Books an upload of `len` bytes.
-    pub fn start_upload(&self, blob: BlobId, len: u64) -> Upload {
+    pub fn start_upload(&self, blob: BlobId, client: IpAddr, len: u64) -> Upload {
         let (uploads, remaining) = (self.uploads.clone(), Arc::new(AtomicU64::new(len)));
         let number = uploads.next.fetch_add(1, Relaxed);
         uploads.served_requests.fetch_add(1, Relaxed);
         let mut state = uploads.lock();
         state.running.insert(number, (blob, remaining.clone()));
         drop(state);
-        Upload { uploads, number, remaining }
+        Upload { uploads, number, remaining, blob, client, returners: self.returners.clone() }
     }
 
     pub fn running_uploads(&self) -> usize {
@@ -390,17 +367,18 @@ impl Edge {
             returned_requests: self.returned.load(Relaxed),
             store_bytes,
             holdings,
+            announced: None,
         }
     }
 }
 
 /// Lets the server know what the store holds. What is adopted as well stays announced.
-fn tell_changes(changes: Arc<Changes>, adopted: Arc<AdoptedFiles>) -> OnChange {
+fn tell_changes(journal: Arc<Journal>, adopted: Arc<AdoptedFiles>) -> OnChange {
     OnChange(Box::new(move |change| match change {
-        Change::Added(blob) => changes.push(HoldingsChange::Add, [blob.id]),
+        Change::Added(blob) => journal.push(HoldingsChange::Add, [blob.id]),
         Change::Removed(id) => {
             if !adopted.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id) {
-                changes.push(HoldingsChange::Remove, [id]);
+                journal.push(HoldingsChange::Remove, [id]);
             }
         }
     }))

@@ -1,5 +1,6 @@
 //! What a volunteer answers: signed requests from its holdings, everything else back to the server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, header};
@@ -16,14 +17,14 @@ use crate::model::Blob;
 const MIN_SHARE: u64 = 32 << 10;
 
 /// Answers one request.
-pub fn answer(edge: &Arc<Edge>, request: &Request<Incoming>) -> Response<Body> {
+pub fn answer(edge: &Arc<Edge>, request: &Request<Incoming>, client: IpAddr) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
         response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     match Ticket::parse(request.uri().path()) {
-        Some(ticket) => serve(edge, request, &ticket),
+        Some(ticket) => serve(edge, request, &ticket, client),
         None if request.uri().path().starts_with(WHO_PATH) => who(edge, request.uri().path()),
         None if request.uri().path() == "/" => {
             plain(StatusCode::OK, format!("manyhands volunteer of {}", edge.config.server))
@@ -40,8 +41,16 @@ fn who(edge: &Edge, path: &str) -> Response<Body> {
     }
 }
 
-fn serve(edge: &Arc<Edge>, request: &Request<Incoming>, ticket: &Ticket<'_>) -> Response<Body> {
-    let (Some(key), Some((file, size))) = (edge.key(), edge.open_blob(ticket.blob)) else {
+fn serve(
+    edge: &Arc<Edge>,
+    request: &Request<Incoming>,
+    ticket: &Ticket<'_>,
+    client: IpAddr,
+) -> Response<Body> {
+    let Some(key) = edge.key() else {
+        return send_back(edge, "/direct", ticket, "not joined");
+    };
+    let Some((file, size)) = edge.open_blob(ticket.blob) else {
         return send_back(edge, "/direct", ticket, "not held");
     };
     if !key.verifies(ticket, size) {
@@ -53,6 +62,9 @@ fn serve(edge: &Arc<Edge>, request: &Request<Incoming>, ticket: &Ticket<'_>) -> 
     }
     if edge.is_draining() {
         return send_back(edge, "/direct", ticket, "draining");
+    }
+    if edge.returners.knows(client, ticket.blob) {
+        return send_back(edge, "/direct", ticket, "did not get it here before");
     }
     if edge.config.donate.0 / (edge.running_uploads() as u64 + 1) < MIN_SHARE {
         return send_back(edge, "/direct", ticket, "overloaded");
@@ -69,7 +81,7 @@ fn serve(edge: &Arc<Edge>, request: &Request<Incoming>, ticket: &Ticket<'_>) -> 
     if matches!(response.body(), Body::Empty) {
         return response;
     }
-    let upload = edge.start_upload(ticket.blob, content_length(&response));
+    let upload = edge.start_upload(ticket.blob, client, content_length(&response));
     response.map(|body| body.counted(move |bytes| upload.sent(bytes)))
 }
 

@@ -1,14 +1,17 @@
 //! `manyhands volunteer`: donates a server's bandwidth and disk.
 //!
 //! [`edge`] is the state, [`http`] serves signed requests from it, [`session`] keeps the control connection
-//! and carries out orders, [`adopt`] takes in an existing mirror tree. What it lacks or must not serve now,
+//! and carries out orders, [`journal`] numbers what it is told of, [`adopt`] takes in an existing mirror tree. What it lacks or must not serve now,
 //! it sends back to the server: it never answers a client with an error of its own.
 
 mod adopt;
 mod edge;
 mod http;
+mod journal;
+mod returners;
 mod session;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +22,18 @@ use self::edge::Edge;
 use crate::config::{VolunteerConfig, VolunteerOptions};
 use crate::io::config_file::read_volunteer_options;
 use crate::io::handover::{Role, Start};
+use crate::io::listen::{Bounds, Ends};
+use crate::io::patience::Patience;
 use crate::io::shutdown::{DRAIN, Shutdown};
 use crate::io::sockets::PUBLIC;
 use crate::io::{listen, scrub};
 
 /// After saying that it leaves, a volunteer still answers those who were sent to it just before.
 const LINGER: Duration = Duration::from_secs(1);
+/// A client that gets less is better off at the server, where it is sent when it comes again: its line to
+/// here is bad. The kernel holds little back, so that this shows soon.
+const PATIENCE: Patience =
+    Patience { bytes_per_sec: 8 << 10, time: Duration::from_secs(8), unsent: Some(32 << 10) };
 
 /// What the configuration is made of: flags over a file, if one is given.
 #[derive(Clone, Debug)]
@@ -76,15 +85,19 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
         }
     });
     let serving = edge.clone();
-    let answer = move |request: ::http::Request<hyper::body::Incoming>, _| {
+    let answer = move |request: ::http::Request<hyper::body::Incoming>, ends: Ends| {
         let edge = serving.clone();
-        async move { http::answer(&edge, &request) }
+        async move { http::answer(&edge, &request, ends.peer.ip().to_canonical()) }
     };
-    let serve = listen::serve(listeners, max_connections, answer, closed);
+    let slow = edge.clone();
+    let cut_off = Arc::new(move |peer: SocketAddr| slow.returners.is_slow(peer.ip().to_canonical()));
+    let bounds = Bounds { connections: max_connections, patience: PATIENCE, cut_off };
+    let serve = listen::serve(listeners, bounds, answer, closed);
     let (_, end) = tokio::join!(serve, life.run(Arc::new(Reload { edge: edge.clone(), options }), shutdown));
     let _ = control.await;
     scrub::save_use(&edge.fetcher.store).await;
-    tracing::info!(end = ?end?, "stopped");
+    end?;
+    tracing::info!("stopped");
     Ok(())
 }
 

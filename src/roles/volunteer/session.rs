@@ -1,5 +1,5 @@
-//! The control connection: hello, full announcement, then heartbeats, changes and orders until it breaks;
-//! then again.
+//! The control connection: hello, announcement of what the server does not know, then heartbeats, changes and
+//! orders until it breaks; then again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use super::edge::Edge;
 use crate::formats::control::{
-    Hello, HoldingsChange, MAX_HOLDINGS, MAX_MESSAGE, PROTOCOL, SESSION_PATH, SYNC_HEADER, ToServer,
+    Hello, HoldingsChange, MAX_HOLDINGS, MAX_MESSAGE, PROTOCOL, Report, SESSION_PATH, SYNC_HEADER, ToServer,
     ToVolunteer, Welcome, encode_holdings,
 };
 use crate::formats::ticket;
@@ -31,7 +31,9 @@ use crate::model::{Blob, BlobId, encode_path};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The same where the server does not want us: nothing changes soon.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// A session that lasted this long was a good one: the next pause is short again.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// A server that answers no ping for this long is gone, or the way to it is.
@@ -42,6 +44,11 @@ const PARALLEL_ORDERS: usize = 4;
 const OUTCOMES: usize = 256;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// The server does not want this volunteer.
+#[derive(Debug, thiserror::Error)]
+#[error("refused: {0}")]
+struct Refused(String);
 
 /// The outcome of an order.
 type Outcome = (BlobId, Option<String>);
@@ -58,12 +65,14 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
         }
         let started = Instant::now();
         let ended = session(&edge, &mut shutdown).await;
-        edge.changes().stop();
         if shutdown.has_begun() {
             return;
         }
         if started.elapsed() > GOOD_SESSION {
             pause = FIRST_PAUSE;
+        }
+        if ended.as_ref().is_err_and(|e| e.is::<Refused>()) {
+            pause = REFUSED_PAUSE;
         }
         // Half to once and a half: a restarted server is not met by everybody at once.
         let wait = pause.mul_f64(rng.random_range(0.5..1.5));
@@ -87,19 +96,41 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()
     send(&mut socket, &ToServer::Hello(hello(edge))).await?;
     let welcome = match next(&mut socket).await? {
         ToVolunteer::Welcome(welcome) => welcome,
-        ToVolunteer::Refused { reason } => bail!("refused: {reason}"),
+        ToVolunteer::Refused { reason } => return Err(Refused(reason).into()),
         ToVolunteer::Fetch { .. } | ToVolunteer::Standing { .. } => {
             bail!("the server spoke before it welcomed")
         }
     };
     let key: BlobId = welcome.key.parse().context("the server's key cannot be read")?;
     edge.set_key(key.0, welcome.now_secs);
-    edge.changes().start();
-    let all = edge.holdings();
-    announce(&mut socket, HoldingsChange::Add, &all).await?;
-    send(&mut socket, &ToServer::Report(edge.report())).await?;
-    tracing::info!(server = edge.config.server, holdings = all.len(), "joined");
-    run(edge, socket, &welcome, shutdown).await
+    let (told, announced) = introduce(edge, &mut socket, welcome.announce_from).await?;
+    tracing::info!(server = edge.config.server, holdings = edge.totals().0, announced, "joined");
+    run(edge, Session { socket, told }, &welcome, shutdown).await
+}
+
+/// Announces what changed since the server last knew, or everything. Returns the number up to which it knows the
+/// journal then, and how many digests that took.
+async fn introduce(edge: &Edge, socket: &mut Socket, known_to: Option<u64>) -> anyhow::Result<(u64, usize)> {
+    let changes = known_to.and_then(|number| Some((number, edge.journal.since(number)?)));
+    let (told, announced) = match changes {
+        Some((number, changes)) => {
+            tell(socket, &changes).await?;
+            (number + changes.len() as u64, changes.len())
+        }
+        None => {
+            // First the number: what changes meanwhile is told again.
+            let number = edge.journal.span().next;
+            let all = edge.holdings();
+            announce(socket, HoldingsChange::Add, &all).await?;
+            (number, all.len())
+        }
+    };
+    report(edge, socket, told).await?;
+    Ok((told, announced))
+}
+
+async fn report(edge: &Edge, socket: &mut Socket, told: u64) -> anyhow::Result<()> {
+    send(socket, &ToServer::Report(Report { announced: Some(told), ..edge.report() })).await
 }
 
 async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
@@ -115,7 +146,12 @@ async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(WsError::Http(response))) => {
             let body = response.body().as_deref().unwrap_or_default();
-            bail!("refused: {} ({})", String::from_utf8_lossy(body).trim(), response.status());
+            let why = format!("{} ({})", String::from_utf8_lossy(body).trim(), response.status());
+            // What is wrong at the server may be over soon.
+            if response.status().is_client_error() {
+                return Err(Refused(why).into());
+            }
+            bail!("the server cannot take it now: {why}");
         }
         // This error's text names its cause already.
         Ok(Err(e)) => Err(anyhow!("cannot connect to {url}: {e}")),
@@ -138,6 +174,7 @@ fn hello(edge: &Edge) -> Hello {
         clients: config.clients.clone(),
         instance: edge.instance,
         volatile: config.volatile,
+        journal: Some(edge.journal.span()),
     }
 }
 
@@ -169,8 +206,7 @@ fn lost(error: &WsError) -> anyhow::Error {
 }
 
 /// Tells changes in their order, runs of one kind together.
-async fn tell_changes(edge: &Edge, socket: &mut Socket) -> anyhow::Result<()> {
-    let changes = edge.changes().take();
+async fn tell(socket: &mut Socket, changes: &[(HoldingsChange, BlobId)]) -> anyhow::Result<()> {
     for run in changes.chunk_by(|a, b| a.0 == b.0) {
         let blobs: Vec<BlobId> = run.iter().map(|(_, blob)| *blob).collect();
         announce(socket, run[0].0, &blobs).await?;
@@ -178,9 +214,24 @@ async fn tell_changes(edge: &Edge, socket: &mut Socket) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A session that has begun.
+struct Session {
+    socket: Socket,
+    /// Changes before this number have been told.
+    told: u64,
+}
+
+impl Session {
+    async fn tell_changes(&mut self, edge: &Edge) -> anyhow::Result<()> {
+        let changes = edge.journal.since(self.told).context("too much has changed at once")?;
+        self.told += changes.len() as u64;
+        tell(&mut self.socket, &changes).await
+    }
+}
+
 async fn run(
     edge: &Arc<Edge>,
-    mut socket: Socket,
+    mut session: Session,
     welcome: &Welcome,
     shutdown: &mut Shutdown,
 ) -> anyhow::Result<()> {
@@ -191,12 +242,12 @@ async fn run(
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(deadline) => bail!("the server is silent for {} s", SILENCE.as_secs()),
-            received = socket.next() => { deadline = Instant::now() + SILENCE; match received {
+            received = session.socket.next() => { deadline = Instant::now() + SILENCE; match received {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
                     Ok(ToVolunteer::Fetch { blob, file_name }) => {
                         tokio::spawn(carry_out(edge.clone(), blob, file_name, permits.clone(), outcomes.clone()));
                     }
-                    Ok(ToVolunteer::Refused { reason }) => bail!("refused: {reason}"),
+                    Ok(ToVolunteer::Refused { reason }) => return Err(Refused(reason).into()),
                     Ok(ToVolunteer::Standing { problem }) => tell_standing(edge, problem.as_deref()),
                     // A newer server may say more than we understand.
                     Ok(ToVolunteer::Welcome(_)) | Err(_) => {}
@@ -206,18 +257,18 @@ async fn run(
                 Some(Err(e)) => return Err(lost(&e)),
             } }
             _ = heartbeat.tick() => {
-                tell_changes(edge, &mut socket).await?;
-                send(&mut socket, &ToServer::Report(edge.report())).await?;
+                session.tell_changes(edge).await?;
+                report(edge, &mut session.socket, session.told).await?;
                 // Its pong shows that the server is there: a lost network tells nobody.
-                socket.send(Message::Ping(Bytes::new())).await.map_err(|e| lost(&e))?;
+                session.socket.send(Message::Ping(Bytes::new())).await.map_err(|e| lost(&e))?;
             }
-            () = edge.changes().woken.notified() => tell_changes(edge, &mut socket).await?,
+            () = edge.journal.woken.notified() => session.tell_changes(edge).await?,
             Some((blob, error)) = ended.recv() => {
-                tell_changes(edge, &mut socket).await?;
-                send(&mut socket, &ToServer::Done { blob, error }).await?;
+                session.tell_changes(edge).await?;
+                send(&mut session.socket, &ToServer::Done { blob, error }).await?;
             }
-            _ = shutdown.begun() => return leave(socket).await,
-            () = edge.let_go_is(true) => return leave(socket).await,
+            _ = shutdown.begun() => return leave(session.socket).await,
+            () = edge.let_go_is(true) => return leave(session.socket).await,
         }
     }
 }
