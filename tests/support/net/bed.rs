@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keeper::Listen;
 use super::{Host, Keeper, Line, Network};
 use crate::support::{
     BINARY, DEADLINE, Scratch, ServerConfig, SmallDisk, Status, VolunteerOptions, http, issue_token, poll,
@@ -87,7 +88,8 @@ impl Bed {
         let listen: Vec<String> = ports.iter().map(|port| format!("{address}:{port}")).collect();
         let listen: Vec<&str> = listen.iter().map(String::as_str).collect();
         let log = format!("access_log = {:?}", scratch.path("access.log").display().to_string());
-        let mut config = plan.config.clone().server_lines(&log).listen(&listen).admin(&format!("{address}:{ADMIN_PORT}"));
+        let mut config =
+            plan.config.clone().server_lines(&log).listen(&listen).admin(&format!("{address}:{ADMIN_PORT}"));
         if plan.has_zone {
             config = config.server_lines(&format!(
                 "failover_zone = \"v.test\"\ndns_listen = [\"{address}:53\"]\nfailover_addresses = [\"{address}\"]"
@@ -113,9 +115,9 @@ impl Bed {
     }
 
     fn start_server(host: &Arc<Host>, scratch: &Scratch, config: PathBuf, is_activated: bool) -> Keeper {
-        let socket = is_activated.then(|| host.listen(SERVER_PORT).expect("a free port"));
+        let listen = is_activated.then(|| listen_on(host, SERVER_PORT));
         let host = Arc::clone(host);
-        Keeper::start("server", &scratch.path(""), socket, move || {
+        Keeper::start("server", &scratch.path(""), listen, move || {
             let mut command = Command::new(BINARY);
             command.arg("serve").arg("--config").arg(&config);
             command.args(["--log", "debug", "--log-format", "json"]);
@@ -208,6 +210,11 @@ impl Bed {
     }
 }
 
+fn listen_on(host: &Arc<Host>, port: u16) -> Listen {
+    let host = Arc::clone(host);
+    Box::new(move || host.listen(port).expect("a free port"))
+}
+
 impl Worker {
     fn start(bed: &Bed, plan: &Plan, number: u8, config: &std::path::Path) -> Self {
         let id = format!("v{number}");
@@ -232,9 +239,10 @@ impl Worker {
             max_size: None,
             adopt: Vec::new(),
         };
-        let socket = plan.is_activated.then(|| host.listen(VOLUNTEER_PORT).expect("a free port"));
+        let listen = plan.is_activated.then(|| listen_on(&host, VOLUNTEER_PORT));
         let (its_host, its_options) = (Arc::clone(&host), options.clone());
-        let keeper = Keeper::start(&id, &bed.scratch.path(""), socket, move || its_host.enter(&its_options.command()));
+        let keeper =
+            Keeper::start(&id, &bed.scratch.path(""), listen, move || its_host.enter(&its_options.command()));
         let line = plan.has_lines.then(|| Line::start(&host, LINE_PORT, VOLUNTEER_PORT));
         Self { keeper, line, options, host, disk }
     }

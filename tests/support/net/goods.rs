@@ -41,9 +41,12 @@ impl Goods {
 
     /// A server of both.
     pub fn config(&self) -> ServerConfig {
-        ServerConfig::default()
-            .tree(DEB, "generic-deb", &self.tree.join(DEB), "suites = [\"stable\"]")
-            .tree(RPM, "generic-rpm", &self.tree.join(RPM), "suites = [\"./\"]")
+        ServerConfig::default().tree(DEB, "generic-deb", &self.tree.join(DEB), "suites = [\"stable\"]").tree(
+            RPM,
+            "generic-rpm",
+            &self.tree.join(RPM),
+            "suites = [\"./\"]",
+        )
     }
 
     /// The path of a package on the server.

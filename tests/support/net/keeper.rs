@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_millis(50);
 const START: Duration = Duration::from_secs(60);
 
 type Make = Box<dyn Fn() -> Command + Send + Sync>;
+/// Binds the listening socket.
+pub type Listen = Box<dyn Fn() -> TcpListener + Send + Sync>;
 
 /// See the module's documentation. Dropping it kills the process.
 pub struct Keeper {
@@ -34,7 +36,7 @@ pub struct Keeper {
 struct Shared {
     name: String,
     make: Make,
-    socket: Option<TcpListener>,
+    listen: Option<Listen>,
     notices: (PathBuf, UnixDatagram),
     state: Mutex<State>,
     woken: Condvar,
@@ -42,6 +44,7 @@ struct Shared {
 
 struct State {
     process: Option<Process>,
+    socket: Option<TcpListener>,
     /// Logs of processes that have ended.
     before: Vec<String>,
     starts: usize,
@@ -59,16 +62,17 @@ impl std::fmt::Debug for Keeper {
 }
 
 impl Keeper {
-    /// Starts what `make` gives, and again whenever it has ended. `socket` becomes the process's descriptor 3;
-    /// the process's notices come to a socket in `folder`.
+    /// Starts what `make` gives, and again whenever it has ended. What `listen` gives becomes the process's
+    /// descriptor 3; the process's notices come to a socket in `folder`.
     pub fn start(
         name: &str,
         folder: &Path,
-        socket: Option<TcpListener>,
+        listen: Option<Listen>,
         make: impl Fn() -> Command + Send + Sync + 'static,
     ) -> Self {
         let state = State {
             process: None,
+            socket: None,
             before: Vec::new(),
             starts: 0,
             is_wanted: true,
@@ -82,7 +86,7 @@ impl Keeper {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             make: Box::new(make),
-            socket,
+            listen,
             notices: (path, notices),
             state: Mutex::new(state),
             woken: Condvar::new(),
@@ -125,9 +129,9 @@ impl Keeper {
         }
     }
 
-    /// `systemctl stop`: SIGTERM, and it stays stopped.
+    /// `systemctl stop`, of process and socket: SIGTERM, and it stays stopped.
     pub fn stop(&self) {
-        self.lock().is_wanted = false;
+        self.lock().give_up();
         self.signal("TERM");
     }
 
@@ -143,7 +147,7 @@ impl Keeper {
 
     /// SIGKILL for good.
     pub fn end(&self) {
-        self.lock().is_wanted = false;
+        self.lock().give_up();
         self.signal("KILL");
         let gone = poll(DEADLINE, || self.lock().process.is_none().then_some(()));
         assert!(gone.is_some(), "{} does not end", self.shared.name);
@@ -172,6 +176,14 @@ impl Drop for Keeper {
         self.shared.woken.notify_all();
         // Its process goes with the thread's last look.
         let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+impl State {
+    /// Neither process nor socket are wanted any more; the process has the socket as long as it runs.
+    fn give_up(&mut self) {
+        self.is_wanted = false;
+        self.socket = None;
     }
 }
 
@@ -213,15 +225,18 @@ impl Shared {
         }
         let is_due = state.ended_at.is_none_or(|at| at.elapsed() >= PAUSE);
         if state.process.is_none() && state.is_wanted && is_due {
-            state.process = Some(self.spawn());
+            if state.socket.is_none() {
+                state.socket = self.listen.as_ref().map(|listen| listen());
+            }
+            state.process = Some(self.spawn(state.socket.as_ref()));
             state.starts += 1;
         }
     }
 
-    fn spawn(&self) -> Process {
+    fn spawn(&self, socket: Option<&TcpListener>) -> Process {
         let mut command = (self.make)();
         let mut input = Stdio::null();
-        if let Some(socket) = &self.socket {
+        if let Some(socket) = socket {
             // The shell knows the number of the process that it becomes, and can give descriptors numbers.
             let script = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=public exec \"$@\" 3<&0 </dev/null";
             let mut activated = Command::new("sh");

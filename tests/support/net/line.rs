@@ -19,8 +19,12 @@ pub enum Ill {
     Not,
     /// Running answers and new requests end with RST.
     Reset,
+    /// One connection ends with RST, the first that has something to send; then all is well.
+    ResetOnce,
     /// Running answers end; new ones end halfway through the body. Content-Length stays.
     Closes,
+    /// The same for one answer; then all is well.
+    ClosesOnce,
     /// Every body byte is another one.
     Wrong,
     /// New answers have half the body, and a Content-Length that says so; running ones end.
@@ -125,6 +129,21 @@ impl Shared {
         self.lock().ill
     }
 
+    /// How the line is for a new answer; what happens once is then over.
+    fn take(&self) -> Ill {
+        let mut state = self.lock();
+        let ill = state.ill;
+        match ill {
+            Ill::ResetOnce | Ill::ClosesOnce => state.ill = Ill::Not,
+            _ => {}
+        }
+        match ill {
+            Ill::ResetOnce => Ill::Reset,
+            Ill::ClosesOnce => Ill::Closes,
+            ill => ill,
+        }
+    }
+
     /// Registers a client's connection, so that it ends with the line.
     fn open(&self, stream: &Arc<TcpStream>) -> io::Result<()> {
         let mut state = self.lock();
@@ -156,7 +175,8 @@ impl Shared {
         loop {
             let request = read_head(&mut requests)?;
             self.while_frozen()?;
-            if self.ill() == Ill::Reset {
+            if matches!(self.ill(), Ill::Reset | Ill::ResetOnce) {
+                self.take();
                 return reset(client);
             }
             let from = match volunteer.take() {
@@ -179,9 +199,9 @@ impl Shared {
     ) -> io::Result<()> {
         let mut head = Head::read(from)?;
         self.while_frozen()?;
-        let ill = self.ill();
-        // Redirects have no body to spoil.
         let mut keep = if is_head { 0 } else { head.length };
+        // Redirects have no body to spoil.
+        let ill = if keep > 0 { self.take() } else { self.ill() };
         if ill == Ill::Short && keep > 0 {
             keep /= 2;
             head.set_length(keep);
@@ -218,7 +238,12 @@ impl Shared {
         self.while_frozen()?;
         match self.ill() {
             Ill::Reset => reset(client)?,
-            Ill::Closes | Ill::Short if began != self.ill() => {
+            Ill::ResetOnce => {
+                self.take();
+                reset(client)?;
+            }
+            Ill::Closes | Ill::Short | Ill::ClosesOnce if began != self.ill() => {
+                self.take();
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             Ill::Wrong => buffer[..read].iter_mut().for_each(|byte| *byte ^= 0xff),

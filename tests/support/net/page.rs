@@ -23,9 +23,9 @@ volunteer that the client is sent to, and stays; the other one stays well.
 - *Mid-transfer*: 150 KB have come.
 - *Killed*: SIGKILL; the service manager holds the port and starts the process again after half a second.
   *Frozen*: SIGSTOP; the watchdog ends the process after a minute. *Link down*: the volunteer's own interface.
-  *Reset*, *closes*, *wrong bytes*, *short*, *1 KB/s*: a proxy before the volunteer does it, to every answer, while the
-  control connection stays well. *Short*: half of the file, with a Content-Length that says so. *Drained*: stopped and
-  not started again.
+  *Reset*, *closes*, *wrong bytes*, *short*, *1 KB/s*: a proxy before the volunteer does it, to every answer where
+  nothing else is said, while the control connection stays well. *Connection reset* and *closes mid-body* happen once.
+  *Short*: half of the file, with a Content-Length that says so. *Drained*: stopped and not started again.
 - *Extra* is in seconds, against the install without a fault in the same network.
 
 ";
@@ -59,7 +59,8 @@ fn overview(
     reason: &impl Fn(&Cell) -> Option<&'static str>,
     notes: &mut Vec<&'static str>,
 ) -> String {
-    let is_there = |kind: &Kind| results.keys().any(|c| c.is_recommended == is_recommended && c.kind == *kind);
+    let is_there =
+        |kind: &Kind| results.keys().any(|c| c.is_recommended == is_recommended && c.kind == *kind);
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_there).collect();
     let mut table = String::from("| fault |");
     for kind in &kinds {

@@ -12,7 +12,9 @@ pub enum Fault {
     Frozen,
     LinkDown,
     Silent,
+    ResetOnce,
     Reset,
+    ClosesOnce,
     Closes,
     Wrong,
     Short,
@@ -25,12 +27,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Killed,
         Self::Frozen,
         Self::LinkDown,
         Self::Silent,
+        Self::ResetOnce,
         Self::Reset,
+        Self::ClosesOnce,
         Self::Closes,
         Self::Wrong,
         Self::Short,
@@ -48,8 +52,10 @@ impl Fault {
             Self::Frozen => "frozen",
             Self::LinkDown => "link down",
             Self::Silent => "packets dropped silently",
-            Self::Reset => "connection reset",
-            Self::Closes => "closes mid-body",
+            Self::ResetOnce => "connection reset",
+            Self::Reset => "every connection reset",
+            Self::ClosesOnce => "closes mid-body",
+            Self::Closes => "closes mid-body every time",
             Self::Wrong => "serves wrong bytes",
             Self::Short => "serves short",
             Self::Trickle => "1 KB/s",
@@ -64,7 +70,9 @@ impl Fault {
     /// What is wrong with the line, where it is the line.
     pub fn ill(self) -> Option<Ill> {
         match self {
+            Self::ResetOnce => Some(Ill::ResetOnce),
             Self::Reset => Some(Ill::Reset),
+            Self::ClosesOnce => Some(Ill::ClosesOnce),
             Self::Closes => Some(Ill::Closes),
             Self::Wrong => Some(Ill::Wrong),
             Self::Short => Some(Ill::Short),
