@@ -5,7 +5,7 @@ DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
 DIST := target/dist
 
-.PHONY: help build demo testbed test test-real soak fuzz bench fmt lint deb rpm dist clean
+.PHONY: help build demo testbed test test-real faults soak fuzz bench fmt lint deb rpm dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,10 @@ soak: ## the long forms of these proofs, in release mode, with their figures at 
 	MANYHANDS_SOAK=1 $(CARGO) test --release --locked --no-fail-fast --test coherence --test crash \
 		--test faults --test flash -- --nocapture --test-threads=1 || status=$$?; \
 		for table in $(SOAK_TABLES)/*.txt; do echo; cat "$$table"; done; exit $${status:-0}
+
+faults: ## every fault of volunteers against every kind of client, measured: writes docs/failures.md (half an hour, as root)
+	tests/setup.sh
+	MANYHANDS_SOAK=1 $(CARGO) test --release --locked --no-fail-fast --test failures --test storm -- --nocapture --test-threads=1
 
 # What the fuzzer grows stays below fuzz/target; fuzz/corpus has only chosen seeds.
 fuzz: ## made-up input for every parser, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)

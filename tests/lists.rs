@@ -7,37 +7,52 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use support::net::{Ill, Line};
 use support::{
     Apt, Conn, DEADLINE, Dnf, Scratch, Server, ServerConfig, Status, Volunteer, VolunteerOptions, Zypper,
     copy_tree, fetch, get, overlay_tree, package, poll, request, run_ok, serve_sizes, sha256_file,
     sha256_hex, spread, test_key, test_repos, wait_for,
 };
 
-/// Nobody listens there, and its address is not the server's, which apt would then avoid as well.
-const NOWHERE: &str = "http://127.0.0.9:9";
 /// What libzypp 17.25 sends.
 const ZYPP: (&str, &str) = ("Accept", "*/*, application/metalink+xml, application/metalink4+xml");
 const KIB: usize = 1 << 10;
 
-/// A server over two repositories, and a volunteer that holds all of them and to which no way leads.
-fn with_dead_volunteer(scratch: &Scratch) -> (Server, Volunteer) {
+/// A server over two repositories, and a volunteer that holds all of them, at the end of a line that is well
+/// until it is told otherwise.
+fn with_ill_volunteer(scratch: &Scratch) -> (Server, Volunteer, Line) {
     let tree = test_repos("t0");
     let config = ServerConfig::default()
         .tree("alder", "generic-deb", &tree.join("alder"), "suites = [\"stable\"]")
         .tree("cedar", "generic-rpm", &tree.join("cedar"), "suites = [\"os\", \"updates\"]");
     let server = Server::start(scratch, &config);
     let mut options = VolunteerOptions::new(scratch, &server, 1);
-    options.advertise = Some(NOWHERE.to_owned());
+    options.port = free_port(&options.address);
+    let line = Line::on_loopback(&options.address, options.port);
+    options.advertise = Some(line.url());
     options.adopt = vec![tree.join("alder"), tree.join("cedar")];
     let volunteer = Volunteer::join(&server, options);
     for path in [
         "alder/pool/main/h/hands-data/hands-data_1.0-1_all.deb",
         "cedar/os/Packages/hands-data-1.0-1.noarch.rpm",
     ] {
-        assert!(server.wait_redirect(path).starts_with(NOWHERE));
+        assert!(server.wait_redirect(path).starts_with(&line.url()));
     }
     server.wait_until("everything is adopted", |status| status.of("v1", "holdings") >= 12);
-    (server, volunteer)
+    (server, volunteer, line)
+}
+
+fn free_port(address: &str) -> u16 {
+    let listener = std::net::TcpListener::bind((address, 0)).expect("an address of loopback");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// Lets connections to the volunteer end with a reset from now on. The server learns it when it tests the
+/// volunteer: soon after a client has come back.
+fn break_off(server: &Server, line: &Line) {
+    line.set(Ill::Not);
+    server.wait_until("the volunteer is well", |status| status.state("v1") == "up");
+    line.set(Ill::Reset);
 }
 
 /// Fails unless clients were sent to the dead volunteer in between.
@@ -53,13 +68,15 @@ fn rpm_repos(server: &Server, query: &str) -> Vec<(&'static str, String)> {
 #[test]
 fn apt_goes_on_with_the_direct_url_of_its_mirror_list() {
     let scratch = Scratch::new();
-    let (server, _volunteer) = with_dead_volunteer(&scratch);
+    let (server, _volunteer, line) = with_ill_volunteer(&scratch);
     let before = server.status();
     let list = format!("mirror+http://{}/mirrors/alder.txt", server.address());
     let source = format!("deb [signed-by={}] {list} stable main contrib", test_key().display());
     let apt = Apt::new(&scratch.dir("apt"), &[source]);
     // As the README recommends: with retries, apt 2.6 may wait for ever when several packages fail at a host.
     apt.configure("Acquire::http::Timeout \"5\"; Acquire::Retries \"0\";");
+    apt.update();
+    break_off(&server, &line);
     apt.install_all();
     assert_tried(&server, &before, "apt");
     // It has the list now, and asks whether there is a newer one.
@@ -69,16 +86,18 @@ fn apt_goes_on_with_the_direct_url_of_its_mirror_list() {
     let source = format!("deb [signed-by={}] {list} stable main", test_key().display());
     let stock = Apt::new(&scratch.dir("stock"), &[source]);
     stock.update();
+    break_off(&server, &line);
     stock.get(&["install", "hands-data"]);
 }
 
 #[test]
 fn dnf_goes_on_with_the_direct_url_of_its_mirror_list_and_of_its_metalink() {
     let scratch = Scratch::new();
-    let (server, _volunteer) = with_dead_volunteer(&scratch);
+    let (server, _volunteer, line) = with_ill_volunteer(&scratch);
     for (key, query) in [("mirrorlist", "/?mirrorlist"), ("metalink", "/?metalink&countme=1")] {
         let before = server.status();
         let dnf = Dnf::with_key(&scratch.dir(key), key, &rpm_repos(&server, query));
+        break_off(&server, &line);
         dnf.install_all();
         assert_tried(&server, &before, key);
     }
@@ -87,10 +106,11 @@ fn dnf_goes_on_with_the_direct_url_of_its_mirror_list_and_of_its_metalink() {
 #[test]
 fn zypper_goes_on_with_the_next_url_of_every_kind_of_list() {
     let scratch = Scratch::new();
-    let (server, _volunteer) = with_dead_volunteer(&scratch);
+    let (server, _volunteer, line) = with_ill_volunteer(&scratch);
     for (key, query) in [("mirrorlist", "/?mirrorlist"), ("metalink", "/?metalink"), ("baseurl", "")] {
         let before = server.status();
         let zypper = Zypper::with_key(&scratch.dir(key), key, &rpm_repos(&server, query));
+        break_off(&server, &line);
         zypper.install_all();
         assert_tried(&server, &before, key);
     }
@@ -327,6 +347,7 @@ fn who_has_a_metalink_gets_the_repomd_that_it_describes() {
     let server = Server::start(&scratch, &config);
     let repomd = "cedar/updates/repodata/repomd.xml";
     let (url, listed) = (server.url("cedar/updates/?metalink"), server.url(&format!("listed/{repomd}")));
+    let get = |url: &str| support::get_as("127.0.0.1", url, &[]);
     let old = get(&server.url(repomd)).expect(200);
 
     let answer = get(&url).expect(200);

@@ -12,13 +12,7 @@ use support::{
     get, locations, package, poll, request, run, run_ok, serve_sizes, sha256_hex, split_url, spread,
 };
 
-/// A GET from this address.
-fn get_as(client: &str, url: &str, agent: &str) -> Response {
-    let (address, target) = split_url(url);
-    Conn::open_as(client, address).ask("GET", target, &[("User-Agent", agent), ("Connection", "close")])
-}
-
-const DNF: &str = "libdnf (Fedora Linux 40; generic; Linux.x86_64)";
+const DNF: (&str, &str) = ("User-Agent", "libdnf (Fedora Linux 40; generic; Linux.x86_64)");
 
 #[test]
 fn a_volunteer_that_cannot_be_reached_is_not_used_and_told_why() {
@@ -75,11 +69,11 @@ fn wrong_bytes_are_proven_once_and_remembered() {
     // A client gets them, does not believe them, and asks again.
     let asked = poll(DEADLINE, || {
         let client = format!("127.5.{}.1", rand_byte());
-        let answer = get_as(&client, &server.url(&files[0]), DNF).expect(302);
+        let answer = get_as(&client, &server.url(&files[0]), &[DNF]).expect(302);
         if !volunteers[0].serves(answer.must("location")) {
             return None;
         }
-        let again = get_as(&client, &server.url(&files[0]), DNF);
+        let again = get_as(&client, &server.url(&files[0]), &[DNF]);
         assert!(!again.header("location").is_some_and(|to| volunteers[0].serves(to)), "sent there again");
         Some(())
     });
@@ -109,7 +103,7 @@ fn who_asks_again_gets_another_volunteer_and_then_the_server() {
     let (server, files) = serve_sizes(&scratch, &[50_000]);
     let volunteers = Volunteer::join_all(&scratch, &server, 3);
     spread(&server, &files[0], 3);
-    let ask = || get_as("127.5.6.7", &server.url(&files[0]), "Wget/1.21");
+    let ask = || get_as("127.5.6.7", &server.url(&files[0]), &[("User-Agent", "Wget/1.21")]);
     let (first, second) = (ask().expect(302), ask().expect(302));
     let base = |answer: &Response| split_url(answer.must("location")).0.to_owned();
     assert_ne!(base(&first), base(&second));
@@ -135,7 +129,7 @@ fn who_cannot_come_back_is_not_sent_to_what_comes_and_goes() {
     for (agent, path, status) in [
         ("Debian APT-HTTP/1.3 (2.6.1)", files[0].clone(), 200),
         ("Wget/1.21", files[0].clone(), 200),
-        (DNF, files[0].clone(), 302),
+        (DNF.1, files[0].clone(), 302),
         // It has another URL.
         ("Debian APT-HTTP/1.3 (2.6.1)", format!("listed/{}", files[0]), 302),
     ] {
@@ -192,13 +186,13 @@ fn rules_about_networks_are_kept_and_explained() {
                 .args(more),
         )
     };
-    get_as("127.6.1.1", &server.url(&file), DNF).expect(200);
+    get_as("127.6.1.1", &server.url(&file), &[DNF]).expect(200);
     assert!(why("127.6.1.1", &[]).contains("not redirected"), "{}", why("127.6.1.1", &[]));
     for n in 1..20 {
         let client = format!("127.7.0.{n}");
-        let to = get_as(&client, &server.url(&file), DNF).expect(302);
+        let to = get_as(&client, &server.url(&file), &[DNF]).expect(302);
         assert!(volunteers[1].serves(to.must("location")), "{client}");
-        let to = get_as(&format!("127.9.0.{n}"), &server.url(&file), DNF).expect(302);
+        let to = get_as(&format!("127.9.0.{n}"), &server.url(&file), &[DNF]).expect(302);
         assert!(!volunteers[2].serves(to.must("location")), "v3 is for others");
     }
     let told = why("127.7.0.200", &[]);

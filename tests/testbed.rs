@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::net::{Bed, Host, Ill, Keeper, Line, Network, Plan, alone, machine};
@@ -168,11 +169,12 @@ fn a_keeper_starts_again_what_ends_and_holds_its_socket() {
     alone("a_keeper_starts_again_what_ends_and_holds_its_socket", || {
         let scratch = Scratch::new();
         let network = Network::new(&scratch.path("network"));
-        let host = network.host("server", 1, &[]);
-        let socket = host.listen(80).expect("a free port");
+        let host = Arc::new(network.host("server", 1, &[]));
+        let listening = Arc::clone(&host);
+        let listen = move || listening.listen(80).expect("a free port");
         let script = r#"echo "{\"fields\":{\"message\":\"ready\",\"fds\":\"$LISTEN_FDS\",\"own\":\"$LISTEN_PID/$$\"}}"
             readlink /proc/$$/fd/3; exec sleep 1000"#;
-        let keeper = Keeper::start("sleeper", Some(socket), move || {
+        let keeper = Keeper::start("sleeper", &scratch.path(""), Some(Box::new(listen)), move || {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
             command
@@ -186,13 +188,16 @@ fn a_keeper_starts_again_what_ends_and_holds_its_socket() {
             }
         };
         assert!(keeper.lines().iter().any(own), "{}", lines());
+        // Who comes while there is no process waits in the queue, unless it is not to come back.
+        let connect = || Conn::try_open(&format!("{}:80", host.address));
         keeper.kill();
+        connect().expect("the socket is still there");
         keeper.wait_ready(2);
-        // Who comes while there is no process waits in the queue.
         keeper.end();
-        Conn::try_open(&format!("{}:80", host.address)).expect("the socket is still there");
+        assert!(connect().is_err(), "no socket without a service");
         assert_eq!(keeper.starts(), 2);
         keeper.resume();
+        connect().expect("the socket is there again");
         assert_eq!(keeper.starts(), 3);
     });
 }

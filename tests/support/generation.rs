@@ -83,6 +83,18 @@ impl Signer {
         Self { home }
     }
 
+    /// Its GNUPGHOME.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The key that it signs with.
+    pub fn fingerprint(&self) -> String {
+        let listed = run_ok(self.gpg().args(["--with-colons", "--list-secret-keys"]));
+        let line = listed.lines().find(|line| line.starts_with("fpr:")).expect("it has a key");
+        line.split(':').nth(9).expect("the tenth field is the fingerprint").to_owned()
+    }
+
     fn gpg(&self) -> Command {
         let mut command = Command::new("gpg");
         command.arg("--homedir").arg(&self.home).args(["--batch", "--quiet", "--no-tty"]);

@@ -214,6 +214,13 @@ pub fn try_get(url: &str) -> std::io::Result<Response> {
     connection.read_response(false)
 }
 
+/// GET from this address, as a client that comes back.
+pub fn get_as(client: &str, url: &str, headers: &[(&str, &str)]) -> Response {
+    let (address, target) = split_url(url);
+    let headers = [headers, &[("Connection", "close")]].concat();
+    Conn::open_as(client, address).ask("GET", target, &headers)
+}
+
 pub fn get(url: &str) -> Response {
     request("GET", url, &[])
 }

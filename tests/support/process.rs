@@ -165,6 +165,15 @@ fn without_proxies(command: &mut Command) {
 
 /// Runs a program to its end: exit status, standard output, standard error. Kills it at the limit.
 pub fn run(command: &mut Command, limit: Duration) -> (ExitStatus, String, String) {
+    let (status, out, err) = run_within(command, limit);
+    let Some(status) = status else {
+        panic!("{command:?} took longer than {} s\n{out}\n{err}", limit.as_secs())
+    };
+    (status, out, err)
+}
+
+/// The same for what may take longer, which then has no status.
+pub fn run_within(command: &mut Command, limit: Duration) -> (Option<ExitStatus>, String, String) {
     let file = || tempfile::tempfile().expect("a temporary file");
     let (mut out, mut err) = (file(), file());
     let share = |f: &File| Stdio::from(f.try_clone().expect("a file can be shared"));
@@ -181,11 +190,7 @@ pub fn run(command: &mut Command, limit: Duration) -> (ExitStatus, String, Strin
         f.rewind().and_then(|()| f.read_to_end(&mut bytes)).expect("a temporary file reads");
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    let (out, err) = (text(&mut out), text(&mut err));
-    let Some(status) = status else {
-        panic!("{command:?} took longer than {} s\n{out}\n{err}", limit.as_secs())
-    };
-    (status, out, err)
+    (status, text(&mut out), text(&mut err))
 }
 
 /// The same, for what must succeed; returns standard output.
@@ -458,9 +463,9 @@ impl VolunteerOptions {
         command.args(["volunteer", "--log", "debug", "--log-format", "json", "--id", &self.id]);
         command.args(["--server", &self.server, "--listen", &format!("{}:{}", self.address, self.port)]);
         command.arg("--store").arg(&self.store).arg("--token-file").arg(&self.token_file);
-        let flags =
+        let valued =
             [("--donate", &self.donate), ("--max-size", &self.max_size), ("--advertise", &self.advertise)];
-        for (flag, value) in flags {
+        for (flag, value) in valued {
             if let Some(value) = value {
                 command.args([flag, value]);
             }

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keeper::Listen;
 use super::{Host, Keeper, Line, Network};
 use crate::support::{
     BINARY, DEADLINE, Scratch, ServerConfig, SmallDisk, Status, VolunteerOptions, http, issue_token, poll,
@@ -31,7 +32,7 @@ pub struct Plan {
     pub clients: u8,
     /// Whether a [`Line`] stands between clients and volunteers.
     pub has_lines: bool,
-    /// Whether volunteers listen on sockets that their service manager holds.
+    /// Whether the server and volunteers listen on sockets that their service manager holds.
     pub is_activated: bool,
     /// Whether the server answers on port 80 too and clients ask it for names.
     pub has_zone: bool,
@@ -86,14 +87,18 @@ impl Bed {
         let ports: &[u16] = if plan.has_zone { &[SERVER_PORT, 80] } else { &[SERVER_PORT] };
         let listen: Vec<String> = ports.iter().map(|port| format!("{address}:{port}")).collect();
         let listen: Vec<&str> = listen.iter().map(String::as_str).collect();
-        let mut config = plan.config.clone().listen(&listen).admin(&format!("{address}:{ADMIN_PORT}"));
+        let log = format!("access_log = {:?}", scratch.path("access.log").display().to_string());
+        let mut config =
+            plan.config.clone().server_lines(&log).listen(&listen).admin(&format!("{address}:{ADMIN_PORT}"));
         if plan.has_zone {
             config = config.server_lines(&format!(
                 "failover_zone = \"v.test\"\ndns_listen = [\"{address}:53\"]\nfailover_addresses = [\"{address}\"]"
             ));
         }
         let config = config.write(&scratch);
-        let server = Self::start_server(&server_host, config.clone());
+        // A service manager can hold several sockets, ours only one.
+        let is_activated = plan.is_activated && !plan.has_zone;
+        let server = Self::start_server(&server_host, &scratch, config.clone(), is_activated);
         let resolver = format!("nameserver {address}\n");
         let client = |number: u8| {
             let name = format!("client{number}");
@@ -109,9 +114,10 @@ impl Bed {
         bed
     }
 
-    fn start_server(host: &Arc<Host>, config: PathBuf) -> Keeper {
+    fn start_server(host: &Arc<Host>, scratch: &Scratch, config: PathBuf, is_activated: bool) -> Keeper {
+        let listen = is_activated.then(|| listen_on(host, SERVER_PORT));
         let host = Arc::clone(host);
-        Keeper::start("server", None, move || {
+        Keeper::start("server", &scratch.path(""), listen, move || {
             let mut command = Command::new(BINARY);
             command.arg("serve").arg("--config").arg(&config);
             command.args(["--log", "debug", "--log-format", "json"]);
@@ -159,6 +165,17 @@ impl Bed {
         assert!(spread.is_some(), "not on every volunteer: {paths:?}\n{:?}", self.try_status());
     }
 
+    /// Asks for these packages until there are two copies of each on the average.
+    pub fn place(&self, paths: &[String]) {
+        let is_placed = || {
+            let _ = paths.iter().map(|path| http::try_get(&self.url(path))).filter(Result::is_err).count();
+            let status = self.try_status()?;
+            (status.sum("holdings") >= 2 * paths.len() as u64 && status.is_placed()).then_some(())
+        };
+        let placed = poll(2 * DEADLINE, is_placed);
+        assert!(placed.is_some(), "not placed: {paths:?}\n{:?}", self.try_status());
+    }
+
     /// Waits until the server counts no download at any volunteer.
     pub fn wait_quiet(&self) {
         self.wait_within("no download is under way", DEADLINE, |status| {
@@ -176,9 +193,26 @@ impl Bed {
         self.server.lines().iter().filter_map(fields).collect()
     }
 
+    /// What a client has asked the server for, in order: path and status.
+    pub fn asked(&self, client: &Host) -> Vec<(String, u16)> {
+        let log = std::fs::read_to_string(self.scratch.path("access.log")).unwrap_or_default();
+        let own = format!("{} ", client.address);
+        let request = |line: &str| {
+            let mut words = line.strip_prefix(&own)?.split('"').nth(1)?.split(' ');
+            let status = line.split('"').nth(2)?.split_whitespace().next()?.parse().ok()?;
+            Some((words.nth(1)?.to_owned(), status))
+        };
+        log.lines().filter_map(request).collect()
+    }
+
     pub fn worker(&self, id: &str) -> &Worker {
         self.workers.iter().find(|worker| worker.id() == id).unwrap_or_else(|| panic!("no volunteer {id}"))
     }
+}
+
+fn listen_on(host: &Arc<Host>, port: u16) -> Listen {
+    let host = Arc::clone(host);
+    Box::new(move || host.listen(port).expect("a free port"))
 }
 
 impl Worker {
@@ -205,9 +239,10 @@ impl Worker {
             max_size: None,
             adopt: Vec::new(),
         };
-        let socket = plan.is_activated.then(|| host.listen(VOLUNTEER_PORT).expect("a free port"));
+        let listen = plan.is_activated.then(|| listen_on(&host, VOLUNTEER_PORT));
         let (its_host, its_options) = (Arc::clone(&host), options.clone());
-        let keeper = Keeper::start(&id, socket, move || its_host.enter(&its_options.command()));
+        let keeper =
+            Keeper::start(&id, &bed.scratch.path(""), listen, move || its_host.enter(&its_options.command()));
         let line = plan.has_lines.then(|| Line::start(&host, LINE_PORT, VOLUNTEER_PORT));
         Self { keeper, line, options, host, disk }
     }

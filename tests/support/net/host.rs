@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -72,7 +72,13 @@ impl Network {
             self.bridge()
         );
         batch(&mut Command::new("ip"), &cable);
-        let mut host = Host { address: self.address(last), port, net, mounts: String::new() };
+        let mut host = Host {
+            address: self.address(last),
+            port,
+            net,
+            mounts: String::new(),
+            is_silent: AtomicBool::new(false),
+        };
         batch(
             &mut host.command("ip"),
             &format!("link set lo up\naddress add {}/24 dev eth0\nlink set eth0 up", host.address),
@@ -110,6 +116,7 @@ pub struct Host {
     net: PathBuf,
     /// Shell commands that give a program files of its own, in a mount namespace of its own.
     mounts: String,
+    is_silent: AtomicBool,
 }
 
 impl Host {
@@ -181,6 +188,7 @@ impl Host {
     /// Has everything from and to it vanish at the switch, without anyone being told. `others` never notice that
     /// it is not there: they know its hardware address for good.
     pub fn set_silent(&self, is_silent: bool, others: &[&Self]) {
+        self.is_silent.store(is_silent, Ordering::SeqCst);
         if is_silent {
             for other in others {
                 other.set_way(self, Some(&hardware_of(self.address)));
@@ -198,7 +206,8 @@ impl Host {
 
     /// Has what this host sends to another vanish for now, or not.
     pub fn set_gate(&self, to: &Self, is_shut: bool) {
-        self.set_way(to, is_shut.then_some(NOWHERE));
+        let own = to.is_silent.load(Ordering::SeqCst).then(|| hardware_of(to.address));
+        self.set_way(to, if is_shut { Some(NOWHERE) } else { own.as_deref() });
     }
 
     fn set_way(&self, to: &Self, hardware: Option<&str>) {

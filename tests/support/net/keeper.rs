@@ -1,10 +1,13 @@
 //! A service manager in miniature, for one process: what systemd does for an installed daemon.
 //!
 //! It holds the listening socket, if it is given one, and hands it on (sd_listen_fds(3)): who connects while the
-//! process is away waits in the socket's queue. A process that ends is started again after [`PAUSE`].
+//! process is away waits in the socket's queue. A process that ends is started again after [`PAUSE`]; one that tells
+//! a watchdog that it is alive (sd_watchdog_enabled(3)) and stops telling so is killed first.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,12 +16,16 @@ use crate::support::{DEADLINE, Process, poll};
 
 /// `RestartSec=` of the units in `systemd/`.
 const PAUSE: Duration = Duration::from_millis(500);
+/// `WatchdogSec=` of the units in `systemd/`.
+const WATCHDOG: Duration = Duration::from_secs(60);
 /// How often it looks.
 const TICK: Duration = Duration::from_millis(50);
 /// A new process has this long to say that it is ready.
 const START: Duration = Duration::from_secs(60);
 
 type Make = Box<dyn Fn() -> Command + Send + Sync>;
+/// Binds the listening socket.
+pub type Listen = Box<dyn Fn() -> TcpListener + Send + Sync>;
 
 /// See the module's documentation. Dropping it kills the process.
 pub struct Keeper {
@@ -29,19 +36,23 @@ pub struct Keeper {
 struct Shared {
     name: String,
     make: Make,
-    socket: Option<TcpListener>,
+    listen: Option<Listen>,
+    notices: (PathBuf, UnixDatagram),
     state: Mutex<State>,
     woken: Condvar,
 }
 
 struct State {
     process: Option<Process>,
+    socket: Option<TcpListener>,
     /// Logs of processes that have ended.
     before: Vec<String>,
     starts: usize,
     is_wanted: bool,
     is_over: bool,
     ended_at: Option<Instant>,
+    /// When it last told the watchdog; `None` as long as it never has.
+    alive_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -51,24 +62,32 @@ impl std::fmt::Debug for Keeper {
 }
 
 impl Keeper {
-    /// Starts what `make` gives, and again whenever it has ended. `socket` becomes the process's descriptor 3.
+    /// Starts what `make` gives, and again whenever it has ended. What `listen` gives becomes the process's
+    /// descriptor 3; the process's notices come to a socket in `folder`.
     pub fn start(
         name: &str,
-        socket: Option<TcpListener>,
+        folder: &Path,
+        listen: Option<Listen>,
         make: impl Fn() -> Command + Send + Sync + 'static,
     ) -> Self {
         let state = State {
             process: None,
+            socket: None,
             before: Vec::new(),
             starts: 0,
             is_wanted: true,
             is_over: false,
             ended_at: None,
+            alive_at: None,
         };
+        let path = folder.join(format!("{name}.notify"));
+        let notices = UnixDatagram::bind(&path).expect("the scratch folder is writable");
+        notices.set_nonblocking(true).expect("a socket of ours");
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             make: Box::new(make),
-            socket,
+            listen,
+            notices: (path, notices),
             state: Mutex::new(state),
             woken: Condvar::new(),
         });
@@ -110,9 +129,9 @@ impl Keeper {
         }
     }
 
-    /// `systemctl stop`: SIGTERM, and it stays stopped.
+    /// `systemctl stop`, of process and socket: SIGTERM, and it stays stopped.
     pub fn stop(&self) {
-        self.lock().is_wanted = false;
+        self.lock().give_up();
         self.signal("TERM");
     }
 
@@ -128,7 +147,7 @@ impl Keeper {
 
     /// SIGKILL for good.
     pub fn end(&self) {
-        self.lock().is_wanted = false;
+        self.lock().give_up();
         self.signal("KILL");
         let gone = poll(DEADLINE, || self.lock().process.is_none().then_some(()));
         assert!(gone.is_some(), "{} does not end", self.shared.name);
@@ -160,6 +179,14 @@ impl Drop for Keeper {
     }
 }
 
+impl State {
+    /// Neither process nor socket are wanted any more; the process has the socket as long as it runs.
+    fn give_up(&mut self) {
+        self.is_wanted = false;
+        self.socket = None;
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -176,6 +203,17 @@ impl Shared {
     }
 
     fn look(&self, state: &mut State) {
+        let mut notice = [0; 4096];
+        while let Ok(length) = self.notices.1.recv(&mut notice) {
+            if notice[..length].split(|byte| *byte == b'\n').any(|line| line == b"WATCHDOG=1") {
+                state.alive_at = Some(Instant::now());
+            }
+        }
+        if let Some(process) = &mut state.process
+            && state.alive_at.is_some_and(|at| at.elapsed() > WATCHDOG)
+        {
+            process.kill();
+        }
         if let Some(process) = &mut state.process
             && process.has_ended()
         {
@@ -183,22 +221,33 @@ impl Shared {
             state.before.extend(lines);
             state.process = None;
             state.ended_at = Some(Instant::now());
+            state.alive_at = None;
         }
         let is_due = state.ended_at.is_none_or(|at| at.elapsed() >= PAUSE);
         if state.process.is_none() && state.is_wanted && is_due {
-            state.process = Some(self.spawn());
+            if state.socket.is_none() {
+                state.socket = self.listen.as_ref().map(|listen| listen());
+            }
+            state.process = Some(self.spawn(state.socket.as_ref()));
             state.starts += 1;
         }
     }
 
-    fn spawn(&self) -> Process {
-        let command = (self.make)();
-        let Some(socket) = &self.socket else { return Process::spawn(&self.name, &mut { command }) };
-        // The shell knows the number of the process that it becomes, and can give descriptors numbers.
-        let mut activated = Command::new("sh");
-        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&0 </dev/null";
-        activated.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
-        let socket: OwnedFd = socket.try_clone().expect("a socket can be shared").into();
-        Process::spawn_with(&self.name, &mut activated, Stdio::from(socket))
+    fn spawn(&self, socket: Option<&TcpListener>) -> Process {
+        let mut command = (self.make)();
+        let mut input = Stdio::null();
+        if let Some(socket) = socket {
+            // The shell knows the number of the process that it becomes, and can give descriptors numbers.
+            let script = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=public exec \"$@\" 3<&0 </dev/null";
+            let mut activated = Command::new("sh");
+            activated.args(["-c", &format!("export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; {script}"), "sh"]);
+            activated.arg(command.get_program()).args(command.get_args());
+            activated.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command = activated;
+            input = Stdio::from(OwnedFd::from(socket.try_clone().expect("a socket can be shared")));
+        }
+        command.env("NOTIFY_SOCKET", &self.notices.0);
+        command.env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+        Process::spawn_with(&self.name, &mut command, input)
     }
 }

@@ -4,7 +4,7 @@
 //! suffers; requests pass unharmed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -19,8 +19,12 @@ pub enum Ill {
     Not,
     /// Running answers and new requests end with RST.
     Reset,
+    /// One connection ends with RST, the first that has something to send; then all is well.
+    ResetOnce,
     /// Running answers end; new ones end halfway through the body. Content-Length stays.
     Closes,
+    /// The same for one answer; then all is well.
+    ClosesOnce,
     /// Every body byte is another one.
     Wrong,
     /// New answers have half the body, and a Content-Length that says so; running ones end.
@@ -63,25 +67,37 @@ struct State {
 impl Line {
     /// Listens on `port` of the host and passes on to the volunteer at `to`, which is on the same host.
     pub fn start(host: &Host, port: u16, to: u16) -> Self {
-        let address = |ip: Ipv4Addr, port| SocketAddr::new(IpAddr::V4(ip), port);
-        let listener = host.listen(port).expect("a free port");
+        let to = SocketAddr::new(IpAddr::V4(host.address), to);
+        // Threads inherit the namespace, and so do the connections that they make to the volunteer.
+        host.inside(|| Self::between(host.listen(port).expect("a free port"), to))
+    }
+
+    /// The same on this machine, at the next address of loopback; apt avoids the server's own when it fails.
+    pub fn on_loopback(volunteer: &str, port: u16) -> Self {
+        let to = SocketAddr::new(volunteer.parse().expect("an address"), port);
+        Self::between(TcpListener::bind("127.0.0.99:0").expect("an address of loopback"), to)
+    }
+
+    /// Where clients are to come.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listener.local_addr().expect("it is bound"))
+    }
+
+    fn between(listener: TcpListener, to: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
-            to: address(host.address, to),
+            to,
             state: Mutex::new(State { ill: Ill::Not, is_over: false, open: Vec::new() }),
             changed: Condvar::new(),
             body_bytes: AtomicU64::new(0),
         });
         let accepting = listener.try_clone().expect("a socket can be shared");
         let own = Arc::clone(&shared);
-        // Threads inherit the namespace, and so do the connections that they make to the volunteer.
-        host.inside(move || {
-            std::thread::spawn(move || {
-                for client in accepting.incoming() {
-                    let Ok(client) = client else { return };
-                    let own = Arc::clone(&own);
-                    std::thread::spawn(move || drop(own.serve(&Arc::new(client))));
-                }
-            });
+        std::thread::spawn(move || {
+            for client in accepting.incoming() {
+                let Ok(client) = client else { return };
+                let own = Arc::clone(&own);
+                std::thread::spawn(move || drop(own.serve(&Arc::new(client))));
+            }
         });
         Self { shared, listener }
     }
@@ -125,6 +141,21 @@ impl Shared {
         self.lock().ill
     }
 
+    /// How the line is for a new answer; what happens once is then over.
+    fn take(&self) -> Ill {
+        let mut state = self.lock();
+        let ill = state.ill;
+        match ill {
+            Ill::ResetOnce | Ill::ClosesOnce => state.ill = Ill::Not,
+            _ => {}
+        }
+        match ill {
+            Ill::ResetOnce => Ill::Reset,
+            Ill::ClosesOnce => Ill::Closes,
+            ill => ill,
+        }
+    }
+
     /// Registers a client's connection, so that it ends with the line.
     fn open(&self, stream: &Arc<TcpStream>) -> io::Result<()> {
         let mut state = self.lock();
@@ -156,7 +187,8 @@ impl Shared {
         loop {
             let request = read_head(&mut requests)?;
             self.while_frozen()?;
-            if self.ill() == Ill::Reset {
+            if matches!(self.ill(), Ill::Reset | Ill::ResetOnce) {
+                self.take();
                 return reset(client);
             }
             let from = match volunteer.take() {
@@ -179,9 +211,9 @@ impl Shared {
     ) -> io::Result<()> {
         let mut head = Head::read(from)?;
         self.while_frozen()?;
-        let ill = self.ill();
-        // Redirects have no body to spoil.
         let mut keep = if is_head { 0 } else { head.length };
+        // Redirects have no body to spoil.
+        let ill = if keep > 0 { self.take() } else { self.ill() };
         if ill == Ill::Short && keep > 0 {
             keep /= 2;
             head.set_length(keep);
@@ -218,7 +250,12 @@ impl Shared {
         self.while_frozen()?;
         match self.ill() {
             Ill::Reset => reset(client)?,
-            Ill::Closes | Ill::Short if began != self.ill() => {
+            Ill::ResetOnce => {
+                self.take();
+                reset(client)?;
+            }
+            Ill::Closes | Ill::Short | Ill::ClosesOnce if began != self.ill() => {
+                self.take();
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             Ill::Wrong => buffer[..read].iter_mut().for_each(|byte| *byte ^= 0xff),

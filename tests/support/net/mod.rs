@@ -9,9 +9,14 @@
 //! line that lies or is ill, [`Bed`] all of it with a server, volunteers and clients.
 
 mod bed;
+pub mod goods;
 mod host;
 mod keeper;
 mod line;
+pub mod matrix;
+pub mod page;
+pub mod patron;
+pub mod strike;
 
 pub use bed::{Bed, CLIENT, Plan, RATE, VOLUNTEER_PORT, Worker};
 pub use host::{Host, Network};

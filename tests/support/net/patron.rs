@@ -1,0 +1,230 @@
+//! Stock clients on a host of the testbed, each pointed at the server in one of the ways of the README.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::goods::{self, DEB, Goods, RPM};
+use super::{Bed, Host};
+use crate::support::{Apt, Dnf, Zypper, run_within, sha256_file, test_key};
+
+/// A client and how it is pointed at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    AptBase,
+    AptList,
+    AptZone,
+    DnfBase,
+    DnfList,
+    ZypperBase,
+    ZypperList,
+    Wget,
+}
+
+impl Kind {
+    pub const ALL: [Self; 8] = [
+        Self::AptBase,
+        Self::AptList,
+        Self::AptZone,
+        Self::DnfBase,
+        Self::DnfList,
+        Self::ZypperBase,
+        Self::ZypperList,
+        Self::Wget,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AptBase => "apt base URL",
+            Self::AptList => "apt mirror+http",
+            Self::AptZone => "apt with zone",
+            Self::DnfBase => "dnf base URL",
+            Self::DnfList => "dnf mirrorlist",
+            Self::ZypperBase => "zypper base URL",
+            Self::ZypperList => "zypper mirrorlist",
+            Self::Wget => "wget",
+        }
+    }
+
+    /// The repository that it uses.
+    pub fn repo(self) -> &'static str {
+        match self {
+            Self::AptBase | Self::AptList | Self::AptZone | Self::Wget => DEB,
+            _ => RPM,
+        }
+    }
+
+    pub fn is_apt(self) -> bool {
+        matches!(self, Self::AptBase | Self::AptList | Self::AptZone)
+    }
+
+    pub fn is_zypper(self) -> bool {
+        matches!(self, Self::ZypperBase | Self::ZypperList)
+    }
+
+    pub fn is_dnf(self) -> bool {
+        matches!(self, Self::DnfBase | Self::DnfList)
+    }
+}
+
+/// Settings that the README recommends beside the stock ones.
+pub const APT_SETTINGS: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"1\";";
+pub const DNF_SETTINGS: [&str; 2] = ["--setopt=minrate=50k", "--setopt=timeout=5"];
+
+/// Longer than any client needs for the metadata.
+const REFRESH: Duration = Duration::from_secs(120);
+
+/// What became of one install.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The client says that it is installed and the bytes that it got are the right ones.
+    pub is_good: bool,
+    /// The client took other bytes for good.
+    pub is_wrong: bool,
+    /// It was still at it when its time was up.
+    pub is_late: bool,
+    pub took: Duration,
+    /// What it wrote, both streams.
+    pub text: String,
+}
+
+enum Program {
+    Apt(Apt),
+    Dnf(Dnf),
+    Zypper(Zypper),
+    Wget(PathBuf),
+}
+
+/// One client.
+pub struct Patron<'a> {
+    kind: Kind,
+    host: &'a Host,
+    base: String,
+    program: Program,
+    is_recommended: bool,
+}
+
+impl<'a> Patron<'a> {
+    /// One with an empty root that knows the server's metadata.
+    pub fn new(kind: Kind, bed: &Bed, host: &'a Host, root: &Path, is_recommended: bool) -> Self {
+        let patron = Self::try_new(kind, bed, host, root, is_recommended);
+        patron.unwrap_or_else(|problem| panic!("{} knows no metadata: {problem}", kind.name()))
+    }
+
+    /// The same where the metadata may not be had.
+    pub fn try_new(
+        kind: Kind,
+        bed: &Bed,
+        host: &'a Host,
+        root: &Path,
+        is_recommended: bool,
+    ) -> Result<Self, String> {
+        let patron = Self::fresh(kind, bed, host, root, is_recommended);
+        let refresh = match &patron.program {
+            Program::Apt(apt) => Some(with(apt.command("apt-get"), &["update"])),
+            Program::Dnf(dnf) => Some(with(dnf.command(), &["makecache"])),
+            Program::Zypper(zypper) => Some(with(zypper.command(), &["refresh"])),
+            Program::Wget(_) => None,
+        };
+        let refreshed = refresh.map(|refresh| run_within(&mut patron.host.enter(&refresh), REFRESH));
+        match refreshed {
+            Some((status, out, err)) if !status.is_some_and(|status| status.success()) => {
+                Err(format!("{status:?}\n{out}\n{err}"))
+            }
+            _ => Ok(patron),
+        }
+    }
+
+    fn fresh(kind: Kind, bed: &Bed, host: &'a Host, root: &Path, is_recommended: bool) -> Self {
+        fs::create_dir_all(root).expect("the scratch folder is writable");
+        let deb = |url: &str| format!("deb [signed-by={}] {url} stable main", test_key().display());
+        let apt = |url: &str| {
+            let apt = Apt::new(root, &[deb(url)]);
+            if is_recommended {
+                apt.configure(APT_SETTINGS);
+            }
+            Program::Apt(apt)
+        };
+        let base = [("hands", bed.url(RPM))];
+        let list = [("hands", bed.url(&format!("{RPM}/?mirrorlist")))];
+        let program = match kind {
+            Kind::AptBase | Kind::AptZone => apt(&bed.url(DEB)),
+            Kind::AptList => apt(&format!("mirror+{}", bed.url(&format!("mirrors/{DEB}.txt")))),
+            Kind::DnfBase => Program::Dnf(Dnf::new(root, &base)),
+            Kind::DnfList => Program::Dnf(Dnf::with_key(root, "mirrorlist", &list)),
+            Kind::ZypperBase => Program::Zypper(Zypper::new(root, &base)),
+            Kind::ZypperList => Program::Zypper(Zypper::with_key(root, "mirrorlist", &list)),
+            Kind::Wget => Program::Wget(root.to_owned()),
+        };
+        Self { kind, host, base: bed.url(""), program, is_recommended }
+    }
+
+    /// Installs package N of the goods, within a limit.
+    pub fn install(&self, goods: &Goods, number: usize, limit: Duration) -> Outcome {
+        let package = goods::name(number);
+        let command = match &self.program {
+            Program::Apt(apt) => with(apt.command("apt-get"), &["install", &package]),
+            Program::Dnf(dnf) => {
+                let settings = if self.is_recommended { &DNF_SETTINGS[..] } else { &[] };
+                let mut command = dnf.command();
+                command.args(settings);
+                with(command, &["install", &package])
+            }
+            Program::Zypper(zypper) => {
+                let mut command = zypper.command();
+                command.arg("--no-refresh");
+                with(command, &["install", "--no-recommends", &package])
+            }
+            Program::Wget(folder) => {
+                let url = format!("{}{}", self.base, goods.path(DEB, number));
+                let mut command = Command::new("wget");
+                command.current_dir(folder).args(["--no-verbose", &url]);
+                command
+            }
+        };
+        let begin = Instant::now();
+        let (status, out, err) = run_within(&mut self.host.enter(&command), limit);
+        let took = begin.elapsed();
+        let kept = self.kept(goods, number);
+        let says_good = status.is_some_and(|status| status.success()) && self.has(&package);
+        let is_right = kept.as_deref() == Some(&goods.sha256(self.kind.repo(), number));
+        Outcome {
+            is_good: says_good && is_right,
+            is_wrong: says_good && !is_right,
+            is_late: status.is_none(),
+            took,
+            text: format!("{out}\n{err}"),
+        }
+    }
+
+    /// Whether its database has a package.
+    fn has(&self, package: &str) -> bool {
+        match &self.program {
+            Program::Apt(apt) => apt.installed().contains_key(package),
+            Program::Dnf(dnf) => dnf.installed().contains_key(package),
+            Program::Zypper(zypper) => zypper.installed().contains_key(package),
+            // It has none.
+            Program::Wget(_) => true,
+        }
+    }
+
+    /// SHA-256 of the file that it downloaded.
+    fn kept(&self, goods: &Goods, number: usize) -> Option<String> {
+        let path = goods.path(self.kind.repo(), number);
+        let file = path.rsplit('/').next().expect("a path has a last part");
+        let all = match &self.program {
+            Program::Apt(apt) => apt.archives(),
+            Program::Dnf(dnf) => dnf.archives(),
+            Program::Zypper(zypper) => zypper.archives(),
+            Program::Wget(folder) => vec![folder.join(file)],
+        };
+        let found = all.iter().find(|path| path.ends_with(file)).filter(|path| path.is_file());
+        found.map(|path| sha256_file(path))
+    }
+}
+
+fn with(mut command: Command, arguments: &[&str]) -> Command {
+    command.args(arguments);
+    command
+}
