@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use support::{
-    BINARY, Conn, DEADLINE, Process, Response, Scratch, Server, ServerConfig, Volunteer, VolunteerOptions,
-    get, locations, package, poll, request, run, run_ok, serve_sizes, sha256_hex, split_url, spread,
+    BINARY, DEADLINE, Process, Response, Scratch, Server, ServerConfig, Volunteer, VolunteerOptions, get,
+    get_as, locations, package, poll, request, run, run_ok, serve_sizes, sha256_hex, split_url, spread,
 };
 
 const DNF: (&str, &str) = ("User-Agent", "libdnf (Fedora Linux 40; generic; Linux.x86_64)");

@@ -106,6 +106,13 @@ impl Look<'_> {
         };
         let now_secs = clock::now().as_secs();
         let settle = self.is_partial_for_long(first);
+        // What the generation before had comes last in many an update: a detached signature, mostly.
+        let is_there = |path: &RepoPath| roots.iter().any(|root| root.path == *path);
+        if !settle && current.is_some_and(|unit| unit.roots.keys().any(|path| !is_there(path))) {
+            self.note_partial(first);
+            return Err(RefreshError::Changing(key.to_string()));
+        }
+        let read = roots.clone();
         let judged = judge(server, repo, key, roots, now_secs, settle).await;
         let (draft, roots) = judged.inspect_err(|_| self.note_partial(first))?;
         let wanted = draft.wanted(&repo.warm(key));
@@ -120,8 +127,7 @@ impl Look<'_> {
         }
         repo.trust.check_dates(key, draft.dates(), current.map(AsRef::as_ref), now_secs)?;
         // Several files make one generation: an update in between shows in a second reading.
-        let is_still = |again: &[RootFile]| roots.iter().all(|root| again.contains(root));
-        if roots.len() > 1 && !is_still(&reader.read_all().await?.files) {
+        if reader.read_all().await?.files != read {
             return Err(RefreshError::Changing(key.to_string()));
         }
         let plan = Plan {
