@@ -45,7 +45,7 @@ fn demand(cell: &Cell) -> Demand {
                              it has no other source";
     const LOST: &str = "apt never returns to the server that redirected it: with the host, or the network to it, lost, \
                         so is the download";
-    const IMPATIENT: &str = "with one retry of 5 s apt gives up before the watchdog has restarted the process: these \
+    const IMPATIENT: &str = "with no retry and 5 s of patience apt gives up before the watchdog has restarted the process: these \
                              settings are for those who have a second source";
     const REACHED: &str =
         "apt goes on to the next host of a name only when it cannot connect; this one answers";

@@ -69,8 +69,8 @@ impl Kind {
 }
 
 /// Settings that the README recommends beside the stock ones.
-pub const APT_SETTINGS: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"1\";";
-pub const DNF_SETTINGS: [&str; 2] = ["--setopt=minrate=50k", "--setopt=timeout=5"];
+pub const APT_SETTINGS: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"0\";";
+pub const DNF_SETTINGS: [&str; 2] = ["--setopt=minrate=10k", "--setopt=timeout=5"];
 
 /// Longer than any client needs for the metadata.
 const REFRESH: Duration = Duration::from_secs(120);
