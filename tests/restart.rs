@@ -53,6 +53,33 @@ fn a_held_socket_bridges_restarts_and_crashes_of_the_server() {
 }
 
 #[test]
+fn a_stopped_server_does_not_keep_new_clients_waiting_for_old_ones() {
+    let scratch = Scratch::new();
+    let (mut first, files) = serve_sizes(&scratch, &[50_000, 32 << 20]);
+    first.process.terminate();
+    let held = Held::new("127.0.0.1");
+    let config = first.config.clone();
+    let start = || Server::of_process(held.start("server", &serve_command(&config), true), &config);
+    let mut server = start();
+    let (whole, url) = (package(&scratch, &files[1]), server.url(&files[1]));
+    // Nobody reads on, so this download never ends.
+    let _download = begin_download(&url);
+    server.process.signal("TERM");
+    let small = server.url(&files[0]);
+    let begin = Instant::now();
+    let client = std::thread::spawn(move || get(&small).expect(200));
+    server.process.wait(support::DEADLINE);
+    let server = start();
+    client.join().expect("it is answered");
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}, and apt waits for 30 s");
+    // What was cut off goes on elsewhere.
+    let range = format!("bytes={}-", whole.len() / 2);
+    let rest = Conn::open(server.address()).ask("GET", &format!("/{}", files[1]), &[("Range", &range)]);
+    assert!(rest.expect(206).body == whole[whole.len() / 2..]);
+}
+
+#[test]
 fn a_held_socket_without_a_name_is_for_clients() {
     let scratch = Scratch::new();
     let (mut server, files) = serve_sizes(&scratch, &[50_000]);
@@ -341,8 +368,10 @@ fn volunteers_are_back_within_seconds_and_announce_what_has_changed() {
         assert!(holdings > 0 && announced == 0, "{announced} of {holdings}");
     }
 
-    // A hand-over.
+    // A hand-over, under load.
     server.wait_until("all are back", |status| status.sum("holdings") >= 3);
+    let clients = Stream::start(4, &server.url(&files[0]), &package(&scratch, &files[0]));
+    clients.wait_more(20);
     server.process.signal("HUP");
     let successor = Successor::of(&mut server.process, 1);
     let begin = Instant::now();
@@ -351,6 +380,8 @@ fn volunteers_are_back_within_seconds_and_announce_what_has_changed() {
     for volunteer in &volunteers {
         assert_eq!(joined(volunteer, 3).1, 0);
     }
+    clients.wait_more(20);
+    clients.end();
 
     // A crash: the server knows nothing more.
     successor.signal("KILL");

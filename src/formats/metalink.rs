@@ -48,21 +48,21 @@ pub fn file(file: &File<'_>) -> String {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\">\n",
     );
     let File { name, size, .. } = file;
-    let _ = write!(out, "<file name=\"{}\">\n<size>{size}</size>\n", text(name));
+    let _ = writeln!(out, "<file name=\"{}\">\n<size>{size}</size>", text(name));
     hash(&mut out, "sha-256", &file.sha256.digest());
     if let Some(Pieces { len, sha1, sha256 }) = file.pieces {
         // Both of the same length: libzypp takes that of the first for all.
         for (kind, algorithm) in [("sha-256", Algorithm::Sha256), ("sha-1", Algorithm::Sha1)] {
-            let _ = write!(out, "<pieces length=\"{len}\" type=\"{kind}\">\n");
+            let _ = writeln!(out, "<pieces length=\"{len}\" type=\"{kind}\">");
             for place in 0..sha256.len() {
                 let bytes = if algorithm == Algorithm::Sha1 { &sha1[place][..] } else { &sha256[place] };
-                let _ = write!(out, "<hash>{}</hash>\n", Digest::new(algorithm, bytes).to_hex());
+                let _ = writeln!(out, "<hash>{}</hash>", Digest::new(algorithm, bytes).to_hex());
             }
             out.push_str("</pieces>\n");
         }
     }
     for (place, url) in file.urls.iter().enumerate() {
-        let _ = write!(out, "<url priority=\"{}\">{}</url>\n", place + 1, text(url));
+        let _ = writeln!(out, "<url priority=\"{}\">{}</url>", place + 1, text(url));
     }
     out.push_str("</file>\n</metalink>\n");
     out
@@ -88,9 +88,9 @@ pub fn repomd(current: &Version, earlier: &[Version], urls: &[(String, u8)]) -> 
     out.push_str("<resources>\n");
     for (url, preference) in urls {
         let scheme = text(url.split(':').next().unwrap_or("http"));
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<url protocol=\"{scheme}\" type=\"{scheme}\" preference=\"{preference}\">{}</url>\n",
+            "<url protocol=\"{scheme}\" type=\"{scheme}\" preference=\"{preference}\">{}</url>",
             text(url)
         );
     }
@@ -100,7 +100,7 @@ pub fn repomd(current: &Version, earlier: &[Version], urls: &[(String, u8)]) -> 
 
 fn version(out: &mut String, version: &Version) {
     let Version { date, size, digests } = version;
-    let _ = write!(out, "<mm0:timestamp>{date}</mm0:timestamp>\n<size>{size}</size>\n<verification>\n");
+    let _ = writeln!(out, "<mm0:timestamp>{date}</mm0:timestamp>\n<size>{size}</size>\n<verification>");
     for algorithm in REPOMD_ALGORITHMS {
         hash(out, algorithm.name(), &digests.get(algorithm));
     }
@@ -108,7 +108,7 @@ fn version(out: &mut String, version: &Version) {
 }
 
 fn hash(out: &mut String, kind: &str, digest: &Digest) {
-    let _ = write!(out, "<hash type=\"{kind}\">{}</hash>\n", digest.to_hex());
+    let _ = writeln!(out, "<hash type=\"{kind}\">{}</hash>", digest.to_hex());
 }
 
 /// Escaped, and without what XML 1.0 section 2.2 cannot hold in any form or reads as white space.

@@ -19,7 +19,6 @@ mod http;
 pub mod members;
 mod mount;
 pub mod net;
-mod network;
 mod process;
 mod publisher;
 mod report;
@@ -39,7 +38,6 @@ pub use flat::{locations, package, serve_sizes, spread};
 pub use held::{Held, Stream, Successor, detached};
 pub use http::{Conn, Response, fetch, fetch_following, get, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
-pub use network::{NOWHERE, cover, with_network};
 pub use process::{
     BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, issue_token, run, run_ok, run_within,
 };

@@ -11,21 +11,26 @@ use super::{DEADLINE, package_files, run, run_ok, test_key};
 #[derive(Debug)]
 pub struct Dnf {
     root: PathBuf,
-    key: &'static str,
     repos: Vec<(String, String)>,
 }
 
 impl Dnf {
     /// A client with an empty root; `repos` are (id, base URL).
     pub fn new(root: &Path, repos: &[(&str, String)]) -> Self {
-        Self::with_key(root, "baseurl", repos)
+        fs::create_dir_all(root.join("root")).expect("the scratch folder is writable");
+        let repos = repos.iter().map(|(id, url)| ((*id).to_owned(), url.clone())).collect();
+        Self { root: root.to_owned(), repos }
     }
 
     /// The same by another key than `baseurl`: `mirrorlist` or `metalink`.
-    pub fn with_key(root: &Path, key: &'static str, repos: &[(&str, String)]) -> Self {
-        fs::create_dir_all(root.join("root")).expect("the scratch folder is writable");
-        let repos = repos.iter().map(|(id, url)| ((*id).to_owned(), url.clone())).collect();
-        Self { root: root.to_owned(), key, repos }
+    pub fn with_key(root: &Path, key: &str, repos: &[(&str, String)]) -> Self {
+        let dnf = Self::new(root, &[]);
+        fs::create_dir_all(root.join("repos.d")).expect("the scratch folder is writable");
+        for (id, url) in repos {
+            let text = format!("[{id}]\nname={id}\nenabled=1\n{key}={url}\n");
+            fs::write(root.join(format!("repos.d/{id}.repo")), text).expect("the scratch folder is writable");
+        }
+        dnf
     }
 
     pub fn command(&self) -> Command {
@@ -33,7 +38,8 @@ impl Dnf {
         let root = self.root.display();
         command.env("LC_ALL", "C.UTF-8").arg("-y");
         command.arg(format!("--installroot={root}/root"));
-        command.args(["--releasever=1", "--forcearch=x86_64", "--setopt=reposdir=/dev/null"]);
+        command.args(["--releasever=1", "--forcearch=x86_64"]);
+        command.arg(format!("--setopt=reposdir={root}/repos.d"));
         command.arg(format!("--setopt=cachedir={root}/cache"));
         command.args([
             "--setopt=varsdir=/dev/null",
@@ -42,11 +48,6 @@ impl Dnf {
         ]);
         for (id, url) in &self.repos {
             command.arg(format!("--repofrompath={id},{url}"));
-            if self.key != "baseurl" {
-                command
-                    .arg(format!("--setopt={id}.baseurl="))
-                    .arg(format!("--setopt={id}.{}={url}", self.key));
-            }
         }
         command.args(["--setopt=*.gpgcheck=1", "--setopt=*.repo_gpgcheck=1"]);
         command.arg(format!("--setopt=*.gpgkey=file://{}", test_key().display()));

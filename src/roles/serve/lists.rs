@@ -33,7 +33,7 @@ use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::hasher::Hasher;
 use crate::io::respond::plain;
-use crate::model::{Blob, BlobId, Digests, RepoPath, Time};
+use crate::model::{Blob, BlobId, Digests, RepoPath, Time, encode_path};
 
 /// libzypp fetches from the first five URLs at a time. The direct one must be among them: it takes up to three
 /// minutes until another is taken in place of one that is silent.
@@ -245,6 +245,11 @@ pub fn of_package(
     let mut response = plain(StatusCode::OK, text);
     let kind = header::HeaderValue::from_static(metalink::V4);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    // aria2 would save the metalink under the package's own name.
+    let disposition = format!("attachment; filename=\"{}.meta4\"", encode_path(name));
+    if let Ok(disposition) = disposition.try_into() {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
+    }
     if asked.method == Method::GET {
         server.courtesy.begin(asked.client, blob);
     } else {

@@ -1,11 +1,11 @@
 //! `manyhands serve`: the central server.
 //!
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
-//! and [`connect`], and [`lists`] for clients that take several URLs; [`zone`] has its DNS, and what comes
-//! under the names of volunteers. [`refresh`] brings new
-//! generations in from an [`origin`], [`records`] brings them back after a restart. [`control`] and
-//! [`session`] talk with volunteers. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have announced. [`server`] is what they share. Decisions are the policy's, two layers
-//! below.
+//! and [`connect`], by [`lists`] for clients that take several URLs, by [`zone`] under the names of volunteers
+//! that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
+//! after a restart. [`control`] and [`session`] talk with volunteers, [`probe`] tests them. [`handover`] lets
+//! another process take over, [`holdings`] keeps for it what volunteers have announced. [`server`] is what
+//! they share. Decisions are the policy's, two layers below; [`why`] explains them.
 
 mod access;
 mod admin;

@@ -112,6 +112,7 @@ pub fn request(server: &Server, blob: Blob, len: u64, asked: &Asked) -> Request 
         client: asked.client,
         can_return: asked.is_listed
             || lists::is_wanted(asked)
+            || zone::covers(server, asked)
             || comes_back(asked.header(header::USER_AGENT).unwrap_or("")),
         is_sent_back: asked.is_sent_back,
         is_segment: range::is_segment(asked.header(header::RANGE), blob.size),

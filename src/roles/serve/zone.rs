@@ -69,6 +69,12 @@ impl Failover {
         }
     }
 
+    /// Whether a client is sent by name. One that follows no SRV records and is not yet known comes here anyway.
+    fn covers(&self, asked: &Asked) -> bool {
+        let is_apt = asked.header(header::USER_AGENT).is_some_and(|agent| agent.starts_with(APT));
+        is_apt && !self.plain.contains_key(&site(asked.client))
+    }
+
     /// The base URL of a volunteer's name, without a port; `None` where only its own URL leads to it.
     pub fn named_url(&self, id: &VolunteerId, base_url: &str) -> Option<Arc<str>> {
         self.zone.host_of(id, base_url).map(|host| format!("http://{host}").into())
@@ -83,14 +89,18 @@ pub fn location_base<'a>(
     signer: &'a Signer,
     asked: &Asked,
 ) -> &'a str {
-    let (Some(failover), Some(named_url)) = (&server.failover, &signer.named_url) else { return base_url };
-    let client = site(asked.client);
-    let is_apt = asked.header(header::USER_AGENT).is_some_and(|agent| agent.starts_with(APT));
-    if !is_apt || failover.plain.contains_key(&client) {
-        return base_url;
+    match (&server.failover, &signer.named_url) {
+        (Some(failover), Some(named_url)) if failover.covers(asked) => {
+            failover.sent.insert((site(asked.client), node), asked.local_port);
+            named_url
+        }
+        _ => base_url,
     }
-    failover.sent.insert((client, node), asked.local_port);
-    named_url
+}
+
+/// Whether a client that is redirected comes here by itself if the volunteer fails.
+pub fn covers(server: &Server, asked: &Asked) -> bool {
+    server.failover.as_ref().is_some_and(|failover| failover.covers(asked))
 }
 
 /// Answers what a volunteer was to serve. The client is here already: a ticket that has expired is as good.

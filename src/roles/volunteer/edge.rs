@@ -222,11 +222,6 @@ impl Edge {
         self.fetcher.store.open_blob(id).or_else(|| self.open_adopted(id))
     }
 
-    /// A client came for what is not here: whoever believes it is had better forget.
-    pub fn lacks(&self, id: BlobId) {
-        self.journal.push(HoldingsChange::Remove, [id]);
-    }
-
     fn open_adopted(&self, id: BlobId) -> Option<(File, u64)> {
         let (path, known) = self.lock_adopted().get(&id).cloned()?;
         let file = File::open(&path)
