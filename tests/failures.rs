@@ -23,7 +23,7 @@ use support::net::strike::Fault;
 use support::{Scratch, is_soak};
 
 /// Cells at a time: they wait most of their time.
-const SIDE_BY_SIDE: usize = 36;
+const SIDE_BY_SIDE: usize = 30;
 /// What is still not done then counts as not installed. A trickle of 1 KB/s needs most of it.
 const LIMIT: Duration = Duration::from_secs(700);
 /// The most that a fault may cost, in seconds, where the client sees it; and where it learns of it by its timeouts,
@@ -45,18 +45,14 @@ fn demand(cell: &Cell) -> Demand {
                              it has no other source";
     const LOST: &str = "apt never returns to the server that redirected it: with the host, or the network to it, lost, \
                         so is the download";
-    const IMPATIENT: &str = "with one retry of 5 s apt gives up before the watchdog has restarted the process: these \
-                             settings are for those who have a second source";
     const REACHED: &str =
         "apt goes on to the next host of a name only when it cannot connect; this one answers";
     const WGET: &str = "wget repeats only the volunteer's URL: nothing is promised";
-    let is_plain = cell.kind == Kind::AptBase;
     match (cell.kind, cell.fault) {
         (Kind::Wget, _) => Demand::May(WGET),
         (Kind::AptBase | Kind::AptZone, Fault::Wrong | Fault::Short) => Demand::May(NO_SOURCE),
         (Kind::AptBase, Fault::LinkDown | Fault::Silent | Fault::Reset) => Demand::May(LOST),
         (Kind::AptZone, Fault::Reset) => Demand::May(REACHED),
-        (_, Fault::Frozen) if is_plain && cell.is_recommended => Demand::May(IMPATIENT),
         _ => Demand::Must,
     }
 }
@@ -147,7 +143,8 @@ fn all() -> Vec<Cell> {
             for moment in MOMENTS {
                 let cell = Cell { kind, fault, moment, is_recommended: false };
                 cells.push(cell);
-                if fault.is_quiet() && (kind.is_apt() || kind.is_dnf()) {
+                // Nothing can be recommended to apt with a base URL alone.
+                if fault.is_quiet() && (kind.is_dnf() || matches!(kind, Kind::AptList | Kind::AptZone)) {
                     cells.push(Cell { is_recommended: true, ..cell });
                 }
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::Host;
 
@@ -39,6 +39,8 @@ pub enum Ill {
 const CHUNK: usize = 4 << 10;
 /// A trickle: this many bytes in each pause.
 const DRIP: (usize, Duration) = (100, Duration::from_millis(100));
+/// Bytes of an answer that wait here.
+const RECEIVE: usize = 16 << 10;
 /// Bounds a request's head.
 const MAX_HEAD: u64 = 32 << 10;
 
@@ -193,13 +195,22 @@ impl Shared {
             }
             let from = match volunteer.take() {
                 Some(open) => open,
-                None => BufReader::new(TcpStream::connect(self.to)?),
+                None => BufReader::new(self.connect()?),
             };
             let from = volunteer.insert(from);
             from.get_mut().write_all(join(&request).as_bytes())?;
             let is_head = request.first().is_some_and(|line| line.starts_with("HEAD "));
             self.answer(client, from, is_head)?;
         }
+    }
+
+    /// A connection to the volunteer that takes little in advance: what a client does not read the volunteer
+    /// has to wait with, as without a line.
+    fn connect(&self) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_recv_buffer_size(RECEIVE)?;
+        socket.connect(&self.to.into())?;
+        Ok(socket.into())
     }
 
     /// Passes one answer on.

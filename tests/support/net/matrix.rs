@@ -25,9 +25,9 @@ pub enum Moment {
 pub const MOMENTS: [Moment; 2] = [Moment::Connect, Moment::Transfer];
 
 /// Bytes of a package, and how many of them have come when the fault comes in mid-transfer. At [`super::RATE`] the
-/// whole takes two seconds.
-pub const SIZE: usize = 600_000;
-const HIT: u64 = 150_000;
+/// whole takes less than two seconds.
+pub const SIZE: usize = 450_000;
+const HIT: u64 = 100_000;
 /// Longer than any client needs without a fault.
 const WELL: Duration = Duration::from_secs(60);
 

@@ -48,7 +48,8 @@ pub fn machine(program: &Path) -> Command {
         command.arg("-Ur");
     }
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    command.arg(program).env(INSIDE, "1");
+    // The first process of a machine has to see every orphan off: a shell does.
+    command.args(["sh", "-c", "\"$@\"; exit $?", "sh"]).arg(program).env(INSIDE, "1");
     command
 }
 

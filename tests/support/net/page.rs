@@ -15,12 +15,12 @@ const HEAD: &str = "\
 # Failures
 
 What installing costs when something fails on the way, measured with stock clients by `make faults`, which writes
-this page. Each cell is a network of its own: a server, two volunteers that both hold two packages of 600 KB and give
+this page. Each cell is a network of its own: a server, two volunteers that both hold two packages of 450 KB and give
 256 KiB/s, and one client. It installs one package without a fault and the other with it. The fault strikes the
 volunteer that the client is sent to, and stays; the other one stays well.
 
 - *Before connect*: the client has its redirect, its packets to volunteers are held back until the fault is there.
-- *Mid-transfer*: 150 KB have come.
+- *Mid-transfer*: 100 KB have come.
 - *Killed*: SIGKILL; the service manager holds the port and starts the process again after half a second.
   *Frozen*: SIGSTOP; the watchdog ends the process after a minute. *Link down*: the volunteer's own interface.
   *Reset*, *closes*, *wrong bytes*, *short*, *1 KB/s*: a proxy before the volunteer does it, to every answer where

@@ -55,10 +55,6 @@ impl Kind {
         }
     }
 
-    pub fn is_apt(self) -> bool {
-        matches!(self, Self::AptBase | Self::AptList | Self::AptZone)
-    }
-
     pub fn is_zypper(self) -> bool {
         matches!(self, Self::ZypperBase | Self::ZypperList)
     }
@@ -69,8 +65,10 @@ impl Kind {
 }
 
 /// Settings that the README recommends beside the stock ones.
-pub const APT_SETTINGS: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"1\";";
-pub const DNF_SETTINGS: [&str; 2] = ["--setopt=minrate=50k", "--setopt=timeout=5"];
+pub const APT_LIST: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"0\";";
+/// With a zone the next host is taken by a retry.
+pub const APT_ZONE: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"1\";";
+pub const DNF_SETTINGS: [&str; 2] = ["--setopt=minrate=10k", "--setopt=timeout=5"];
 
 /// Longer than any client needs for the metadata.
 const REFRESH: Duration = Duration::from_secs(120);
@@ -142,7 +140,7 @@ impl<'a> Patron<'a> {
         let apt = |url: &str| {
             let apt = Apt::new(root, &[deb(url)]);
             if is_recommended {
-                apt.configure(APT_SETTINGS);
+                apt.configure(if kind == Kind::AptZone { APT_ZONE } else { APT_LIST });
             }
             Program::Apt(apt)
         };
@@ -217,10 +215,11 @@ impl<'a> Patron<'a> {
             Program::Apt(apt) => apt.archives(),
             Program::Dnf(dnf) => dnf.archives(),
             Program::Zypper(zypper) => zypper.archives(),
-            Program::Wget(folder) => vec![folder.join(file)],
+            // What wget begins anew after a part it saves beside that.
+            Program::Wget(folder) => vec![folder.join(format!("{file}.1")), folder.join(file)],
         };
-        let found = all.iter().find(|path| path.ends_with(file)).filter(|path| path.is_file());
-        found.map(|path| sha256_file(path))
+        let is_it = |path: &&PathBuf| path.to_string_lossy().contains(file) && path.is_file();
+        all.iter().find(is_it).map(|path| sha256_file(path))
     }
 }
 
