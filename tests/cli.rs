@@ -69,7 +69,7 @@ fn check_says_what_would_be_served_or_what_is_wrong() {
     for shown in [
         "DNS on 192.0.2.1:53",
         "v.mirror.example. 300 IN NS ns.v.mirror.example.",
-        "_http._tcp.v1.v.mirror.example. 5 IN SRV 10 0 8090 at.v1.v.mirror.example.",
+        "_http._tcp.v1.v.mirror.example. 2 IN SRV 10 0 8090 at.v1.v.mirror.example.",
         "v1.v.mirror.example. 300 IN A 192.0.2.1",
         "listen has no port 80",
     ] {

@@ -27,7 +27,7 @@ fn with_ill_volunteer(scratch: &Scratch) -> (Server, Volunteer, Line) {
         .tree("cedar", "generic-rpm", &tree.join("cedar"), "suites = [\"os\", \"updates\"]");
     let server = Server::start(scratch, &config);
     let mut options = VolunteerOptions::new(scratch, &server, 1);
-    options.port = free_port(&options.address);
+    options.port = support::free_port(&options.address);
     let line = Line::on_loopback(&options.address, options.port);
     options.advertise = Some(line.url());
     options.adopt = vec![tree.join("alder"), tree.join("cedar")];
@@ -40,11 +40,6 @@ fn with_ill_volunteer(scratch: &Scratch) -> (Server, Volunteer, Line) {
     }
     server.wait_until("everything is adopted", |status| status.of("v1", "holdings") >= 12);
     (server, volunteer, line)
-}
-
-fn free_port(address: &str) -> u16 {
-    let listener = std::net::TcpListener::bind((address, 0)).expect("an address of loopback");
-    listener.local_addr().expect("it is bound").port()
 }
 
 /// Lets connections to the volunteer end with a reset from now on. The server learns it when it tests the

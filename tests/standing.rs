@@ -5,8 +5,9 @@ mod support;
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use support::net::{Ill, Line};
 use support::{
     BINARY, DEADLINE, Process, Response, Scratch, Server, ServerConfig, Volunteer, VolunteerOptions, get,
     get_as, locations, package, poll, request, run, run_ok, serve_sizes, sha256_hex, split_url, spread,
@@ -91,6 +92,34 @@ fn wrong_bytes_are_proven_once_and_remembered() {
     let server = Server::start_file(&server.config);
     server.wait_until("the other is back", |status| status.state(volunteers[1].id()) == "up");
     server.wait_until("it is still out", |status| status.state(&liar) == "quarantined");
+}
+
+#[test]
+fn one_that_becomes_slow_loses_its_share() {
+    let scratch = Scratch::new();
+    let (server, files) = serve_sizes(&scratch, &[400_000]);
+    let mut options = VolunteerOptions::new(&scratch, &server, 1);
+    options.port = support::free_port(&options.address);
+    let line = Line::on_loopback(&options.address, options.port);
+    options.advertise = Some(line.url());
+    let _slow = Volunteer::join(&server, options);
+    let _other = Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, 2));
+    spread(&server, &files[0], 2);
+    line.set(Ill::Trickles);
+    // Clients go on asking; the server's own test finds it out without a word from them.
+    let begin = Instant::now();
+    let out = poll(Duration::from_secs(60), || {
+        get(&server.url(&files[0]));
+        (server.status().state("v1") == "slow").then(|| begin.elapsed())
+    });
+    let out = out.unwrap_or_else(|| panic!("still in use after a minute\n{}", server.status().pretty()));
+    println!("out after {:.1} s", out.as_secs_f64());
+    for _ in 0..20 {
+        assert!(!get(&server.url(&files[0])).expect(302).must("location").starts_with(&line.url()));
+    }
+    // Well again, it comes back.
+    line.set(Ill::Not);
+    server.wait_within("it is used again", Duration::from_secs(120), |status| status.state("v1") == "up");
 }
 
 fn rand_byte() -> u8 {

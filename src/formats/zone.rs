@@ -21,8 +21,9 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use super::authority::Authority;
 use crate::model::VolunteerId;
 
-/// Seconds that an answer about a volunteer may be kept: it can die at any time. Also for what is not there.
-pub const VOLUNTEER_TTL: u32 = 5;
+/// Seconds that an answer about a volunteer may be kept: it can die at any time. apt tries 1, 3 and 7 s after the
+/// first time, and so asks anew twice. Also for what is not there.
+pub const VOLUNTEER_TTL: u32 = 2;
 /// Seconds that an answer about the server itself may be kept.
 const SERVER_TTL: u32 = 300;
 /// More would only make the answers long.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use super::params::Params;
+use super::placement::fnv1a;
 use super::tracker::NodeNo;
 use crate::model::{BlobId, Time};
 
@@ -18,7 +19,21 @@ const MAX_REMEMBERED: usize = 100_000;
 /// Redirects of one client for one blob that are told apart.
 const MAX_TRIES: usize = 4;
 
-type Key = (IpAddr, BlobId);
+/// Who asks, as far as can be told: another program is another client. A client that tries again is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asker {
+    pub address: IpAddr,
+    /// What stands for its User-Agent.
+    pub agent: u64,
+}
+
+impl Asker {
+    pub fn new(address: IpAddr, user_agent: &str) -> Self {
+        Self { address, agent: fnv1a(user_agent) }
+    }
+}
+
+type Key = (Asker, BlobId);
 
 /// Where one client was sent for one blob, the last one last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +69,13 @@ pub struct Askers {
 
 impl Askers {
     /// Where the client was sent for the blob within the window.
-    pub fn before(&self, params: &Params, client: IpAddr, blob: BlobId, now: Time) -> Option<Tries> {
+    pub fn before(&self, params: &Params, client: Asker, blob: BlobId, now: Time) -> Option<Tries> {
         let tries = self.tries.get(&(client, blob))?;
         (now.since(tries.at) <= params.asker_window).then_some(*tries)
     }
 
     /// Books a redirect.
-    pub fn redirected(&mut self, params: &Params, client: IpAddr, blob: BlobId, node: NodeNo, now: Time) {
+    pub fn redirected(&mut self, params: &Params, client: Asker, blob: BlobId, node: NodeNo, now: Time) {
         self.forget_old(params, now);
         let key = (client, blob);
         let fresh = Tries { nodes: [node; MAX_TRIES], count: 0, at: now, is_crowd: false };
@@ -75,7 +90,8 @@ impl Askers {
     }
 
     /// The server serves the file: whoever asks for it next from there is somebody else.
-    pub fn served(&mut self, client: IpAddr, blob: BlobId, now: Time) {
+    pub fn served(&mut self, params: &Params, client: Asker, blob: BlobId, now: Time) {
+        self.forget_old(params, now);
         if let Some(tries) = self.tries.get_mut(&(client, blob)) {
             *tries = Tries { count: 0, at: now, is_crowd: true, ..*tries };
             self.order.push_back((now, (client, blob)));
@@ -102,7 +118,7 @@ mod tests {
     use crate::policy::tracker::node_no;
     use std::time::Duration;
 
-    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const CLIENT: Asker = Asker { address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), agent: 1 };
 
     #[test]
     fn remembers_for_the_window_and_no_longer() {
@@ -118,7 +134,12 @@ mod tests {
         assert_eq!(nodes(&askers, later + params.asker_window), Some(vec![node_no(3), node_no(5)]));
         assert_eq!(nodes(&askers, later + params.asker_window + Duration::from_nanos(1)), None);
         assert_eq!(askers.before(&params, CLIENT, BlobId([2; 32]), later), None, "another file");
-        askers.served(CLIENT, blob, later);
+        assert_eq!(
+            askers.before(&params, Asker { agent: 2, ..CLIENT }, blob, later),
+            None,
+            "another program"
+        );
+        askers.served(&params, CLIENT, blob, later);
         assert_eq!(nodes(&askers, later), Some(vec![]));
         askers.redirected(&params, CLIENT, blob, node_no(5), later);
         assert_eq!(nodes(&askers, later), Some(vec![]), "it is many clients");

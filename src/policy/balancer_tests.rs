@@ -13,8 +13,8 @@ use crate::config::Networks;
 use crate::formats::control::HoldingsChange;
 use crate::model::{Blob, BlobId, Rate, Size, Time};
 use crate::policy::{
-    Decision, Event, Exclusion, Joined, Load, NodeNo, NodeState, OriginReason, Outcome, Params, Policy,
-    Record, Request,
+    Asker, Decision, Event, Exclusion, Joined, Load, NodeNo, NodeState, OriginReason, Outcome, Params,
+    Policy, Record, Request,
 };
 
 const START: Time = Time::from_secs(1_800_000_000);
@@ -24,10 +24,14 @@ fn later(millis: u64) -> Time {
     START + Duration::from_millis(millis)
 }
 
+fn client(address: impl Into<IpAddr>) -> Asker {
+    Asker::new(address.into(), "apt")
+}
+
 /// A client of its own each time, so that nobody is taken for one who asks again.
 fn request(blob: Blob) -> Request {
     thread_local!(static NEXT: Cell<u32> = const { Cell::new(0x0a00_0000) });
-    let client = IpAddr::V4(Ipv4Addr::from(NEXT.replace(NEXT.get() + 1)));
+    let client = client(Ipv4Addr::from(NEXT.replace(NEXT.get() + 1)));
     Request {
         blob,
         len: blob.size,
@@ -200,7 +204,7 @@ proptest! {
         let mut policy = fleet(fleet_size);
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         for (address, is_segment, volunteers_do) in clients {
-            let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, address));
+            let client = client(Ipv4Addr::new(192, 0, 2, address));
             let mut ask = Request { client, is_segment, ..request(BLOB) };
             let mut hops = 0;
             for does in volunteers_do {
@@ -210,7 +214,7 @@ proptest! {
                     // It serves; or sends the client to the direct URL, which redirects nobody.
                     0 => break,
                     1 => {
-                        policy.came_back(client, BLOB, START);
+                        policy.came_back(ask.client, BLOB, START);
                         break;
                     }
                     // It says that the ticket has expired, true or not.
@@ -350,7 +354,7 @@ fn a_volunteer_on_loopback_is_for_local_clients_only() {
     let mut rng = Pcg64Mcg::seed_from_u64(1);
     let remote = policy.choose(&request(BLOB), START, &mut rng);
     assert_eq!(remote, Decision::Origin(OriginReason::NoneEligible));
-    let local = Request { client: Ipv4Addr::LOCALHOST.into(), ..request(BLOB) };
+    let local = Request { client: client(Ipv4Addr::LOCALHOST), ..request(BLOB) };
     assert!(matches!(policy.choose(&local, START, &mut rng), Decision::Volunteer { .. }));
 }
 
@@ -446,7 +450,7 @@ fn rules_about_networks_hold_and_are_explained() {
     let mut seen = |client: &str| {
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..40 {
-            let client = client.parse().expect("an address");
+            let client = Asker::new(client.parse().expect("an address"), "apt");
             let request = Request { client, is_segment: true, ..request(BLOB) };
             let explained = policy.explain(&request, START);
             match policy.choose(&request, START, &mut rng) {

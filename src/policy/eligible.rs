@@ -1,9 +1,7 @@
 //! Which holders a client may be sent to, and why the others not. The choice and its explanation to people
 //! ask here, so that they cannot differ.
 
-use std::net::IpAddr;
-
-use super::askers::Tries;
+use super::askers::{Asker, Tries};
 use super::params::Params;
 use super::tracker::{NodeNo, NodeState, Tracker};
 use crate::config::{NetworkRule, Networks};
@@ -17,7 +15,7 @@ pub struct Request {
     pub len: u64,
     /// How busy the server's own line is, 0 to 1.
     pub origin_load: f64,
-    pub client: IpAddr,
+    pub client: Asker,
     /// If its volunteer fails, the client asks here again or has another URL.
     pub can_return: bool,
     /// One of several parts that are fetched on their own: asking for the next is no second try.
@@ -65,13 +63,13 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     pub fn rule(&self) -> Option<&'a NetworkRule> {
-        self.networks.of(self.request.client)
+        self.networks.of(self.request.client.address)
     }
 
     /// Why this holder is left out, but for preferences; `None` if it is not.
     pub fn exclusion(&self, tracker: &Tracker, no: NodeNo) -> Option<Exclusion> {
         let node = tracker.node(no);
-        let client = self.request.client;
+        let client = self.request.client.address;
         match node.state(self.params, self.now) {
             NodeState::Up => {}
             state => return Some(Exclusion::State(state)),

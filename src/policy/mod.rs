@@ -15,9 +15,9 @@ mod resume;
 mod standing;
 mod tracker;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use askers::Asker;
 pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use eligible::{Exclusion, Request};
 pub use params::Params;
@@ -83,7 +83,7 @@ impl Policy {
 
     /// Decides who answers a package request, and books it.
     pub fn choose(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
-        let Request { blob, client, .. } = *request;
+        let (blob, asker) = (request.blob, request.client);
         let tries = self.tries(request, now);
         let networks = self.networks.clone();
         let view = View { params: &self.params, networks: &networks, request, tries, now };
@@ -97,35 +97,40 @@ impl Policy {
                 Decision::Volunteer { node, .. } => {
                     self.tracker.redirected(node, blob, request.len, now);
                     if !request.is_segment {
-                        self.askers.redirected(&self.params, client, blob.id, node, now);
+                        self.askers.redirected(&self.params, asker, blob.id, node, now);
                     }
                 }
-                Decision::Origin(_) => self.askers.served(client, blob.id, now),
+                Decision::Origin(_) => self.askers.served(&self.params, asker, blob.id, now),
             }
         }
         decision
     }
 
     fn tries(&self, request: &Request, now: Time) -> Option<askers::Tries> {
-        let Request { blob, client, is_segment, .. } = *request;
-        if is_segment { None } else { self.askers.before(&self.params, client, blob.id, now) }
+        let Request { blob, is_segment, .. } = *request;
+        if is_segment { None } else { self.askers.before(&self.params, request.client, blob.id, now) }
     }
 
     /// A client asks the server itself: if it was sent to a volunteer for this a moment ago, it did not get
     /// it there. Says whether that was so.
-    pub fn came_back(&mut self, client: IpAddr, blob: Blob, now: Time) -> bool {
+    pub fn came_back(&mut self, client: Asker, blob: Blob, now: Time) -> bool {
         let tries = self.askers.before(&self.params, client, blob.id, now);
         let last = tries.and_then(|tries| tries.last());
         if let Some(last) = last {
             self.tracker.doubted(last, blob);
-            self.askers.served(client, blob.id, now);
+            self.askers.served(&self.params, client, blob.id, now);
         }
         last.is_some()
     }
 
     /// Where the client was last sent for the blob, if that was a moment ago.
-    pub fn sent_to(&self, client: IpAddr, blob: BlobId, now: Time) -> Option<NodeNo> {
+    pub fn sent_to(&self, client: Asker, blob: BlobId, now: Time) -> Option<NodeNo> {
         self.askers.before(&self.params, client, blob, now)?.last()
+    }
+
+    /// Something speaks against a volunteer that clients were sent to: let it be tested soon.
+    pub fn hasten(&mut self, node: NodeNo) {
+        self.tracker.node_mut(node).standing.hasten();
     }
 
     /// Tests of volunteers that are due; at most `max` at a time.

@@ -8,7 +8,7 @@
 use super::demand::Recent;
 use super::params::Params;
 use super::tracker::{Node, NodeNo, NodeState, OrderState, Tracker};
-use crate::model::{Blob, Time, VolunteerId};
+use crate::model::{Blob, Time};
 
 /// "Fetch this."
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,16 +65,15 @@ fn wanted_copies(params: &Params, blob: Blob, demand: Recent, mean_rate: f64) ->
 
 /// Weighted rendezvous score; the donated rate is the weight.
 fn score(node: &Node, blob: Blob) -> f64 {
-    let hash = mix(blob.id.prefix() ^ name_hash(&node.id));
+    let hash = mix(blob.id.prefix() ^ fnv1a(node.id.as_str()));
     // 53 bits, moved off both ends of (0, 1).
     let unit = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -(node.donate.0 as f64) / unit.ln()
 }
 
 /// FNV-1a, 64 bits.
-fn name_hash(id: &VolunteerId) -> u64 {
-    id.as_str()
-        .bytes()
+pub fn fnv1a(text: &str) -> u64 {
+    text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

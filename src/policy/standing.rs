@@ -135,6 +135,13 @@ impl Standing {
         self.due = self.due.min(self.last_probe + CLOSEST);
     }
 
+    /// Something speaks against it, though no client's complaint.
+    pub fn hasten(&mut self) {
+        if self.sample.is_some() {
+            self.due = self.due.min(self.last_probe + CLOSEST);
+        }
+    }
+
     /// Begins a test if it is time for one: of `Some` blob, or only of whether it can be reached.
     pub fn begin_probe(&mut self, now: Time) -> Option<Option<Blob>> {
         let is_under_way = self.probing.is_some_and(|since| now.since(since) < LOST);

@@ -39,7 +39,8 @@ pub use held::{Held, Stream, Successor, detached};
 pub use http::{Conn, Response, fetch, fetch_following, get, get_as, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
 pub use process::{
-    BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, issue_token, run, run_ok, run_within,
+    BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, free_port, issue_token, run, run_ok,
+    run_within,
 };
 pub use publisher::{GENTLE, HOSTILE, Order, Publisher};
 pub use report::{peak_memory, report, wrong_blobs};

@@ -404,6 +404,12 @@ impl Server {
     }
 }
 
+/// A port that is free at this address now.
+pub fn free_port(address: &str) -> u16 {
+    let listener = TcpListener::bind((address, 0)).expect("an address of loopback");
+    listener.local_addr().expect("it is bound").port()
+}
+
 /// A new token of the server with this configuration.
 pub fn issue_token(config: &Path) -> String {
     let out = run_ok(Command::new(BINARY).args(["token", "issue", "--config"]).arg(config));

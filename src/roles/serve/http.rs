@@ -26,6 +26,7 @@ use crate::io::clock;
 use crate::io::listen::Ends;
 use crate::io::respond::{content_length, plain};
 use crate::model::{BlobId, RepoPath};
+use crate::policy::Asker;
 
 /// How long a request for an unknown package waits for the metadata that is read at start-up. Below apt's 30 s.
 const WARM_PATIENCE: Duration = Duration::from_secs(20);
@@ -67,6 +68,14 @@ impl Asked {
             is_sent_back: false,
             kind: Kind::Package,
         }
+    }
+
+    pub fn user_agent(&self) -> &str {
+        self.header(header::USER_AGENT).unwrap_or("")
+    }
+
+    pub fn asker(&self) -> Asker {
+        Asker::new(self.client, self.user_agent())
     }
 
     pub fn header(&self, name: header::HeaderName) -> Option<&str> {

@@ -80,7 +80,7 @@ pub async fn answer(
 
 /// Who asks here for what it was redirected for did not get it there.
 fn came_back(server: &Server, blob: Blob, asked: &Asked) {
-    if server.policy(|policy| policy.came_back(asked.client, blob, clock::now())) {
+    if server.policy(|policy| policy.came_back(asked.asker(), blob, clock::now())) {
         server.doubts.notify_one();
     }
 }
@@ -109,11 +109,11 @@ pub fn request(server: &Server, blob: Blob, len: u64, asked: &Asked) -> Request 
         blob,
         len,
         origin_load: server.traffic.load(server.config.uplink),
-        client: asked.client,
+        client: asked.asker(),
         can_return: asked.is_listed
             || lists::is_wanted(asked)
             || zone::covers(server, asked)
-            || comes_back(asked.header(header::USER_AGENT).unwrap_or("")),
+            || comes_back(asked.user_agent()),
         is_sent_back: asked.is_sent_back,
         is_segment: range::is_segment(asked.header(header::RANGE), blob.size),
     }

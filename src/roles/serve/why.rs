@@ -12,7 +12,7 @@ use super::server::Server;
 use crate::formats::status::{Why, WhyHolder};
 use crate::io::clock;
 use crate::model::{Blob, RepoPath};
-use crate::policy::{Candidate, Request};
+use crate::policy::{Asker, Candidate, Request};
 
 #[derive(Debug, Deserialize)]
 pub struct Question {
@@ -58,14 +58,14 @@ fn look(server: &Server, question: &Question) -> Result<Why, String> {
         blob: Blob { id, size },
         len: size,
         origin_load: server.traffic.load(server.config.uplink),
-        client: question.client.to_canonical(),
+        client: Asker::new(question.client.to_canonical(), ""),
         can_return: question.can_return,
         is_segment: false,
         is_sent_back: false,
     };
     let explained = server.policy(|policy| policy.explain(&request, clock::now()));
     Ok(Why {
-        client: request.client,
+        client: request.client.address,
         repo: name.to_owned(),
         path: path.as_str().to_owned(),
         sha256: id,

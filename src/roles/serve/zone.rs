@@ -206,6 +206,12 @@ fn place(server: &Server, failover: &Failover, id: &VolunteerId) -> Option<Place
         let is_well = policy.tracker().is_up(no, now) || (stops && was_well());
         Some((no, is_well.then(|| node.base_url.clone())))
     })?;
+    // Asked again so soon: a client may have come back from a volunteer that did not serve it. Should it come
+    // a third time, as apt does, the answer knows.
+    if base_url.is_some() && failover.followed.contains_key(&no) {
+        server.policy(|policy| policy.hasten(no));
+        server.doubts.notify_one();
+    }
     failover.followed.insert(no, ());
     tracing::debug!(volunteer = %id, is_well = base_url.is_some(), "somebody follows its SRV records");
     Place::of(&base_url?)
