@@ -45,14 +45,14 @@ fn demand(cell: &Cell) -> Demand {
                              it has no other source";
     const LOST: &str = "apt never returns to the server that redirected it: with the host, or the network to it, lost, \
                         so is the download";
-    const REACHED: &str =
-        "apt goes on to the next host of a name only when it cannot connect; this one answers";
+    const LIST: &str =
+        "apt 2.6 takes the next URL of its list after errors, not after wrong bytes (Launchpad 2107223)";
     const WGET: &str = "wget repeats only the volunteer's URL: nothing is promised";
     match (cell.kind, cell.fault) {
         (Kind::Wget, _) => Demand::May(WGET),
         (Kind::AptBase | Kind::AptZone, Fault::Wrong | Fault::Short) => Demand::May(NO_SOURCE),
+        (Kind::AptList, Fault::Wrong) => Demand::May(LIST),
         (Kind::AptBase, Fault::LinkDown | Fault::Silent | Fault::Reset) => Demand::May(LOST),
-        (Kind::AptZone, Fault::Reset) => Demand::May(REACHED),
         _ => Demand::Must,
     }
 }

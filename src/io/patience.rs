@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// Looks within the time that a client has.
 const LOOKS: u32 = 4;
@@ -31,6 +33,7 @@ pub struct Patience {
 pub struct Progress {
     written: AtomicU64,
     is_blocked: AtomicBool,
+    is_cut: AtomicBool,
 }
 
 impl Progress {
@@ -46,17 +49,39 @@ impl Progress {
             slow = if is_slow { slow + 1 } else { 0 };
             before = written;
         }
+        self.is_cut.store(true, Relaxed);
+    }
+}
+
+/// A connection that can end at once, without the bytes that the kernel still holds: over a line that carries
+/// nothing these would go on for minutes, and the client would wait for them.
+pub trait Abort {
+    fn abort(&self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&self) {
+        // Closed with nothing to linger for, it is reset (socket(7)). Failing that it ends as any other.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 }
 
 /// A connection whose sending is watched.
 #[derive(Debug)]
-pub struct Watched<S> {
+pub struct Watched<S: Abort> {
     inner: S,
     progress: Arc<Progress>,
 }
 
-impl<S> Watched<S> {
+impl<S: Abort> Drop for Watched<S> {
+    fn drop(&mut self) {
+        if self.progress.is_cut.load(Relaxed) {
+            self.inner.abort();
+        }
+    }
+}
+
+impl<S: Abort> Watched<S> {
     pub fn new(inner: S) -> (Self, Arc<Progress>) {
         let progress = Arc::<Progress>::default();
         (Self { inner, progress: progress.clone() }, progress)
@@ -71,7 +96,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Abort + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -81,7 +106,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Abort + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.note(polled)
@@ -114,6 +139,10 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
+
+    impl Abort for tokio::io::DuplexStream {
+        fn abort(&self) {}
+    }
 
     const PATIENCE: Patience = Patience { bytes_per_sec: 1000, time: Duration::from_secs(20), unsent: None };
 

@@ -57,6 +57,7 @@ pub async fn answer(
 ) -> Response<Body> {
     let blob = known_blob(server, repo, path, &expected).await;
     if let (Some(blob), false) = (blob, asked.direct)
+        && is_checkable(server, repo, path, expected, blob, asked).await
         && let Some(response) = redirect(server, repo, path, blob, asked)
     {
         return response;
@@ -76,6 +77,28 @@ pub async fn answer(
         }
     }
     serve(server, repo, path, expected, asked).await
+}
+
+/// Whether a client that is to have a metalink can be told the digests of pieces. Without them libzypp does
+/// not notice wrong bytes before it is too late to fetch others: such a client is served here, once.
+async fn is_checkable(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    expected: Expected,
+    blob: Blob,
+    asked: &Asked,
+) -> bool {
+    let are_known = || matches!(server.db.pieces(blob), Ok(Some(_)));
+    if asked.method == Method::HEAD || !lists::is_wanted(asked) || are_known() {
+        return true;
+    }
+    let hashed = match (server.packages.held(&expected), repo.tree()) {
+        (Some(Content::Held { file, .. }), _) => hash_held(server, file).await.is_ok(),
+        (_, Some(_)) => hash_in_tree(server, repo, path, expected).await.is_ok(),
+        _ => false,
+    };
+    hashed && are_known()
 }
 
 /// Who asks here for what it was redirected for did not get it there.
@@ -367,6 +390,16 @@ async fn digests(
             None => hash_held(server, file).await,
         };
     }
+    hash_in_tree(server, repo, path, expected).await
+}
+
+/// All digests of a file of the local tree, remembered from then on.
+async fn hash_in_tree(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    expected: Expected,
+) -> Result<Digests, FetchError> {
     let found = unnamed::open_tree_file(repo, path).await.ok_or(FetchError::NotFound)?;
     let server = server.clone();
     let hash = move || {

@@ -28,8 +28,9 @@ use crate::io::shutdown::{DRAIN, Shutdown};
 use crate::io::sockets::PUBLIC;
 use crate::io::{listen, scrub};
 
-/// After saying that it leaves, a volunteer still answers those who were sent to it just before.
-const LINGER: Duration = Duration::from_secs(1);
+/// After saying that it leaves, a volunteer still answers those who were sent to it just before, by sending
+/// them on: covers a lost packet or two.
+const LINGER: Duration = Duration::from_secs(5);
 /// A client that gets less is better off at the server, where it is sent when it comes again: its line to
 /// here is bad. The kernel holds little back, so that this shows soon.
 const PATIENCE: Patience =
