@@ -77,6 +77,8 @@ pub struct Standing {
     is_of_blob: bool,
     last_probe: Time,
     due: Time,
+    /// To be tested though nobody was sent to it since the last test.
+    is_hastened: bool,
     /// What it should be able to send: the last blob that a client was sent to it for.
     sample: Option<Blob>,
 }
@@ -95,6 +97,7 @@ impl Standing {
             is_of_blob: false,
             last_probe: Time::default(),
             due: now,
+            is_hastened: false,
             sample: None,
         }
     }
@@ -137,9 +140,8 @@ impl Standing {
 
     /// Something speaks against it, though no client's complaint.
     pub fn hasten(&mut self) {
-        if self.sample.is_some() {
-            self.due = self.due.min(self.last_probe + CLOSEST);
-        }
+        self.is_hastened = true;
+        self.due = self.due.min(self.last_probe + CLOSEST);
     }
 
     /// Begins a test if it is time for one: of `Some` blob, or only of whether it can be reached.
@@ -147,9 +149,11 @@ impl Standing {
         let is_under_way = self.probing.is_some_and(|since| now.since(since) < LOST);
         let is_well = self.reach == Reach::Reached && !self.is_slow;
         // Nothing is tested that no client was sent to.
-        if is_under_way || now < self.due || (is_well && self.sample.is_none()) {
+        let is_needed = !is_well || self.is_hastened || self.sample.is_some();
+        if is_under_way || now < self.due || !is_needed {
             return None;
         }
+        self.is_hastened = false;
         self.probing = Some(now);
         self.last_probe = now;
         // Being reached comes first; what to send is asked in the test after it.

@@ -34,7 +34,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// A client that gets less is better off at the server, where it is sent when it comes again: its line to
 /// here is bad. The kernel holds little back, so that this shows soon.
 const PATIENCE: Patience =
-    Patience { bytes_per_sec: 8 << 10, time: Duration::from_secs(8), unsent: Some(32 << 10) };
+    Patience { bytes_per_sec: 8 << 10, time: Duration::from_secs(4), unsent: Some(16 << 10) };
 
 /// What the configuration is made of: flags over a file, if one is given.
 #[derive(Clone, Debug)]
