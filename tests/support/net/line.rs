@@ -259,6 +259,11 @@ impl Shared {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.while_frozen()?;
+        // What this machine has buffered is no part of the line: a volunteer that gives up is heard at once.
+        if let Ok(Some(error)) = SockRef::from(from.get_ref()).take_error() {
+            reset(client)?;
+            return Err(error);
+        }
         match self.ill() {
             Ill::Reset => reset(client)?,
             Ill::ResetOnce => {

@@ -25,7 +25,8 @@ volunteer that the client is sent to, and stays; the other one stays well.
   *Frozen*: SIGSTOP; the watchdog ends the process after a minute. *Link down*: the volunteer's own interface.
   *Reset*, *closes*, *wrong bytes*, *short*, *1 KB/s*: a proxy before the volunteer does it, to every answer where
   nothing else is said, while the control connection stays well. *Connection reset* and *closes mid-body* happen once.
-  *Short*: half of the file, with a Content-Length that says so. *Drained*: stopped and not started again.
+  *Short*: half of the file, with a Content-Length that says so. *1 KB/s*: the proxy holds
+  nothing back, so that a volunteer that gives up is heard. *Drained*: stopped and not started again.
 - *Extra* is in seconds, against the install without a fault in the same network.
 
 ";
