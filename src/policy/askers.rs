@@ -33,7 +33,7 @@ impl Asker {
     }
 }
 
-type Key = (Asker, BlobId);
+pub type Key = (Asker, BlobId);
 
 /// Where one client was sent for one blob, the last one last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,28 +74,45 @@ impl Askers {
         (now.since(tries.at) <= params.asker_window).then_some(*tries)
     }
 
-    /// Books a redirect.
-    pub fn redirected(&mut self, params: &Params, client: Asker, blob: BlobId, node: NodeNo, now: Time) {
-        self.forget_old(params, now);
-        let key = (client, blob);
+    /// Books a redirect; `before` is what [`Self::before`] says.
+    pub fn redirected(
+        &mut self,
+        params: &Params,
+        (client, blob): Key,
+        node: NodeNo,
+        before: Option<Tries>,
+        now: Time,
+    ) {
         let fresh = Tries { nodes: [node; MAX_TRIES], count: 0, at: now, is_crowd: false };
-        let mut tries = self.before(params, client, blob, now).unwrap_or(fresh);
-        if !tries.is_crowd {
-            tries.count = (tries.count + 1).min(MAX_TRIES);
-            tries.nodes[tries.count - 1] = node;
+        let mut tries = before.unwrap_or(fresh);
+        if tries.is_crowd {
+            return self.renew(params, (client, blob), tries, now);
         }
-        tries.at = now;
-        self.tries.insert(key, tries);
-        self.order.push_back((now, key));
+        tries.count = (tries.count + 1).min(MAX_TRIES);
+        tries.nodes[tries.count - 1] = node;
+        self.put(params, (client, blob), Tries { at: now, ..tries });
     }
 
     /// The server serves the file: whoever asks for it next from there is somebody else.
-    pub fn served(&mut self, params: &Params, client: Asker, blob: BlobId, now: Time) {
-        self.forget_old(params, now);
-        if let Some(tries) = self.tries.get_mut(&(client, blob)) {
-            *tries = Tries { count: 0, at: now, is_crowd: true, ..*tries };
-            self.order.push_back((now, (client, blob)));
+    pub fn served(&mut self, params: &Params, key: Key, before: Option<Tries>, now: Time) {
+        match before {
+            Some(tries) if tries.is_crowd => self.renew(params, key, tries, now),
+            Some(tries) => self.put(params, key, Tries { count: 0, at: now, is_crowd: true, ..tries }),
+            None => {}
         }
+    }
+
+    /// A crowd goes on. That is noted now and then: it may be thousands a second.
+    fn renew(&mut self, params: &Params, key: Key, tries: Tries, now: Time) {
+        if now.since(tries.at) > params.asker_window / 4 {
+            self.put(params, key, Tries { at: now, ..tries });
+        }
+    }
+
+    fn put(&mut self, params: &Params, key: Key, tries: Tries) {
+        self.forget_old(params, tries.at);
+        self.tries.insert(key, tries);
+        self.order.push_back((tries.at, key));
     }
 
     fn forget_old(&mut self, params: &Params, now: Time) {
@@ -120,14 +137,20 @@ mod tests {
 
     const CLIENT: Asker = Asker { address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), agent: 1 };
 
+    fn redirected(askers: &mut Askers, blob: BlobId, node: NodeNo, now: Time) {
+        let params = Params::default();
+        let before = askers.before(&params, CLIENT, blob, now);
+        askers.redirected(&params, (CLIENT, blob), node, before, now);
+    }
+
     #[test]
     fn remembers_for_the_window_and_no_longer() {
         let params = Params::default();
         let mut askers = Askers::default();
         let (start, blob) = (Time::from_secs(1000), BlobId([1; 32]));
-        askers.redirected(&params, CLIENT, blob, node_no(3), start);
+        redirected(&mut askers, blob, node_no(3), start);
         let later = start + Duration::from_secs(40);
-        askers.redirected(&params, CLIENT, blob, node_no(5), later);
+        redirected(&mut askers, blob, node_no(5), later);
         let nodes =
             |askers: &Askers, now| askers.before(&params, CLIENT, blob, now).map(|t| t.nodes().to_vec());
         assert_eq!(nodes(&askers, later), Some(vec![node_no(3), node_no(5)]));
@@ -139,20 +162,20 @@ mod tests {
             None,
             "another program"
         );
-        askers.served(&params, CLIENT, blob, later);
+        let before = askers.before(&params, CLIENT, blob, later);
+        askers.served(&params, (CLIENT, blob), before, later);
         assert_eq!(nodes(&askers, later), Some(vec![]));
-        askers.redirected(&params, CLIENT, blob, node_no(5), later);
+        redirected(&mut askers, blob, node_no(5), later);
         assert_eq!(nodes(&askers, later), Some(vec![]), "it is many clients");
     }
 
     #[test]
     fn is_bounded() {
-        let params = Params::default();
         let mut askers = Askers::default();
         for n in 0..MAX_REMEMBERED as u64 + 1000 {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&n.to_be_bytes());
-            askers.redirected(&params, CLIENT, BlobId(id), node_no(0), Time::from_secs(1000));
+            redirected(&mut askers, BlobId(id), node_no(0), Time::from_secs(1000));
         }
         assert!(askers.tries.len() <= MAX_REMEMBERED && askers.order.len() <= MAX_REMEMBERED);
     }

@@ -33,7 +33,7 @@ use rand::Rng;
 
 use crate::config::Networks;
 use crate::formats::control::JournalSpan;
-use crate::model::{Blob, BlobId, Time};
+use crate::model::{Blob, Time};
 
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
 const TENDED: usize = 1024;
@@ -42,10 +42,11 @@ const TENDED: usize = 1024;
 #[derive(Debug)]
 pub struct Policy {
     params: Params,
-    networks: Arc<Networks>,
+    networks: Networks,
     tracker: Tracker,
     demand: Demand,
     askers: Askers,
+    has_doubts: bool,
 }
 
 /// A test that the server should make of a volunteer now.
@@ -61,7 +62,7 @@ pub struct Probe {
 impl Policy {
     pub fn new(params: Params, networks: Networks) -> Self {
         let (tracker, demand) = (Tracker::new(params.clone()), Demand::new(params.demand_half_life));
-        Self { params, networks: Arc::new(networks), tracker, demand, askers: Askers::default() }
+        Self { params, networks, tracker, demand, askers: Askers::default(), has_doubts: false }
     }
 
     pub fn tracker(&self) -> &Tracker {
@@ -85,22 +86,22 @@ impl Policy {
     pub fn choose(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
         let (blob, asker) = (request.blob, request.client);
         let tries = self.tries(request, now);
-        let networks = self.networks.clone();
-        let view = View { params: &self.params, networks: &networks, request, tries, now };
+        let view = View { params: &self.params, networks: &self.networks, request, tries, now };
         let decision = balancer::choose(&mut self.tracker, &view, rng);
         if request.len > 0 {
             self.demand.record(blob, now);
             if let Some(last) = tries.and_then(|tries| tries.last()) {
                 self.tracker.doubted(last, blob);
+                self.has_doubts = true;
             }
             match decision {
                 Decision::Volunteer { node, .. } => {
                     self.tracker.redirected(node, blob, request.len, now);
                     if !request.is_segment {
-                        self.askers.redirected(&self.params, asker, blob.id, node, now);
+                        self.askers.redirected(&self.params, (asker, blob.id), node, tries, now);
                     }
                 }
-                Decision::Origin(_) => self.askers.served(&self.params, asker, blob.id, now),
+                Decision::Origin(_) => self.askers.served(&self.params, (asker, blob.id), tries, now),
             }
         }
         decision
@@ -118,14 +119,14 @@ impl Policy {
         let last = tries.and_then(|tries| tries.last());
         if let Some(last) = last {
             self.tracker.doubted(last, blob);
-            self.askers.served(&self.params, client, blob.id, now);
+            self.askers.served(&self.params, (client, blob.id), tries, now);
         }
         last.is_some()
     }
 
-    /// Where the client was last sent for the blob, if that was a moment ago.
-    pub fn sent_to(&self, client: Asker, blob: BlobId, now: Time) -> Option<NodeNo> {
-        self.askers.before(&self.params, client, blob, now)?.last()
+    /// Whether a test has become due since this was last asked, because somebody asked again.
+    pub fn has_doubts(&mut self) -> bool {
+        std::mem::take(&mut self.has_doubts)
     }
 
     /// Something speaks against a volunteer that clients were sent to: let it be tested soon.

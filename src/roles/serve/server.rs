@@ -266,8 +266,8 @@ impl Server {
         let now = clock::now();
         let mut chooser = self.chooser();
         let Chooser { policy, rng, signers } = &mut *chooser;
-        let is_repeated = request.len > 0 && policy.sent_to(request.client, request.blob.id, now).is_some();
         let (decision, orders) = policy.decide(request, now, rng);
+        let has_doubts = policy.has_doubts();
         let (choice, chosen) = match decision {
             Decision::Volunteer { node, .. } => {
                 let chosen = policy.tracker().node(node);
@@ -281,7 +281,7 @@ impl Server {
             Decision::Origin(_) => (Choice::Origin, None),
         };
         drop(chooser);
-        if is_repeated {
+        if has_doubts {
             self.doubts.notify_one();
         }
         match (decision, chosen) {
