@@ -46,8 +46,8 @@ fn shown(answer: &Message) -> String {
     format!("{:?} {}", answer.metadata.response_code, all.collect::<Vec<_>>().join(", "))
 }
 
-const NO_DATA: &str = "NoError (v.mirror.example. 5 SOA)";
-const NO_NAME: &str = "NXDomain (v.mirror.example. 5 SOA)";
+const NO_DATA: &str = "NoError (v.mirror.example. 2 SOA)";
+const NO_NAME: &str = "NXDomain (v.mirror.example. 2 SOA)";
 const REFUSED: &str = "Refused ";
 
 /// Asks for names and types; `@` in the answer is the name as it was asked for.
@@ -69,10 +69,10 @@ fn check(table: &[(&str, RecordType, &str)]) {
 fn names_of_volunteers() {
     use RecordType::{A, AAAA, ANY, CNAME, SRV, TXT};
     let both =
-        "NoError @ 5 SRV 10 0 8090 at.v1.v.mirror.example., @ 5 SRV 20 0 8080 direct.v.mirror.example.";
-    let both6 = "NoError @ 5 SRV 10 0 80 at.v6.v.mirror.example., @ 5 SRV 20 0 8080 direct.v.mirror.example.";
-    let named = "NoError @ 5 SRV 10 0 8091 edge.example., @ 5 SRV 20 0 8080 direct.v.mirror.example.";
-    let alone = "NoError @ 5 SRV 20 0 8080 direct.v.mirror.example.";
+        "NoError @ 2 SRV 10 0 8090 at.v1.v.mirror.example., @ 2 SRV 20 0 8080 direct.v.mirror.example.";
+    let both6 = "NoError @ 2 SRV 10 0 80 at.v6.v.mirror.example., @ 2 SRV 20 0 8080 direct.v.mirror.example.";
+    let named = "NoError @ 2 SRV 10 0 8091 edge.example., @ 2 SRV 20 0 8080 direct.v.mirror.example.";
+    let alone = "NoError @ 2 SRV 20 0 8080 direct.v.mirror.example.";
     check(&[
         ("v1.v.mirror.example.", A, "NoError @ 300 A 192.0.2.1"),
         ("v1.v.mirror.example.", AAAA, "NoError @ 300 AAAA 2001:db8::1"),
@@ -88,9 +88,9 @@ fn names_of_volunteers() {
         ("_http._tcp.v1.v.mirror.example.", A, NO_DATA),
         ("_tcp.v1.v.mirror.example.", SRV, NO_DATA),
         ("_https._tcp.v1.v.mirror.example.", SRV, NO_NAME),
-        ("at.v1.v.mirror.example.", A, "NoError @ 5 A 10.0.0.7"),
+        ("at.v1.v.mirror.example.", A, "NoError @ 2 A 10.0.0.7"),
         ("at.v1.v.mirror.example.", AAAA, NO_DATA),
-        ("at.v6.v.mirror.example.", AAAA, "NoError @ 5 AAAA 2001:db8::7"),
+        ("at.v6.v.mirror.example.", AAAA, "NoError @ 2 AAAA 2001:db8::7"),
         ("at.named.v.mirror.example.", A, NO_NAME),
         ("at.down.v.mirror.example.", A, NO_NAME),
     ]);
@@ -99,14 +99,14 @@ fn names_of_volunteers() {
 #[test]
 fn names_of_the_server_and_others() {
     use RecordType::{A, AXFR, IXFR, NS, SOA, SRV};
-    let soa = "NoError @ 300 SOA ns.v.mirror.example. hostmaster.v.mirror.example. 1 3600 600 86400 5";
+    let soa = "NoError @ 300 SOA ns.v.mirror.example. hostmaster.v.mirror.example. 1 3600 600 86400 2";
     check(&[
         ("v.mirror.example.", NS, "NoError @ 300 NS ns.v.mirror.example."),
         ("v.mirror.example.", SOA, soa),
         ("v.mirror.example.", A, NO_DATA),
         ("ns.v.mirror.example.", A, "NoError @ 300 A 192.0.2.1"),
         ("direct.v.mirror.example.", A, "NoError @ 300 A 192.0.2.1"),
-        ("_http._tcp.direct.v.mirror.example.", SRV, "NoError @ 5 SRV 20 0 8080 direct.v.mirror.example."),
+        ("_http._tcp.direct.v.mirror.example.", SRV, "NoError @ 2 SRV 20 0 8080 direct.v.mirror.example."),
         ("at.direct.v.mirror.example.", A, NO_NAME),
         ("a.b.c.v.mirror.example.", A, NO_NAME),
         ("not_a_volunteer.v.mirror.example.", A, NO_NAME),

@@ -33,6 +33,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// To open the state and restore what is served: seconds for a large archive. The old process serves meanwhile,
 /// but keeps nothing.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Downloads that run when another process takes over may go on for so long.
+const LAST_DOWNLOADS: Duration = Duration::from_secs(3600);
 /// The old process has only to tell the service manager.
 const MAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -174,7 +176,7 @@ impl Life {
         {
             watchdog.abort();
         }
-        shutdown.begin(DRAIN);
+        shutdown.begin(if succeeded.is_ok() { LAST_DOWNLOADS } else { DRAIN });
         succeeded.map(|()| End::Succeeded)
     }
 

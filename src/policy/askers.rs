@@ -86,6 +86,7 @@ impl Askers {
         let fresh = Tries { nodes: [node; MAX_TRIES], count: 0, at: now, is_crowd: false };
         let mut tries = before.unwrap_or(fresh);
         if tries.is_crowd {
+            (tries.nodes[0], tries.count) = (node, 1);
             return self.renew(params, (client, blob), tries, now);
         }
         tries.count = (tries.count + 1).min(MAX_TRIES);
@@ -106,6 +107,8 @@ impl Askers {
     fn renew(&mut self, params: &Params, key: Key, tries: Tries, now: Time) {
         if now.since(tries.at) > params.asker_window / 4 {
             self.put(params, key, Tries { at: now, ..tries });
+        } else if let Some(known) = self.tries.get_mut(&key) {
+            *known = tries;
         }
     }
 
@@ -166,7 +169,8 @@ mod tests {
         askers.served(&params, (CLIENT, blob), before, later);
         assert_eq!(nodes(&askers, later), Some(vec![]));
         redirected(&mut askers, blob, node_no(5), later);
-        assert_eq!(nodes(&askers, later), Some(vec![]), "it is many clients");
+        redirected(&mut askers, blob, node_no(7), later);
+        assert_eq!(nodes(&askers, later), Some(vec![node_no(7)]), "of many clients only the last one's");
     }
 
     #[test]

@@ -178,7 +178,7 @@ fn beforehand(view: &View<'_>, rule: Option<&NetworkRule>) -> Option<OriginReaso
     match () {
         () if is_lost => Some(OriginReason::AskedAgain),
         () if rule.is_some_and(|rule| !rule.redirect) => Some(OriginReason::NetworkRule),
-        () if tries.is_some_and(|tries| tries.nodes().len() >= params.asker_tries) => {
+        () if tries.is_some_and(|tries| !tries.is_crowd() && tries.nodes().len() >= params.asker_tries) => {
             Some(OriginReason::AskedAgain)
         }
         () if is_small => Some(OriginReason::SmallFile),
@@ -197,16 +197,23 @@ struct Holders {
 impl Holders {
     fn of(tracker: &Tracker, view: &View<'_>) -> Self {
         let mut holders = Self { eligible: Vec::new(), suspects: Vec::new(), has_others: false };
+        let is_crowd = view.tries.is_some_and(|tries| tries.is_crowd());
+        let mut last = None;
         for no in tracker.holders(view.request.blob.id) {
             match view.exclusion(tracker, no) {
                 None => holders.eligible.push(no),
                 Some(Exclusion::State(NodeState::Suspect)) => holders.suspects.push(no),
                 Some(Exclusion::State(NodeState::Down)) => {}
+                // Whom a crowd was sent to last is left out only where there is another.
+                Some(Exclusion::SentBefore) if is_crowd => last = Some(no),
                 Some(_) => holders.has_others = true,
             }
             if holders.eligible.len() == MAX_SCORED {
                 break;
             }
+        }
+        if holders.eligible.is_empty() {
+            holders.eligible.extend(last);
         }
         holders
     }

@@ -90,9 +90,14 @@ impl Policy {
         let decision = balancer::choose(&mut self.tracker, &view, rng);
         if request.len > 0 {
             self.demand.record(blob, now);
-            if let Some(last) = tries.and_then(|tries| tries.last()) {
-                self.tracker.doubted(last, blob);
-                self.has_doubts = true;
+            if let Some((tries, last)) = tries.and_then(|tries| Some((tries, tries.last()?))) {
+                // Of a crowd, most that ask have not asked before.
+                if tries.is_crowd() {
+                    self.hasten(last)
+                } else {
+                    self.tracker.doubted(last, blob)
+                }
+                self.has_doubts |= !tries.is_crowd();
             }
             match decision {
                 Decision::Volunteer { node, .. } => {

@@ -14,6 +14,10 @@ const FIRST_RETRY: Duration = Duration::from_secs(2);
 const SAMPLE_TRIES: u32 = 3;
 /// Complaints do not make tests follow closer than this.
 const CLOSEST: Duration = Duration::from_secs(2);
+/// Nor do weaker signs closer than this: a busy volunteer's clients give them without meaning to.
+const HASTENED: Duration = Duration::from_secs(5);
+/// How much a line is believed to carry more after a test that went well.
+const RELAX: f64 = 2.0;
 
 /// What outlives sessions and the server's restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct Standing {
     pub is_declared_volatile: bool,
     reach: Reach,
     is_slow: bool,
+    /// What its line carries in bytes/s, where a test among others showed that it is less than donated.
+    carries: Option<f64>,
     failures: u32,
     /// When the last test began, until its outcome is known.
     probing: Option<Time>,
@@ -92,6 +98,7 @@ impl Standing {
             is_declared_volatile: false,
             reach: Reach::Untested,
             is_slow: false,
+            carries: None,
             failures: 0,
             probing: None,
             is_of_blob: false,
@@ -100,6 +107,24 @@ impl Standing {
             is_hastened: false,
             sample: None,
         }
+    }
+
+    /// What goes on over a new session: neither an open test nor a verdict ends by coming anew.
+    pub fn rejoined(old: &Self, now: Time) -> Self {
+        Self {
+            is_slow: old.is_slow,
+            carries: old.carries,
+            failures: old.failures,
+            last_probe: old.last_probe,
+            sample: old.sample,
+            problem: old.problem.clone(),
+            ..Self::new(old.record, old.complaints, now)
+        }
+    }
+
+    /// What it sends at most, in bytes/s, of `donated`.
+    pub fn rate(&self, donated: f64) -> f64 {
+        self.carries.map_or(donated, |carries| carries.min(donated)).max(1.0)
     }
 
     pub fn is_quarantined(&self, now: Time) -> bool {
@@ -141,11 +166,13 @@ impl Standing {
     /// Something speaks against it, though no client's complaint.
     pub fn hasten(&mut self) {
         self.is_hastened = true;
-        self.due = self.due.min(self.last_probe + CLOSEST);
+        self.due = self.due.min(self.last_probe + HASTENED);
     }
 
     /// Begins a test if it is time for one: of `Some` blob, or only of whether it can be reached.
     pub fn begin_probe(&mut self, now: Time) -> Option<Option<Blob>> {
+        // A clock that was set back would let nothing be due for as long.
+        self.due = self.due.min(now + LOST);
         let is_under_way = self.probing.is_some_and(|since| now.since(since) < LOST);
         let is_well = self.reach == Reach::Reached && !self.is_slow;
         // Nothing is tested that no client was sent to.
@@ -167,9 +194,14 @@ impl Standing {
     pub fn probed(&mut self, params: &Params, outcome: Outcome, sharing: usize, now: Time) {
         self.probing = None;
         match outcome {
-            Outcome::Reached => self.well(params, now, self.is_slow),
+            // Without anything left to test it by, it has its chance again.
+            Outcome::Reached => self.well(params, now, self.is_slow && self.sample.is_some()),
             Outcome::Good { bytes_per_sec } => {
                 let alone = bytes_per_sec * (sharing + 1) as f64;
+                self.carries = match self.carries {
+                    _ if sharing > 0 && bytes_per_sec < params.min_share => Some(alone),
+                    carries => carries.map(|carries| carries * RELAX),
+                };
                 self.well(params, now, alone < params.slow_below);
                 if self.is_slow {
                     self.problem = Some(format!("sends {:.1} kB/s", alone / 1000.0));

@@ -173,10 +173,10 @@ pub(super) struct OrderState {
 }
 
 impl Node {
-    /// Estimated upload rate in bytes/s: what is donated. How fast clients were served proves nothing, the
-    /// slow one may have been the client; only audits of the server's own could teach less.
+    /// Estimated upload rate in bytes/s: what is donated, or less where the server's own tests say so. How
+    /// fast clients were served proves nothing: the slow one may have been the client.
     pub fn rate(&self) -> f64 {
-        (self.donate.0 as f64).max(1.0)
+        self.standing.rate(self.donate.0 as f64)
     }
 
     /// Downloads that the ledger counts as running.
@@ -285,8 +285,8 @@ impl Tracker {
             last_seen: old.last_seen,
         });
         // What this server saw itself is newer than what it had written down.
-        let (record, complaints) =
-            old.map_or((join.record, 0), |old| (old.standing.record, old.standing.complaints));
+        let standing = old
+            .map_or_else(|| Standing::new(join.record, 0, now), |old| Standing::rejoined(&old.standing, now));
         let mut node = Node {
             id: join.id,
             epoch,
@@ -302,7 +302,7 @@ impl Tracker {
             connected: now,
             clients: join.clients,
             instance: join.instance,
-            standing: Standing::new(record, complaints, now),
+            standing,
             ledger: Ledger::default(),
             orders: BTreeMap::new(),
             holdings_epoch: epoch,
@@ -347,7 +347,9 @@ impl Tracker {
             | Event::OrderEnded { node, epoch, .. }
             | Event::Probed { node, epoch, .. } => (*node, *epoch),
         };
-        if self.node(node).epoch != epoch {
+        // Wrong bytes are proven whatever session they came in.
+        let is_proof = matches!(event, Event::Probed { outcome: Outcome::Wrong { .. }, .. });
+        if self.node(node).epoch != epoch && !is_proof {
             return;
         }
         match event {
@@ -361,11 +363,11 @@ impl Tracker {
                 node.ledger = Ledger::default();
             }
             Event::Probed { outcome, .. } => {
-                let params = self.params.clone();
-                let node = self.node_mut(node);
+                let node = &mut self.nodes[node.0 as usize];
                 node.ledger.advance(node.rate(), now);
-                let sharing = node.ledger.flows();
-                node.standing.probed(&params, outcome, sharing, now);
+                // Who was redirected may not have come; and a report may say what it likes.
+                let sharing = node.ledger.flows().min(node.load.uploads as usize);
+                node.standing.probed(&self.params, outcome, sharing, now);
             }
             Event::Holdings { change, blobs, .. } => self.change_holdings(node, change, blobs),
             Event::Announced { next, .. } => self.node_mut(node).announced = Some(next),

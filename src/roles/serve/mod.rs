@@ -83,12 +83,13 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let life = start.may_open().await?;
     let (commits, committed) = mpsc::channel(COMMITS);
     let server = Arc::new(open(config, repos, commits, shutdown.clone())?);
-    let dns = zone::bind(&server)?;
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
     records::restore(&server).await;
     spawn_work(&server, committed, life.is_awaited()).await;
+    // Shared with the process before: what arrives at this socket must find somebody.
+    let dns = zone::bind(&server)?;
     announce(&server, &public_addresses, &admin_address);
 
     let control = control::router(server.clone());

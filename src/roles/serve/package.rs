@@ -93,6 +93,10 @@ async fn is_checkable(
     if asked.method == Method::HEAD || !lists::is_wanted(asked) || are_known() {
         return true;
     }
+    // One at a time; meanwhile, and after a failure for a while, the server serves.
+    if !server.hashing.entry(expected.digest).or_insert(()).is_fresh() {
+        return false;
+    }
     let hashed = match (server.packages.held(&expected), repo.tree()) {
         (Some(Content::Held { file, .. }), _) => hash_held(server, file).await.is_ok(),
         (_, Some(_)) => hash_in_tree(server, repo, path, expected).await.is_ok(),

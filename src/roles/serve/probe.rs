@@ -24,6 +24,7 @@ use crate::io::body::read_at;
 use crate::io::clock;
 use crate::io::fetch::Content;
 use crate::io::hasher;
+use crate::io::inside::is_inside;
 use crate::io::upstream::{Reply, UpstreamError};
 use crate::model::{Blob, BlobId, encode_path};
 use crate::policy::{Event, NodeState, Outcome, Params, Probe};
@@ -67,19 +68,24 @@ async fn one(server: Arc<Server>, probe: Probe) {
     };
     let outcome = outcome.unwrap_or_else(|why| Outcome::Failed { why });
     tracing::debug!(volunteer = %name(&server, &probe), ?outcome, blob = probe.blob.is_some(), "tested");
-    let (before, after, problem, record) = server.policy(|policy| {
+    let ((before, known), (after, record), problem) = server.policy(|policy| {
         let Probe { node, epoch, .. } = probe;
         let (params, now) = (Params::default(), clock::now());
-        let state = |policy: &crate::policy::Policy| policy.tracker().node(node).state(&params, now);
+        let state = |policy: &crate::policy::Policy| {
+            let node = policy.tracker().node(node);
+            (node.state(&params, now), node.standing.record)
+        };
         let before = state(policy);
         policy.handle(Event::Probed { node, epoch, outcome }, now);
-        let standing = &policy.tracker().node(node).standing;
-        (before, state(policy), standing.problem.clone(), standing.record)
+        (before, state(policy), policy.tracker().node(node).standing.problem.clone())
     });
+    let volunteer = name(&server, &probe);
+    if known != record {
+        super::standing::save(&server, volunteer.clone(), record);
+    }
     if before == after {
         return;
     }
-    let volunteer = name(&server, &probe);
     let problem = problem.filter(|_| after != NodeState::Up);
     match &problem {
         Some(problem) => {
@@ -88,9 +94,6 @@ async fn one(server: Arc<Server>, probe: Probe) {
         None => {
             tracing::info!(%volunteer, address = %probe.base_url, state = after.name(), "volunteer tested")
         }
-    }
-    if after == NodeState::Quarantined {
-        super::standing::save(&server, volunteer, record);
     }
     server.tell(probe.node, probe.epoch, ToVolunteer::Standing { problem });
 }
@@ -104,7 +107,7 @@ async fn who(server: &Server, probe: &Probe) -> Result<Outcome, String> {
     let key = server.key(probe.node).ok_or("it has no key")?;
     let nonce = format!("{:032x}", generator()?.random::<u128>());
     let url = format!("{}{WHO_PATH}{nonce}", probe.base_url);
-    let mut reply = ask(server, &url, HeaderMap::new()).await?;
+    let mut reply = ask(server, probe, &url, HeaderMap::new()).await?;
     let mut body = BytesMut::new();
     let reading = async {
         while let Some(chunk) = reply.chunk().await.map_err(reason)? {
@@ -149,14 +152,15 @@ async fn bytes(server: &Arc<Server>, probe: &Probe, blob: Blob) -> Result<Outcom
     headers.insert(header::USER_AGENT, LOOKS_LIKE);
     let range = HeaderValue::from_str(&format!("bytes={}-{}", part.start, part.end - 1));
     headers.insert(header::RANGE, range.map_err(|e| e.to_string())?);
-    let mut reply = ask(server, &url, headers).await?;
+    let mut reply = ask(server, probe, &url, headers).await?;
     check_head(&reply, blob, &part)?;
     let (got, bytes_per_sec) = read(&mut reply, part.end - part.start).await?;
     let is_whole = got.len() as u64 == part.end - part.start;
     let is_wrong = match copy {
         Some(copy) => {
-            let own = read_at(copy.clone(), part.start, got.len() as u64).await.map_err(|e| e.to_string())?;
-            own[..] != got[..] && is_sound(copy, blob.id).await
+            // A copy that cannot be read is no volunteer's fault.
+            let own = read_at(copy.clone(), part.start, got.len() as u64).await;
+            own.is_ok_and(|own| own[..] != got[..]) && is_sound(copy, blob.id).await
         }
         None => is_whole && part == (0..blob.size) && BlobId(sha2::Sha256::digest(&got).into()) != blob.id,
     };
@@ -167,11 +171,30 @@ async fn bytes(server: &Arc<Server>, probe: &Probe, blob: Blob) -> Result<Outcom
 }
 
 /// Waits for an answer's head.
-async fn ask(server: &Server, url: &str, headers: HeaderMap) -> Result<Reply, String> {
-    match tokio::time::timeout(ANSWER, server.upstream.probe(url, headers)).await {
-        Ok(reply) => reply.map_err(reason),
-        Err(_) => Err(silent()),
+async fn ask(server: &Server, probe: &Probe, url: &str, headers: HeaderMap) -> Result<Reply, String> {
+    let asking = async {
+        may_ask(server, probe).await?;
+        server.upstream.probe(url, headers).await.map_err(reason)
+    };
+    tokio::time::timeout(ANSWER, asking).await.unwrap_or_else(|_| Err(silent()))
+}
+
+/// A volunteer that comes from elsewhere must not make this server ask what stands in its own network: it
+/// advertises what it likes.
+async fn may_ask(server: &Server, probe: &Probe) -> Result<(), String> {
+    let peer = server.signer(probe.node).ok_or("it has left")?.peer;
+    let uri = probe.base_url.parse::<http::Uri>().map_err(|e| e.to_string())?;
+    let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
+    let found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await;
+    for address in found.map_err(|e| format!("its name leads nowhere: {e}"))? {
+        let ip = address.ip().to_canonical();
+        if (ip.is_loopback() && !peer.is_loopback()) || (is_inside(ip) && !is_inside(peer)) {
+            return Err(format!(
+                "{ip} is an address of the server's own network, where it does not come from"
+            ));
+        }
     }
+    Ok(())
 }
 
 fn silent() -> String {

@@ -1,6 +1,7 @@
 //! What every part of the server shares.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -109,6 +110,8 @@ pub struct Signer {
     pub key: Arc<Key>,
     /// Its base URL in the failover zone.
     pub named_url: Option<Arc<str>>,
+    /// Where its control connection comes from.
+    pub peer: IpAddr,
 }
 
 #[derive(Debug)]
@@ -255,6 +258,10 @@ impl Server {
     /// Has a volunteer's URLs made so from now on.
     pub fn set_signer(&self, node: NodeNo, signer: Signer) {
         self.chooser().signers.insert(node, signer);
+    }
+
+    pub fn signer(&self, node: NodeNo) -> Option<Signer> {
+        self.chooser().signers.get(&node).cloned()
     }
 
     pub fn key(&self, node: NodeNo) -> Option<Arc<Key>> {

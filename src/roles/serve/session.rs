@@ -31,6 +31,8 @@ const MIN_DONATE: Rate = Rate(128 << 10);
 const LIFE_SIGN: Duration = Duration::from_secs(2);
 /// How often a session looks whether its token was revoked.
 const RECHECK: Duration = Duration::from_secs(10);
+/// Volunteers' names under one token: a site may give all its machines the same.
+const MAX_NAMES: usize = 256;
 /// Kind of the database's records of volunteers.
 const RECORD: &str = "volunteer";
 
@@ -39,6 +41,13 @@ const RECORD: &str = "volunteer";
 struct Enrolment {
     token: String,
     key: String,
+}
+
+/// A volunteer's key, and whether its name was unknown until now.
+#[derive(Debug)]
+struct Enrolled {
+    key: BlobId,
+    is_new: bool,
 }
 
 /// Who the session is with.
@@ -139,7 +148,7 @@ async fn join(
         ));
     }
     let base_url = base_url(&hello, peer)?;
-    let key = {
+    let Enrolled { key, is_new } = {
         let (server, id, token) = (server.clone(), hello.id.to_string(), token.clone());
         let enrol = move || enrol(&server, &id, &token);
         tokio::task::spawn_blocking(enrol).await.map_err(|e| e.to_string())??
@@ -152,7 +161,9 @@ async fn join(
     alone(server, &hello, &base_url).await?;
     let record = {
         let (server, id) = (server.clone(), hello.id.clone());
-        let load = tokio::task::spawn_blocking(move || standing::load(&server, &id));
+        // A new name makes nobody another.
+        let token = is_new.then(|| token.id.clone());
+        let load = tokio::task::spawn_blocking(move || standing::load(&server, &id, token.as_deref()));
         load.await.map_err(|e| e.to_string())?
     };
     let Hello { id, donate, max_size, clients, instance, volatile: is_volatile, journal, .. } = hello;
@@ -168,7 +179,10 @@ async fn join(
         record,
     };
     let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
-    server.set_signer(node, Signer { key: Arc::new(Key::new(&key.0)), named_url });
+    server.set_signer(
+        node,
+        Signer { key: Arc::new(Key::new(&key.0)), named_url, peer: peer.ip().to_canonical() },
+    );
     let announce_from = server.resume(node, epoch, &id, journal);
     let (sender, orders) = mpsc::channel(OUTBOX);
     let life = Arc::<Life>::default();
@@ -216,7 +230,7 @@ fn base_url(hello: &Hello, peer: SocketAddr) -> Result<String, String> {
     let Some(advertised) = &hello.advertise else {
         return Ok(format!("http://{}", SocketAddr::new(peer.ip().to_canonical(), hello.port)));
     };
-    let is_plain = advertised.len() <= 255 && advertised.bytes().all(|c| c.is_ascii_graphic());
+    let is_plain = advertised.len() <= 255 && advertised.bytes().all(|c| c.is_ascii_graphic() && c != b'#');
     match advertised.parse::<http::Uri>() {
         Ok(uri)
             if is_plain && matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() =>
@@ -236,9 +250,10 @@ fn is_loopback(base_url: &str) -> bool {
 
 /// The key of a volunteer, made at its first joining. A name belongs to the token that first used it, until
 /// that token is revoked. (A key has the form of a digest, so it is stored as one.)
-fn enrol(server: &Server, id: &str, token: &Token) -> Result<BlobId, String> {
+fn enrol(server: &Server, id: &str, token: &Token) -> Result<Enrolled, String> {
     let broken = |e: &dyn std::fmt::Display| format!("the server cannot enrol volunteers now ({e})");
     let record = server.db.record(RECORD, id).map_err(|e| broken(&e))?;
+    let is_new = record.is_none();
     if let Some(known) = record.and_then(|json| serde_json::from_slice::<Enrolment>(&json).ok()) {
         let tokens = server.tokens.list().map_err(|e| broken(&e))?;
         let is_taken =
@@ -251,7 +266,16 @@ fn enrol(server: &Server, id: &str, token: &Token) -> Result<BlobId, String> {
         if known.token == token.id
             && let Ok(key) = known.key.parse()
         {
-            return Ok(key);
+            return Ok(Enrolled { key, is_new });
+        }
+    }
+    if is_new {
+        let all = server.db.records(RECORD).map_err(|e| broken(&e))?;
+        let of_token = |json: &[u8]| {
+            serde_json::from_slice::<Enrolment>(json).is_ok_and(|enrolment| enrolment.token == token.id)
+        };
+        if all.iter().filter(|(_, json)| of_token(json)).count() >= MAX_NAMES {
+            return Err(format!("its token has been used under {MAX_NAMES} names already: ask for another"));
         }
     }
     let mut key = [0; 32];
@@ -259,7 +283,13 @@ fn enrol(server: &Server, id: &str, token: &Token) -> Result<BlobId, String> {
     let enrolment = Enrolment { token: token.id.clone(), key: BlobId(key).to_string() };
     let json = serde_json::to_vec(&enrolment).map_err(|e| broken(&e))?;
     server.db.put_records(RECORD, [(id, Some(json))]).map_err(|e| broken(&e))?;
-    Ok(BlobId(key))
+    Ok(Enrolled { key: BlobId(key), is_new })
+}
+
+/// The token under which a volunteer was last enrolled. Blocks.
+pub fn enrolled_token(server: &Server, id: &VolunteerId) -> Option<String> {
+    let record = server.db.record(RECORD, id.as_str()).ok()??;
+    serde_json::from_slice::<Enrolment>(&record).ok().map(|enrolment| enrolment.token)
 }
 
 /// The key with which a volunteer's URLs were signed, whether or not it is connected.

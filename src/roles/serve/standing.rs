@@ -19,15 +19,27 @@ struct Stored {
     vanished_secs: Vec<u64>,
 }
 
-/// What is known of a volunteer. Blocks.
-pub fn load(server: &Server, id: &VolunteerId) -> Record {
-    let json = server.db.record(KIND, id.as_str()).ok().flatten();
-    let stored: Stored = json.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+/// What is known of a volunteer, and of others with its token where that is given. Blocks.
+pub fn load(server: &Server, id: &VolunteerId, token: Option<&str>) -> Record {
+    let read = |key: &str| {
+        let json = server.db.record(KIND, key).ok().flatten();
+        json.and_then(|json| serde_json::from_slice::<Stored>(&json).ok()).unwrap_or_default()
+    };
+    let stored = read(id.as_str());
+    let of_token = token.map(|token| read(&token_key(token))).unwrap_or_default();
     let vanished = |n: usize| stored.vanished_secs.get(n).copied().map(Time::from_secs);
     Record {
-        quarantined_until: stored.quarantined_until_secs.map(Time::from_secs),
+        quarantined_until: stored
+            .quarantined_until_secs
+            .max(of_token.quarantined_until_secs)
+            .map(Time::from_secs),
         vanished: [vanished(0), vanished(1)],
     }
+}
+
+/// No volunteer can be called so.
+fn token_key(token: &str) -> String {
+    format!("token {token}")
 }
 
 /// Keeps it, beside what the caller does.
@@ -39,7 +51,10 @@ pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
     };
     let write = move || {
         let json = serde_json::to_vec(&stored).unwrap_or_default();
-        if let Err(e) = server.db.put_records(KIND, [(id.as_str(), Some(json))]) {
+        let token = record.quarantined_until.and_then(|_| super::session::enrolled_token(&server, &id));
+        let token = token.map(|token| token_key(&token));
+        let keys = [Some(id.as_str()), token.as_deref()].into_iter().flatten();
+        if let Err(e) = server.db.put_records(KIND, keys.map(|key| (key, Some(json.clone())))) {
             tracing::warn!(volunteer = %id, error = %e, "its conduct is not remembered over a restart");
         }
     };

@@ -113,6 +113,9 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
     };
     match is_signed(server, id, &ticket).await {
         None => return plain(StatusCode::NOT_FOUND, "no repository names this blob"),
+        Some(false) if server.db.is_closed() => {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "this server is being restarted; try again");
+        }
         Some(false) => return plain(StatusCode::FORBIDDEN, "this server did not sign this request"),
         Some(true) => {}
     }
@@ -124,7 +127,10 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
 
 /// Whether the ticket is one of this volunteer's; `None` if nobody knows its blob.
 async fn is_signed(server: &Server, id: &VolunteerId, ticket: &Ticket<'_>) -> Option<bool> {
-    let key = session::enrolled_key(server, id);
+    // While another process takes over, the database is its own.
+    let known = server.policy(|policy| policy.tracker().find(id).map(|(no, _)| no));
+    let key = known.and_then(|no| server.key(no));
+    let key = key.or_else(|| session::enrolled_key(server, id).map(Arc::new));
     let mut is_known = false;
     for (repo, path, expected) in server.find(ticket.blob) {
         let Some(blob) = package::known_blob(server, repo, &path, &expected).await else { continue };

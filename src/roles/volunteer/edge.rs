@@ -247,8 +247,10 @@ impl Edge {
         }
         self.db
             .put_records(ADOPTED, records.iter().map(|(name, json)| (name.as_str(), Some(json.clone()))))?;
-        self.journal.push(HoldingsChange::Add, files.iter().map(|(_, file)| file.blob));
+        let blobs: Vec<BlobId> = files.iter().map(|(_, file)| file.blob).collect();
+        // A full announcement in between must find them.
         self.lock_adopted().extend(files.into_iter().map(|(path, file)| (file.blob, (path, file))));
+        self.journal.push(HoldingsChange::Add, blobs);
         Ok(())
     }
 

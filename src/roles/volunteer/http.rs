@@ -13,6 +13,8 @@ use crate::io::body::Body;
 use crate::io::respond::{Representation, content_length, plain, redirect, respond};
 use crate::model::Blob;
 
+/// How far the server's clock may have been set back since it told its time.
+const CLOCK_SLACK_SECS: u64 = 300;
 /// A download that would get less than this, in bytes/s, is better off at the server.
 const MIN_SHARE: u64 = 32 << 10;
 
@@ -57,7 +59,7 @@ fn serve(
         tracing::debug!(blob = %ticket.blob, "wrong signature");
         return plain(StatusCode::FORBIDDEN, "the mirror server did not sign this request");
     }
-    if ticket.is_expired(edge.server_now_secs()) {
+    if ticket.is_expired(edge.server_now_secs().saturating_sub(CLOCK_SLACK_SECS)) {
         return send_back(edge, "", ticket, "expired");
     }
     if edge.is_draining() {

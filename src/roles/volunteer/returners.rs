@@ -18,8 +18,9 @@ const MAX_REMEMBERED: u64 = 20_000;
 pub struct Returners {
     /// Whose download ended early.
     broken: Cache<(IpAddr, BlobId), ()>,
-    /// Whose line from here carries next to nothing.
-    slow: Cache<IpAddr, ()>,
+    /// Whose line from here carries next to nothing, and how often that showed: many may stand behind one
+    /// address, one of them slow.
+    slow: Cache<IpAddr, u32>,
 }
 
 impl Returners {
@@ -35,11 +36,11 @@ impl Returners {
     }
 
     pub fn is_slow(&self, client: IpAddr) {
-        self.slow.insert(client, ());
+        self.slow.insert(client, self.slow.get(&client).unwrap_or(0) + 1);
     }
 
     /// Whether the server is the better place for this client's download.
     pub fn knows(&self, client: IpAddr, blob: BlobId) -> bool {
-        self.broken.contains_key(&(client, blob)) || self.slow.contains_key(&client)
+        self.broken.contains_key(&(client, blob)) || self.slow.get(&client) > Some(1)
     }
 }
