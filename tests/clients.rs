@@ -59,6 +59,9 @@ fn round(server: &Server, folder: &Path) -> Vec<PathBuf> {
             lines.push(line.replacen("deb ", "deb-src ", 1));
         }
         let apt = Apt::new(&folder.join(name), &lines);
+        // They stand for as many machines: one that asks for the same file again is served by the server.
+        let round = folder.file_name().unwrap_or_default().display();
+        apt.configure(&format!("Acquire::http::User-Agent \"Debian APT-HTTP/1.3 ({round}-{name})\";"));
         apt.install_all();
         if name == "alder-stable" {
             apt.get(&["source", "--download-only", "hands-tools"]);

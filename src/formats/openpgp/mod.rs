@@ -191,8 +191,17 @@ fn signatures(bytes: &[u8]) -> Result<Vec<Result<Signature, String>>, SignatureE
 /// Whether a signature can be one over the data beside it, whoever made it: false if it certainly is that of
 /// something else, such as an earlier generation. Says nothing of who signed.
 pub fn detached_fits(data: &[u8], signature: &[u8]) -> bool {
+    if is_cut(signature) {
+        return false;
+    }
     let found = signatures(signature).unwrap_or_default();
     found.iter().flatten().all(|signature| signature::fits(signature, data) != Some(false))
+}
+
+/// Whether it is only the beginning of a signature, or nothing at all: it is being written.
+fn is_cut(signature: &[u8]) -> bool {
+    let has = |marker: &[u8]| signature.windows(marker.len()).any(|window| window == marker);
+    signature.trim_ascii().is_empty() || (has(b"-----BEGIN PGP") && !has(b"-----END PGP"))
 }
 
 /// The same for a clearsigned file: false if it was damaged.

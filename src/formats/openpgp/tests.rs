@@ -237,3 +237,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_beginning_of_a_signature_fits_nothing() {
+    let cut = "-----BEGIN PGP SIGNATURE-----\n\niQIzBAABCAAdFiEE\n";
+    for signature in ["", " \n", cut] {
+        assert!(!super::detached_fits(b"text", signature.as_bytes()), "{signature:?}");
+    }
+    // What cannot be read may be newer than this program: clients judge it.
+    assert!(super::detached_fits(b"text", b"something else"));
+}
