@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{
     Apt, DEADLINE, Dnf, Scratch, Server, ServerConfig, Status, Volunteer, Zypper, copy_tree, overlay_tree,
-    poll, run_ok, sha256_file, test_key, test_repos,
+    poll, run_ok, sha256_file, test_key, test_repos, wait_for,
 };
 
 /// Packages smaller than this the server may send itself (DESIGN.md section 7).
@@ -139,6 +139,9 @@ fn in_the_second_round_volunteers_carry_the_packages_of_every_client() {
     let fetched = round(&server, &scratch.dir("first"));
     wait_placed(&server, &volunteers, &fetched);
 
+    // Until then who asks for the same file again is taken for one that did not get it.
+    let first = Instant::now();
+    wait_for("a minute passes", 2 * DEADLINE, || first.elapsed() > Duration::from_secs(61));
     let before = server.wait_reports();
     let fetched = round(&server, &scratch.dir("second"));
     let client_bytes: u64 = fetched.iter().map(size).sum();
