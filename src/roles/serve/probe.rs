@@ -41,6 +41,9 @@ const WHOLE: Duration = Duration::from_secs(8);
 const PART: u64 = 64 << 10;
 /// A blob that the server has no copy of is fetched whole up to this.
 const MAX_WHOLE: u64 = 4 << 20;
+/// How often it is asked who it is, and the pause in between.
+const WHO_TRIES: usize = 3;
+const WHO_PAUSE: Duration = Duration::from_millis(300);
 /// Longest answer to the question who one is.
 const MAX_WHO: usize = 256;
 /// What the most common client says of itself.
@@ -104,6 +107,17 @@ fn name(server: &Server, probe: &Probe) -> crate::model::VolunteerId {
 
 /// Whether the volunteer itself answers where clients are sent.
 async fn who(server: &Server, probe: &Probe) -> Result<Outcome, String> {
+    for _ in 0..WHO_TRIES {
+        if answers_itself(server, probe).await? {
+            return Ok(Outcome::Reached);
+        }
+        // It may not have read its welcome yet.
+        tokio::time::sleep(WHO_PAUSE).await;
+    }
+    Err("something else answers there: is the port forwarded to another machine?".to_owned())
+}
+
+async fn answers_itself(server: &Server, probe: &Probe) -> Result<bool, String> {
     let key = server.key(probe.node).ok_or("it has no key")?;
     let nonce = format!("{:032x}", generator()?.random::<u128>());
     let url = format!("{}{WHO_PATH}{nonce}", probe.base_url);
@@ -119,15 +133,7 @@ async fn who(server: &Server, probe: &Probe) -> Result<Outcome, String> {
         Ok::<_, String>(())
     };
     tokio::time::timeout(ANSWER, reading).await.map_err(|_| silent())??;
-    let said = String::from_utf8_lossy(&body);
-    if reply.status == StatusCode::OK && said.trim() == key.proof(&nonce) {
-        Ok(Outcome::Reached)
-    } else {
-        Err(format!(
-            "something else answers there ({}): is the port forwarded to another machine?",
-            reply.status
-        ))
-    }
+    Ok(reply.status == StatusCode::OK && String::from_utf8_lossy(&body).trim() == key.proof(&nonce))
 }
 
 /// Whether it sends a part of a blob as it is.
