@@ -63,9 +63,7 @@ fn install_on(bed: &Bed, goods: &Goods, kind: Kind, host: &Host, tally: &Tally) 
             }
             let outcome = patron.install(goods, number, LIMIT);
             tally.installs.fetch_add(1, Ordering::SeqCst);
-            // apt 2.6 does not take the next URL of its list after wrong bytes (docs/failures.md, note 4): nobody
-            // but apt can mend that, so those are counted apart. It may not have installed them, either.
-            if kind == Kind::AptList && !outcome.is_wrong && outcome.text.contains("Hash Sum mismatch") {
+            if kind == Kind::AptList && !outcome.is_good && !outcome.is_wrong && is_beyond(&outcome.text) {
                 tally.beyond.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
@@ -77,6 +75,13 @@ fn install_on(bed: &Bed, goods: &Goods, kind: Kind, host: &Host, tally: &Tally) 
             *slowest = outcome.took.max(*slowest);
         }
     }
+}
+
+/// Whether apt ended by wrong bytes of a volunteer, and by nothing else. apt 2.6 does not take the next URL of its
+/// list then (docs/failures.md, note 4), which nobody but apt can mend. What the server sends must fit.
+fn is_beyond(text: &str) -> bool {
+    let mut failed = text.lines().filter(|line| line.contains("E: Failed to fetch")).peekable();
+    failed.peek().is_some() && failed.all(|line| line.contains("/b/") && line.contains("Hash Sum mismatch"))
 }
 
 /// Has volunteers fail and recover, until there were so many faults; what was done.
