@@ -6,11 +6,13 @@
 
 mod askers;
 mod balancer;
+mod crowd;
 mod demand;
 mod eligible;
 mod ledger;
 mod params;
 mod placement;
+mod release;
 mod resume;
 mod standing;
 mod tracker;
@@ -19,9 +21,11 @@ use std::sync::Arc;
 
 pub use askers::Asker;
 pub use balancer::{Candidate, Decision, Explanation, OriginReason};
+pub use crowd::{CrowdReport, Stage, Subject};
 pub use eligible::{Exclusion, Request};
 pub use params::Params;
-pub use placement::Order;
+pub use placement::{Order, Task};
+pub use release::{Gate, Release, ReleaseNo, ReleasedFile};
 pub use resume::{KEPT_FOR, Known, Position};
 pub use standing::{Outcome, Record};
 pub use tracker::{Event, Joined, Load, Node, NodeNo, NodeState, Tracker};
@@ -180,6 +184,25 @@ impl Policy {
             .filter(|blob| blob.size >= smallest)
             .flat_map(|blob| self.place(blob, now))
             .collect()
+    }
+
+    /// A generation is about to become visible. Its files inherit the demand for their predecessors; the orders
+    /// are for the copies that its likely hot ones need before.
+    pub fn released(&mut self, release: &Release, now: Time) -> (ReleaseNo, Vec<Order>) {
+        let _ = (release, now);
+        (ReleaseNo(0), Vec::new())
+    }
+
+    /// Whether that generation may become visible.
+    pub fn gate(&mut self, release: ReleaseNo, now: Time) -> Gate {
+        let _ = (release, now);
+        Gate::Open
+    }
+
+    /// What there is to say of flash crowds; to be asked every second.
+    pub fn crowds(&mut self, now: Time) -> Vec<CrowdReport> {
+        let _ = now;
+        Vec::new()
     }
 
     /// Which volunteers should fetch the blob now, given what is asked for.

@@ -10,12 +10,21 @@ use super::params::Params;
 use super::tracker::{Node, NodeNo, NodeState, OrderState, Tracker};
 use crate::model::{Blob, Time};
 
-/// "Fetch this."
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Work for a volunteer.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     pub node: NodeNo,
     pub epoch: u32,
     pub blob: Blob,
+    pub task: Task,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Fetch it from these volunteers, in order, else from the server.
+    Fetch { peers: Vec<NodeNo> },
+    /// Nobody asks for it any more, and something else needs the room.
+    Drop,
 }
 
 /// Orders the copies that are missing, and books them. Asking again at once orders nothing.
@@ -48,7 +57,7 @@ pub fn place(tracker: &mut Tracker, params: &Params, blob: Blob, demand: Recent,
         .map(|(_, no)| {
             let node = tracker.node_mut(no);
             node.orders.insert(blob.id, OrderState { since: now, has_failed: false });
-            Order { node: no, epoch: node.epoch, blob }
+            Order { node: no, epoch: node.epoch, blob, task: Task::Fetch { peers: Vec::new() } }
         })
         .collect()
 }

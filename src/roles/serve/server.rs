@@ -391,7 +391,7 @@ impl Server {
                 sent
             });
             if !sent {
-                let Order { node, epoch, blob } = *order;
+                let Order { node, epoch, blob, .. } = *order;
                 let lost = Event::OrderEnded { node, epoch, blob: blob.id, failed: true };
                 self.policy(|policy| policy.handle(lost, clock::now()));
             }
