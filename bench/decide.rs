@@ -136,6 +136,13 @@ fn joined(n: usize, donate: u64) -> Joined {
     }
 }
 
+/// What it takes to read the clock twice.
+fn clock_nanos() -> u64 {
+    let mut nanos: Vec<u64> = (0..10_001).map(|_| Instant::now().elapsed().as_nanos() as u64).collect();
+    nanos.sort_unstable();
+    nanos[nanos.len() / 2]
+}
+
 fn main() {
     let region = Region::new(ALLOCATOR);
     let blobs: Vec<Blob> = (0..BLOBS).map(blob).collect();
@@ -150,6 +157,7 @@ fn main() {
         kept as f64 / holdings as f64
     );
     println!("estimated by the tracker: {} MB", fleet.policy.tracker().holdings_bytes() / 1_000_000);
+    println!("reading the clock takes {} ns of each", clock_nanos());
     println!(
         "{:>8} {:>12} {:>9} {:>9} {:>12} {:>22}",
         "holders", "target (us)", "median", "p99", "mean", "allocations/decision"

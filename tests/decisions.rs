@@ -56,7 +56,7 @@ fn allocations(holders: usize, len: u64) -> usize {
             len,
             origin_load: 0.0,
             client: Asker::new(Ipv4Addr::from(0x0a00_0000 + n).into(), "apt"),
-            can_return: n % 2 == 0,
+            can_return: n.is_multiple_of(2),
             is_segment: false,
             is_sent_back: false,
         };

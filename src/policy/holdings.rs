@@ -5,10 +5,10 @@
 //! once: nothing on it counts any more. What is left on it is swept out a slice at a time, and then
 //! the number is used again. While no shelf is retired, sweeping does nothing.
 //!
-//! Memory, tables and blob ids included (as the allocator counts it, `bench/decide.rs`, or as
-//! [`Holdings::heap_bytes`] estimates it, tested below): with 300 volunteers of which all hold everything,
-//! 125 bytes per blob, 0.42 bytes (3.3 bits) per holding; with 3 holders per blob 85 bytes, 28 per holding,
-//! of which 27 are the blob's id and the tree's spare room.
+//! Memory, tables and blob ids included, by [`Holdings::heap_bytes`] (tested below; the allocator counts some 5 %
+//! more, `bench/decide.rs`): with 300 volunteers of which all hold everything 124 bytes per blob, 0.41 bytes
+//! (3.3 bits) per holding; with 3 holders per blob 84 bytes, 28 per holding, all of it the blob's id, its inline
+//! set and the tree's spare room.
 
 use std::collections::BTreeSet;
 
