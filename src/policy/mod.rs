@@ -12,6 +12,7 @@ mod eligible;
 mod evict;
 mod fleet;
 mod ledger;
+mod lint;
 mod params;
 mod placement;
 mod release;
@@ -27,6 +28,7 @@ pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use crowd::{CrowdReport, Stage, Subject};
 pub use demand::Remembered;
 pub use eligible::{Exclusion, Request};
+pub use lint::Violation;
 pub use params::Params;
 pub use placement::{Order, Task};
 pub use release::{Gate, Release, ReleaseNo, ReleasedFile};
@@ -216,6 +218,7 @@ impl Policy {
         self.placer.sweep(&self.tracker);
         let Self { placer, releases, tracker, demand, params, networks, .. } = self;
         let scene = Scene { tracker, demand, params, networks, now };
+        placer.fleet.refresh(scene.tracker, params, now);
         placer.cold.look(&scene, &placer.fleet.full, |blob| releases.of(params, blob, now).is_some());
         let smallest = self.params.small_file;
         for blob in self.demand.slice(TENDED, now).into_iter().filter(|blob| blob.size >= smallest) {
@@ -228,6 +231,7 @@ impl Policy {
     /// the orders are for the copies that its likely hot ones need before. Where a gate exempts a repository,
     /// this is called all the same, and [`Self::gate`] is not.
     pub fn released(&mut self, release: &Release, now: Time) -> (ReleaseNo, Vec<Order>) {
+        self.placer.cold.forget();
         let (no, usual) = self.releases.add(&self.params, &mut self.demand, release, now);
         self.crowds.watch(&self.params, no, release.name.clone(), usual);
         (no, self.seed(now))

@@ -80,15 +80,15 @@ pub struct Scene<'a> {
 
 /// How many copies there should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Goal {
-    pub copies: usize,
+struct Goal {
+    copies: usize,
     /// Of these, what the load needs at once.
-    pub by_load: usize,
+    by_load: usize,
     /// Of these, on stable volunteers.
-    pub safe: usize,
-    pub is_hot: bool,
+    safe: usize,
+    is_hot: bool,
     /// One that no demand pays for.
-    pub is_spare: bool,
+    is_spare: bool,
 }
 
 /// An order that is not known to have ended.
@@ -201,10 +201,7 @@ impl Placer {
         let open = self.open.get(&blob.id).map_or(&[][..], Vec::as_slice);
         // Of very many, others each time.
         let skipped = open.len().checked_rem(holders.len()).unwrap_or(0);
-        let able = |no: &NodeNo| {
-            let node = tracker.node(*no);
-            tracker.is_up(*no, *now) && self.sync.spent(params, *no, node, Way::From, *now) < 1.0
-        };
+        let able = |no: &NodeNo| tracker.is_up(*no, *now) && self.may_send(scene, *no);
         let source = |no: NodeNo| {
             let node = tracker.node(no);
             let sharing = (node.in_flight() + 1) as f64 * blob.size as f64;
@@ -230,9 +227,9 @@ impl Placer {
         holders: &BTreeSet<NodeNo>,
     ) -> Vec<NodeNo> {
         let Scene { tracker, params, now, .. } = scene;
-        let count = copies.max(safe).min(MAX_ORDERS);
-        let mut taken: BTreeSet<_> =
-            holders.iter().take(MAX_ORDERS).map(|no| fleet::group(tracker.node(*no))).collect();
+        let ordered = self.open.get(&blob.id).into_iter().flatten().map(|open| open.node);
+        let near = holders.iter().copied().chain(ordered).take(MAX_ORDERS);
+        let mut taken: BTreeSet<_> = near.map(|no| fleet::group(tracker.node(no))).collect();
         let is_able = |no: NodeNo| {
             let node = tracker.node(no);
             let spent = self.sync.spent(params, no, node, Way::To, *now);
@@ -247,10 +244,10 @@ impl Placer {
         let mut chosen: Vec<NodeNo> = Vec::new();
         let rounds: [(&[Class], usize); 5] = [
             (&[Class::Stable], safe),
-            (&fleet::CLASSES, if want.is_new && is_small { count } else { 0 }),
-            (&[Class::Stable, Class::Volatile], if want.is_new { count } else { 0 }),
-            (&[Class::Stable], count),
-            (&[Class::Volatile, Class::Probation], if may_fill { count } else { 0 }),
+            (&fleet::CLASSES, if want.is_new && is_small { copies } else { 0 }),
+            (&[Class::Stable, Class::Volatile], if want.is_new { copies } else { 0 }),
+            (&[Class::Stable], copies),
+            (&[Class::Volatile, Class::Probation], if may_fill { copies } else { 0 }),
         ];
         for (classes, upto) in rounds {
             let more = upto.min(MAX_ORDERS).saturating_sub(chosen.len());
@@ -273,8 +270,10 @@ impl Placer {
     ) -> Option<Vec<NodeNo>> {
         let Scene { tracker, params, networks, now, .. } = scene;
         let target = tracker.node(node);
-        let mut near: Vec<&mut Source> =
-            sources.iter_mut().filter(|s| is_reachable(tracker.node(s.no), target, networks)).collect();
+        let mut near: Vec<&mut Source> = sources
+            .iter_mut()
+            .filter(|s| self.may_send(scene, s.no) && is_reachable(tracker.node(s.no), target, networks))
+            .collect();
         near.sort_by(|a, b| (a.named.cmp(&b.named)).then(a.until.total_cmp(&b.until)).then(a.no.cmp(&b.no)));
         if let Some(first) = near.first_mut() {
             if first.named >= params.fan_out {
@@ -288,6 +287,11 @@ impl Placer {
             .get(&blob.id)
             .map_or(0, |open| open.iter().filter(|open| open.source.is_none()).count());
         (from_origin < params.origin_fan && self.sync.origin_spent(params, *now) < 1.0).then(Vec::new)
+    }
+
+    /// Whether a volunteer has sync budget left to send copies.
+    fn may_send(&self, Scene { tracker, params, now, .. }: &Scene<'_>, no: NodeNo) -> bool {
+        self.sync.spent(params, no, tracker.node(no), Way::From, *now) < 1.0
     }
 
     fn book(&mut self, scene: &mut Scene<'_>, blob: Blob, no: NodeNo, peers: Vec<NodeNo>) -> Order {
@@ -322,7 +326,7 @@ impl Placer {
 }
 
 /// How many copies the demand asks for.
-pub(super) fn goal(fleet: &Fleet, params: &Params, blob: Blob, want: Want) -> Goal {
+fn goal(fleet: &Fleet, params: &Params, blob: Blob, want: Want) -> Goal {
     let Want { recent, crowd, .. } = want;
     let per_second = recent.per_second.max(crowd);
     let by_load = (per_second * blob.size as f64 / (params.target_utilisation * fleet.mean_rate())).ceil();
@@ -359,13 +363,13 @@ fn is_open(tracker: &Tracker, no: NodeNo, blob: BlobId) -> bool {
 }
 
 /// Whether it has room for one more order, and the order room in its store. `is_spare` leaves room for others.
-pub(super) fn can_take(node: &Node, params: &Params, blob: Blob, is_spare: bool) -> bool {
+fn can_take(node: &Node, params: &Params, blob: Blob, is_spare: bool) -> bool {
     let max = node.max_size.0;
-    let has_room =
-        || node.load.store_bytes + ordered_bytes(node) + blob.size <= (max as f64 * params.spare_room) as u64;
+    let coming = || ordered_bytes(node) + blob.size;
+    let has_room = || node.load.store_bytes + coming() <= (max as f64 * params.spare_room) as u64;
     node.orders.len() < params.max_orders
         && !node.orders.contains_key(&blob.id)
-        && blob.size <= max
+        && coming() <= max
         && (!is_spare || has_room())
 }
 
@@ -375,7 +379,7 @@ pub(super) fn ordered_bytes(node: &Node) -> u64 {
 }
 
 /// Whether one volunteer can fetch from another.
-pub(super) fn is_reachable(source: &Node, target: &Node, networks: &Networks) -> bool {
+fn is_reachable(source: &Node, target: &Node, networks: &Networks) -> bool {
     // Of a name nothing is known; what serves everybody serves it.
     let address = fleet::address(target);
     let somewhere = address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
