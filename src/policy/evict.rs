@@ -10,9 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::Demand;
+use super::events::Event;
+use super::node::{Node, NodeNo};
 use super::params::Params;
-use super::placement::{Order, Scene, Task, ordered_bytes};
-use super::tracker::{Event, Node, NodeNo, Tracker};
+use super::placement::{Order, Scene, Task};
+use super::tracker::Tracker;
 use crate::formats::control::HoldingsChange;
 use crate::model::{Blob, BlobId, Time};
 
@@ -69,7 +71,7 @@ impl Cold {
         let node = tracker.node(no);
         let (epoch, mean) = (node.epoch, mean_size(node));
         let limit = (node.max_size.0 as f64 * params.evict_above) as u64;
-        let mut over = (node.load.store_bytes + ordered_bytes(node) + blob.size).saturating_sub(limit);
+        let mut over = (node.load.store_bytes + node.orders.bytes() + blob.size).saturating_sub(limit);
         let mut drops = Vec::new();
         while over > 0 && drops.len() < MAX_DROPS && !noted.is_empty() {
             let id = noted.remove(0);

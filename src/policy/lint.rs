@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fleet;
+use super::node::NodeNo;
 use super::placement::{Order, Task};
+use super::rings;
 use super::sync::Way;
-use super::tracker::NodeNo;
 use super::{Params, Policy};
 use crate::model::{BlobId, Time};
 
@@ -82,7 +82,7 @@ impl Policy {
         if !self.tracker.is_up(no, now) || node.epoch != epoch {
             found.push(Violation::NotUp(no));
         }
-        let bytes = super::placement::ordered_bytes(node);
+        let bytes = node.orders.bytes();
         if node.open_orders() > self.params.max_orders || bytes > node.max_size.0 {
             found.push(Violation::OverQuota(no));
         }
@@ -90,7 +90,7 @@ impl Policy {
 
     fn lint_peer(&self, order: &Order, peer: NodeNo, found: &mut Vec<Violation>, now: Time) {
         let (source, target) = (self.tracker.node(peer), self.tracker.node(order.node));
-        let address = fleet::address(target);
+        let address = rings::address(target);
         let is_for_all = source.clients.is_empty();
         if peer == order.node {
             found.push(Violation::FromItself(peer, order.blob.id));
@@ -129,13 +129,13 @@ impl Policy {
         found: &mut Vec<Violation>,
         now: Time,
     ) {
-        let Params { sync_share, sync_share_busy, sync_window, origin_sync, origin_load, .. } = self.params;
+        let Params { sync_share, busy_sync_share, sync_window, origin_sync, origin_load, .. } = self.params;
         let window = sync_window.as_secs_f64();
-        let share = if self.placer.sync.origin_load > origin_load { sync_share_busy } else { sync_share };
+        let share = if self.tracker.origin_load() > origin_load { busy_sync_share } else { sync_share };
         for ((no, way), last) in largest {
             let node = self.tracker.node(*no);
             let budget = node.rate() * share * window;
-            let owed = self.placer.sync.spent(&self.params, *no, node, *way, now) * budget;
+            let owed = self.placer.sync.owed(&self.tracker, *no, *way, now);
             if owed > budget + *last as f64 + 1.0 {
                 found.push(Violation::OverBudget(*no));
             }

@@ -12,9 +12,10 @@ use super::{Order, Task};
 use crate::config::Networks;
 use crate::formats::control::HoldingsChange;
 use crate::model::{Blob, BlobId, Rate, Size, Time};
-use crate::policy::fleet::{self, Class};
+use crate::policy::rings;
 use crate::policy::{
-    Asker, Event, Gate, Joined, Load, NodeNo, Outcome, Params, Policy, Record, Release, ReleasedFile, Request,
+    Asker, Class, Event, Gate, Joined, Load, NodeNo, Outcome, Params, Policy, Record, Release, ReleasedFile,
+    Request,
 };
 
 const START: Time = Time::from_secs(1_800_000_000);
@@ -131,9 +132,7 @@ impl Bed {
     }
 
     fn copies(&self, blob: Blob, class: Class) -> usize {
-        let is_of = |no: &NodeNo| {
-            fleet::class(self.policy.tracker().node(*no), &Params::default(), self.now) == class
-        };
+        let is_of = |no: &NodeNo| self.policy.tracker().class(*no, self.now) == class;
         self.policy.tracker().live_holders(blob.id, self.now).filter(is_of).count()
     }
 
@@ -322,7 +321,7 @@ fn copies_are_in_different_networks() {
         let mut orders: Vec<Order> = (0..3).flat_map(|_| bed.ask(blob(n, MIB))).collect();
         orders.extend(bed.policy.place(blob(n, MIB), bed.now));
         let groups: std::collections::BTreeSet<_> =
-            orders.iter().map(|order| fleet::group(bed.policy.tracker().node(order.node))).collect();
+            orders.iter().map(|order| rings::group(bed.policy.tracker().node(order.node))).collect();
         assert_eq!((orders.len(), groups.len()), (3, 3));
     }
 }
@@ -341,7 +340,7 @@ fn who_leaves_moves_only_its_own_share_and_weight_counts() {
     let gone = all.iter().max().copied().flatten();
     let moved = all.iter().zip(&fewer).filter(|(a, b)| a != b).count();
     assert_eq!(moved, all.iter().filter(|no| **no == gone).count());
-    let heavy = all.iter().filter(|no| no.is_some_and(|no| no >= crate::policy::tracker::node_no(5))).count();
+    let heavy = all.iter().filter(|no| no.is_some_and(|no| no >= crate::policy::node::node_no(5))).count();
     assert!((730..870).contains(&heavy), "{heavy} of 1000, 800 by weight");
 }
 
