@@ -26,7 +26,7 @@ const MAX_HOT: usize = 1000;
 /// A release of up to so many files is small.
 const SMALL: usize = 16;
 
-/// A generation that is about to become visible.
+/// A generation that is about to become visible. A unit's first is none: nobody waits for what is all new.
 #[derive(Clone, Debug)]
 pub struct Release {
     /// `debian dists/stable`: for people.

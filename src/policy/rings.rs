@@ -5,7 +5,7 @@
 //! the blob's own place on the ring onwards. Within a window weighted rendezvous ranks by -weight / ln(h), h a
 //! hash of blob and volunteer in (0, 1). A fleet of up to one window is ranked whole.
 //!
-//! Properties, tested below: the same blob prefers the same volunteers; one that leaves moves only its own
+//! Properties, tested in `placement_tests.rs`: the same blob prefers the same volunteers; one that leaves moves only its own
 //! share; a volunteer is preferred in proportion to its weight; copies of one blob are in different networks
 //! (/24, /48) as long as there are any.
 
