@@ -112,7 +112,7 @@ impl Releases {
             bytes = bytes.saturating_add(blob.size);
             bytes <= params.gate_bytes
         };
-        let hot = inherited.iter().take(share.max(SMALL).min(MAX_HOT)).take_while(fits);
+        let hot = inherited.iter().take(share.clamp(SMALL, MAX_HOT)).take_while(fits);
         let awaited: Vec<Blob> =
             hot.map(|(_, blob)| *blob).filter(|blob| blob.size >= params.small_file).collect();
         for blob in &awaited {
