@@ -250,7 +250,7 @@ fn eligible(
     let is_crowd = view.tries.is_some_and(|tries| tries.is_crowd());
     let (mut last, mut has_others) = (None, false);
     eligible.clear();
-    for no in tracker.holdings.some_of(view.request.blob.id, MAX_HOLDERS, pick) {
+    tracker.holdings.visit(view.request.blob.id, MAX_HOLDERS, pick, |no| {
         let excluded = if view.is_plain(tracker, no) { None } else { view.exclusion(tracker, no) };
         match excluded {
             None => eligible.push(no),
@@ -259,10 +259,8 @@ fn eligible(
             Some(Exclusion::SentBefore) if is_crowd => last = Some(no),
             Some(_) => has_others = true,
         }
-        if eligible.len() == MAX_HOLDERS {
-            break;
-        }
-    }
+        eligible.len() == MAX_HOLDERS
+    });
     if eligible.is_empty() {
         eligible.extend(last);
     }
