@@ -144,10 +144,16 @@ fn main() {
     let kept = change.bytes_allocated as isize - change.bytes_deallocated as isize;
     let holdings = WIDE_BLOBS as usize * MANY + (BLOBS - WIDE_BLOBS) as usize * FEW;
     let kept = kept - size_of_val(&blobs[..]) as isize;
-    println!("{VOLUNTEERS} volunteers, {BLOBS} blobs, {holdings} holdings: {} MB, {:.1} bytes per holding",
-        kept / 1_000_000, kept as f64 / holdings as f64);
+    println!(
+        "{VOLUNTEERS} volunteers, {BLOBS} blobs, {holdings} holdings: {} MB, {:.1} bytes per holding",
+        kept / 1_000_000,
+        kept as f64 / holdings as f64
+    );
     println!("estimated by the tracker: {} MB", fleet.policy.tracker().holdings_bytes() / 1_000_000);
-    println!("{:>8} {:>12} {:>9} {:>9} {:>12} {:>22}", "holders", "target (us)", "median", "p99", "mean", "allocations/decision");
+    println!(
+        "{:>8} {:>12} {:>9} {:>9} {:>12} {:>22}",
+        "holders", "target (us)", "median", "p99", "mean", "allocations/decision"
+    );
     let (wide, narrow) = blobs.split_at(WIDE_BLOBS as usize);
     for (holders, target, blobs) in [(FEW, 2.0, narrow), (MANY, 5.0, wide)] {
         // The first round fills what remembers requests.
@@ -158,7 +164,9 @@ fn main() {
         let mean = nanos.iter().sum::<u64>() as f64 / DECISIONS as f64 / 1000.0;
         println!(
             "{holders:>8} {target:>12.1} {:>9.2} {:>9.2} {mean:>12.2} {:>22.3}",
-            at(0.5), at(0.99), allocations as f64 / DECISIONS as f64
+            at(0.5),
+            at(0.99),
+            allocations as f64 / DECISIONS as f64
         );
     }
 }
