@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use super::node::NodeNo;
 use super::params::Params;
-use super::placement::{fnv1a, mix};
+use super::rings::{fnv1a, mix};
 use crate::model::{BlobId, Time};
 
 /// Redirects remembered, 64 bytes each. A crowd of so many within a minute forgets its oldest.

@@ -94,6 +94,12 @@ impl<K: Spread, V> Buckets<K, V> {
         self.trees.iter().flatten()
     }
 
+    /// Those from this one on, in order.
+    pub(super) fn from(&self, first: K) -> impl Iterator<Item = (&K, &V)> {
+        let at = tree(&first);
+        self.trees[at].range(first..).chain(self.trees[at + 1..].iter().flatten())
+    }
+
     /// Those after `last`, in order.
     pub(super) fn after_mut(&mut self, last: Option<K>) -> impl Iterator<Item = (&K, &mut V)> {
         let at = last.as_ref().map_or(0, tree);

@@ -139,6 +139,11 @@ impl Holdings {
         shelves.visit_from(first, &mut |shelf| self.owner(shelf).is_some_and(&mut visit));
     }
 
+    /// Blobs from this one on, in order.
+    pub(super) fn blobs_from(&self, from: BlobId) -> impl Iterator<Item = BlobId> + '_ {
+        self.blobs.from(from.into()).map(|(blob, _)| (*blob).into())
+    }
+
     /// Every holding that counts.
     pub(super) fn all(&self) -> impl Iterator<Item = (BlobId, NodeNo)> + '_ {
         self.blobs.iter().flat_map(move |(blob, shelves)| {
