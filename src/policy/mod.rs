@@ -143,6 +143,13 @@ impl Policy {
         self.tracker.node_mut(node).standing.hasten();
     }
 
+    /// The same where it may have sent wrong bytes of a blob: it is tested by that one.
+    pub fn suspect(&mut self, node: NodeNo, blob: Blob) {
+        let standing = &mut self.tracker.node_mut(node).standing;
+        standing.sent(blob);
+        standing.hasten();
+    }
+
     /// Tests of volunteers that are due; at most `max` at a time.
     pub fn probes(&mut self, max: usize, now: Time) -> Vec<Probe> {
         self.tracker.probes(max, now)

@@ -102,6 +102,12 @@ pub struct Load {
     pub served_bytes: u64,
     pub served_requests: u64,
     pub store_bytes: u64,
+    /// What is left of the uploads to other volunteers, and the bytes sent so far; not part of the above.
+    pub sync_uploads: Vec<Blob>,
+    pub sync_bytes: u64,
+    /// Fetched from other volunteers, and from the server.
+    pub peer_bytes: u64,
+    pub fetched_bytes: u64,
 }
 
 /// Whether a volunteer is given clients.
