@@ -28,6 +28,20 @@ pub struct Why {
     pub origin: Option<String>,
     /// The file's holders, in the order in which they would be chosen; those left out last.
     pub holders: Vec<WhyHolder>,
+    /// Where programs at the client's address were sent for the file within the last minute: each is sent elsewhere
+    /// when it asks again.
+    #[serde(default)]
+    pub asked_before: Vec<WhyAsked>,
+}
+
+/// One program's recent requests for the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhyAsked {
+    /// The last one last.
+    pub sent_to: Vec<VolunteerId>,
+    pub secs_ago: u64,
+    /// It asked so often that it is taken for many behind one address: no request counts as a second try.
+    pub is_crowd: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +58,9 @@ pub struct WhyHolder {
     pub cost_ms: f64,
     pub rate: u64,
     pub in_flight: u64,
+    /// How long it is trusted to stay.
+    #[serde(default)]
+    pub stability: String,
 }
 
 /// Which files are identical, within and between repositories. Identical by SHA-256: files whose metadata

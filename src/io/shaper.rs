@@ -97,13 +97,17 @@ impl Shaper {
     async fn take_for_sync(&self, len: u64) {
         // A fair lock, kept until the chunk goes: a client that comes now waits for one such chunk at most.
         let mut next_at = self.sync_at.lock().await;
-        if self.clients.load(Relaxed) > 0 {
+        let is_shared = self.clients.load(Relaxed) > 0;
+        if is_shared {
             tokio::time::sleep_until(*next_at).await;
         }
         let send_at = self.reserve(len, Instant::now());
         tokio::time::sleep_until(send_at).await;
         let percent = f64::from(self.sync_percent.load(Relaxed));
-        *next_at = Instant::now() + self.time_of(len).mul_f64(100.0 / percent);
+        let apart = self.time_of(len).mul_f64(100.0 / percent);
+        // What the queue held up is made good, by one chunk at most.
+        let earliest = send_at.checked_sub(apart).unwrap_or(send_at);
+        *next_at = if is_shared { (*next_at).max(earliest) } else { send_at } + apart;
     }
 }
 

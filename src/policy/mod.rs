@@ -17,9 +17,10 @@ mod resume;
 mod standing;
 mod tracker;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use askers::Asker;
+pub use askers::{Asker, Tries};
 pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use crowd::{CrowdReport, Stage, Subject};
 pub use eligible::{Exclusion, Request};
@@ -37,7 +38,7 @@ use rand::Rng;
 
 use crate::config::Networks;
 use crate::formats::control::JournalSpan;
-use crate::model::{Blob, Time};
+use crate::model::{Blob, BlobId, Time};
 
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
 const TENDED: usize = 1024;
@@ -179,6 +180,11 @@ impl Policy {
         let tries = self.tries(request, now);
         let view = View { params: &self.params, networks: &self.networks, request, tries, now };
         balancer::explain(&mut self.tracker, &view)
+    }
+
+    /// Where clients of an address were sent for a blob a moment ago, whatever programs they are.
+    pub fn asked_before(&self, address: IpAddr, blob: BlobId, now: Time) -> Vec<Tries> {
+        self.askers.of_address(&self.params, address, blob, now).collect()
     }
 
     /// Copies that are missing of what was asked for lately, over the next blobs in turn: for volunteers

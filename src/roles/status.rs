@@ -17,7 +17,7 @@ use crate::formats::status::{
 };
 use crate::io::clock;
 use crate::io::upstream::{Upstream, whole};
-use crate::model::{Rate, Size};
+use crate::model::{Rate, Size, VolunteerId};
 
 /// Largest report taken: ten thousand volunteers are 4 MB.
 const MAX_REPORT: u64 = 64 << 20;
@@ -121,6 +121,7 @@ fn show_why(why: &Why) -> String {
         let mut notes: Vec<&str> = h.excluded.as_deref().filter(|e| *e != h.state).into_iter().collect();
         notes.extend(h.problem.as_deref());
         notes.extend(h.is_saturated.then_some("saturated"));
+        notes.extend(Some(h.stability.as_str()).filter(|class| !matches!(*class, "" | "stable")));
         let _ = writeln!(
             text,
             "{:<width$} {:<11} {cost:>9} {rate:>14} {:>7}  {}",
@@ -128,6 +129,17 @@ fn show_why(why: &Why) -> String {
             h.state,
             h.in_flight,
             notes.join("; ")
+        );
+    }
+    for asked in &why.asked_before {
+        let sent_to: Vec<&str> = asked.sent_to.iter().map(VolunteerId::as_str).collect();
+        let _ = writeln!(
+            text,
+            "\na program at {} asked {} s ago{}{}",
+            why.client,
+            asked.secs_ago,
+            if sent_to.is_empty() { String::new() } else { format!(", sent to {}", sent_to.join(", then ")) },
+            if asked.is_crowd { "; taken for many behind one address" } else { "" }
         );
     }
     text
