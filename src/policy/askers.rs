@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+use super::fleet::fnv1a;
 use super::params::Params;
-use super::placement::fnv1a;
 use super::tracker::NodeNo;
 use crate::model::{BlobId, Time};
 

@@ -176,6 +176,8 @@ pub struct Node {
 pub(super) struct OrderState {
     pub since: Time,
     pub has_failed: bool,
+    /// Bytes that it brings.
+    pub size: u64,
 }
 
 impl Node {
@@ -381,7 +383,7 @@ impl Tracker {
             Event::OrderEnded { blob, failed, .. } => {
                 let orders = &mut self.node_mut(node).orders;
                 match orders.get_mut(&blob) {
-                    Some(order) if failed => *order = OrderState { since: now, has_failed: true },
+                    Some(order) if failed => (order.since, order.has_failed) = (now, true),
                     _ => drop(orders.remove(&blob)),
                 }
             }
@@ -483,6 +485,11 @@ impl Tracker {
             matches!(state, NodeState::Up | NodeState::Suspect | NodeState::Testing)
         };
         self.holders(blob).filter(is_live)
+    }
+
+    /// The next blobs from this one on that anybody holds or held.
+    pub(super) fn held_from(&self, from: BlobId, count: usize) -> Vec<BlobId> {
+        self.holders.range(from..).take(count).map(|(id, _)| *id).collect()
     }
 
     /// Removes holdings of ended sessions that no new one can go on with from the next slice of the table.
