@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::{
-    Conn, DEADLINE, DebRepo, Fault, Scratch, Server, ServerConfig, Upstream, Volunteer, VolunteerOptions, fetch,
-    get, locations, package, poll, random_bytes, serve_sizes, sha256_file, sha256_hex, split_url, spread, wait_for,
+    Conn, DEADLINE, DebRepo, Fault, Scratch, Server, ServerConfig, Upstream, Volunteer, VolunteerOptions,
+    fetch, get, locations, package, poll, random_bytes, serve_sizes, sha256_file, sha256_hex, split_url,
+    spread, wait_for,
 };
 
 const MIB: usize = 1 << 20;
@@ -84,9 +85,12 @@ impl Popular {
         let upstream = Upstream::start(&repo.root);
         let more = format!("suites = [\"./\"]\npoll_secs = 1\npublish_gate = {gate:?}");
         let url = upstream.url("");
-        let config = ServerConfig::default().upstream("flat", "generic-deb", url.trim_end_matches('/'), &more);
+        let config =
+            ServerConfig::default().upstream("flat", "generic-deb", url.trim_end_matches('/'), &more);
         let server = Server::start(scratch, &config);
-        server.wait_until("the first generation is there", |status| status.number("/snapshots/0/generation") == 1);
+        wait_for("the first generation is there", DEADLINE, || {
+            get(&server.url("flat/Packages")).text().contains("popular_1_all.deb")
+        });
         let volunteers = Volunteer::join_all(scratch, &server, 3);
         spread(&server, "flat/popular_1_all.deb", 3);
         Self { repo, upstream, server, volunteers, bytes: random_bytes(3, 2 * MIB) }
@@ -235,7 +239,10 @@ fn a_crowd_is_told_of_from_its_beginning_to_its_end() {
     // What was asked for before it was noticed may count or not.
     let requests = number(&ended, "requests");
     assert!((0.5 * fetched as f64..1.1 * fetched as f64).contains(&requests), "{fetched} fetched: {ended}");
-    assert!(number(&goes, "absorbed_percent") > 90.0 && number(&ended, "absorbed_percent") > 80.0, "{goes} {ended}");
+    assert!(
+        number(&goes, "absorbed_percent") > 90.0 && number(&ended, "absorbed_percent") > 80.0,
+        "{goes} {ended}"
+    );
     assert!(number(&goes, "volunteers") >= 1.0 && number(&goes, "requests_per_sec") > 1.0, "{goes}");
     assert!(number(&ended, "duration_secs") < 120.0, "{ended}");
     let status = server.status();
@@ -268,7 +275,9 @@ fn copies_for_others_take_a_fifth_of_the_line_while_clients_download() {
     let urls = locations(&server, &files[0], 1);
     let begin = Instant::now();
     let others: Vec<Volunteer> = [2, 3]
-        .map(|number| Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, number).donate("2MiB/s")))
+        .map(|number| {
+            Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, number).donate("2MiB/s"))
+        })
         .into();
     let took = std::thread::scope(|scope| {
         let client = scope.spawn(|| download(&urls[0]));
@@ -282,10 +291,16 @@ fn copies_for_others_take_a_fifth_of_the_line_while_clients_download() {
     let status = server.wait_reports();
     let (served, sync) = (status.of("v1", "served_bytes"), status.of("v1", "sync_bytes"));
     let alone = SIZE as f64 / RATE as f64;
-    println!("{:.1} s, alone {alone:.1} s; {served} bytes to clients, {sync} to volunteers", took.as_secs_f64());
+    println!(
+        "{:.1} s, alone {alone:.1} s; {served} bytes to clients, {sync} to volunteers",
+        took.as_secs_f64()
+    );
     assert!(took.as_secs_f64() < alone / 0.8 * 1.15, "took {took:?}, alone {alone:.1} s");
     assert!(sync > 0, "no copy was made by the first for the others\n{}", status.pretty());
     let after = begin.elapsed().as_secs_f64();
-    assert!((served + sync) as f64 <= RATE as f64 * (after + 1.0), "{served} + {sync} bytes within {elapsed} s");
+    assert!(
+        (served + sync) as f64 <= RATE as f64 * (after + 1.0),
+        "{served} + {sync} bytes within {elapsed} s"
+    );
     drop(others);
 }

@@ -5,7 +5,7 @@
 //! that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
 //! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
 //! tests them. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have
-//! announced. [`server`] is what they share. Decisions are the policy's, two layers below; [`why`] explains them,
+//! announced, [`popularity`] what is asked for. [`server`] is what they share. Decisions are the policy's, two layers below; [`why`] explains them,
 //! [`crowds`] and [`traffic`] tell of their effect.
 
 mod access;
@@ -26,6 +26,7 @@ mod orders;
 mod origin;
 mod package;
 mod pins;
+mod popularity;
 mod probe;
 mod ranks;
 mod records;
@@ -125,7 +126,11 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
     if !matches!(end, Ok(End::Succeeded)) {
         let keeping = server.clone();
-        let _ = tokio::task::spawn_blocking(move || keeping.keep_holdings()).await;
+        let keep = move || {
+            keeping.keep_holdings();
+            popularity::write(&keeping);
+        };
+        let _ = tokio::task::spawn_blocking(keep).await;
     }
     scrub::save_use(&server.packages.store).await;
     end?;
@@ -223,6 +228,7 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, i
     }
     tokio::spawn(ranks::keep(server.clone()));
     tokio::spawn(crowds::keep(server.clone()));
+    tokio::spawn(popularity::keep(server.clone()));
     tokio::spawn(orders::keep_share(server.clone()));
     tokio::spawn(probe::keep(server.clone()));
     let forgetting = server.clone();

@@ -7,17 +7,12 @@ use crate::formats::control::{MAX_SOURCES, PeerSource, ToVolunteer};
 use crate::formats::ticket;
 use crate::io::clock;
 use crate::model::{Blob, Size, encode_path};
-use crate::policy::{Event, NodeNo, Order, Task};
+use crate::policy::{Event, NodeNo, Order, Params, Task};
 
 /// How often the server looks how busy it is, for the share of their lines that volunteers give each other.
 const SHARE_EVERY: Duration = Duration::from_secs(2);
-/// What volunteers give each other at most while clients download, in percent; and while the server is nearly full
-/// (reference policy, section E.2).
-const USUAL_SHARE: u8 = 20;
-const BUSY_SHARE: u8 = 50;
-/// How busy that is, and how busy it may be when it is over.
-const BUSY_FROM: f64 = 0.8;
-const BUSY_UNTIL: f64 = 0.7;
+/// The server is no longer nearly full below this part of what made it that.
+const IS_OVER: f64 = 0.9;
 
 /// Tells volunteers what is ordered of them. An order that reaches nobody has failed.
 pub fn send(server: &Server, orders: &[Order]) {
@@ -66,14 +61,16 @@ fn sources(server: &Server, blob: Blob, file_name: &str, peers: &[NodeNo]) -> Ve
 /// Lets volunteers help each other more while the server is nearly full; ends with the process.
 pub async fn keep_share(server: std::sync::Arc<Server>) {
     let mut tick = tokio::time::interval(SHARE_EVERY);
+    let params = Params::default();
     let mut is_busy = false;
     loop {
         tick.tick().await;
         let load = server.traffic.load(server.config.uplink);
-        let now = if is_busy { load >= BUSY_UNTIL } else { load >= BUSY_FROM };
+        let now = load >= params.origin_load * if is_busy { IS_OVER } else { 1.0 };
         if now != is_busy {
             is_busy = now;
-            let percent = if is_busy { BUSY_SHARE } else { USUAL_SHARE };
+            let share = if is_busy { params.sync_share_busy } else { params.sync_share };
+            let percent = (share * 100.0) as u8;
             tracing::info!(load_percent = (load * 100.0) as u64, percent, "volunteers' share for each other");
             server.set_sync_share(percent);
         }

@@ -51,8 +51,11 @@ pub async fn keep(server: Arc<Server>) {
     }
 }
 
-/// Writes it down now. Blocks.
+/// Writes it down now, unless another process does by now. Blocks.
 pub fn write(server: &Server) {
+    if server.db.is_closed() {
+        return;
+    }
     let all = server.policy(|policy| policy.export_demand(MAX_KEPT, clock::now()));
     if let Err(e) = replace(&server.config.state_dir, &all) {
         tracing::warn!(error = %e, "what is popular is not kept over a restart");

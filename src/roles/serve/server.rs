@@ -18,6 +18,7 @@ use super::holdings::{self, Kept};
 use super::lists::Courtesy;
 use super::orders;
 use super::pins::Pins;
+use super::popularity;
 use super::repo::Repo;
 use super::traffic::Traffic;
 use super::zone::Failover;
@@ -166,11 +167,13 @@ impl Server {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
         let Parts { config, repos, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
-        let chooser = Chooser {
-            policy: Policy::new(Params::default(), config.networks.clone()),
-            rng: Pcg64Mcg::from_seed(seed),
-            signers: BTreeMap::new(),
-        };
+        // Each repository has its own bound on waiting, which is kept where that is.
+        let gates = config.repos.iter().map(|repo| repo.publish_gate);
+        let params = Params::default();
+        let gate_wait = gates.max().unwrap_or_default().max(params.gate_wait);
+        let mut policy = Policy::new(Params { gate_wait, ..params }, config.networks.clone());
+        policy.import_demand(popularity::read(&config.state_dir), clock::now());
+        let chooser = Chooser { policy, rng: Pcg64Mcg::from_seed(seed), signers: BTreeMap::new() };
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
             repos,

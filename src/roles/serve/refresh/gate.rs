@@ -10,13 +10,15 @@ use super::RefreshError;
 use crate::catalog::{Diff, Unit, UnitKey};
 use crate::io::clock;
 use crate::model::{Blob, BlobId, Expected, Time};
-use crate::policy::{Gate, Release, ReleasedFile};
+use crate::policy::{Gate, Release, ReleaseNo, ReleasedFile};
 use crate::roles::serve::orders;
 use crate::roles::serve::repo::Repo;
 use crate::roles::serve::server::Server;
 
 /// How often the policy is asked whether it is time.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Every so many looks it is asked for what is still to be ordered.
+const ORDER_EVERY: u64 = 4;
 /// Files of one release that the policy is told of: those with a predecessor first, since only they have demand.
 const MAX_FILES: usize = 100_000;
 
@@ -32,57 +34,68 @@ pub async fn wait(
     if before.roots == unit.roots {
         return Ok(false);
     }
-    let files = files(server, before, unit, diff);
+    let (reading, old, new, diff) = (server.clone(), before.clone(), unit.clone(), diff.clone());
+    let files = move || files(&reading, &old, &new, &diff);
+    let files = tokio::task::spawn_blocking(files).await.map_err(RefreshError::internal)?;
     if files.is_empty() {
         return Ok(false);
     }
-    let count = files.len();
-    let name = format!("{} {}", repo.config.name, unit.key).into();
+    let (count, name) = (files.len(), format!("{} {}", repo.config.name, unit.key).into());
     let pending = Pending::new(repo, unit);
-    let (release, ordered) = server.policy(|policy| policy.released(&Release { name, files }, clock::now()));
-    orders::send(server, &ordered);
     let begun = clock::now();
+    let (release, ordered) = server.policy(|policy| policy.released(&Release { name, files }, begun));
+    orders::send(server, &ordered);
     let longest = longest(repo, before, begun);
-    let Gate::Waits { copies, .. } = server.policy(|policy| policy.gate(release, begun)) else {
-        return Ok(false);
-    };
     if longest.is_zero() {
         return Ok(false);
     }
-    let (repo_name, generation) = (repo.config.name.as_str(), unit.generation);
+    let Gate::Waits { copies, .. } = server.policy(|policy| policy.gate(release, begun)) else {
+        return Ok(false);
+    };
+    let (repo, generation) = (repo.config.name.as_str(), unit.generation);
     let volunteers_up = server.policy(|policy| policy.tracker().count_up(begun));
     tracing::info!(
-        repo = repo_name, unit = %unit.key, generation, files = count, copies, volunteers_up,
+        repo, unit = %unit.key, generation, files = count, copies, volunteers_up,
         at_most_secs = longest.as_secs(), "a new generation waits for copies of its hot files"
     );
-    let mut shutdown = server.shutdown.clone();
-    let deadline = begun + longest;
-    let (mut left, why) = (
-        copies,
-        loop {
-            let now = clock::now();
-            match server.policy(|policy| policy.gate(release, now)) {
-                Gate::Open => break "the copies are there, or no longer to be had",
-                // A clock that was set back must not keep it waiting.
-                Gate::Waits { .. } if now >= deadline || now < begun => break "the time is over",
-                Gate::Waits { copies, until } => pending.note(copies, until.min(deadline)),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-                _ = shutdown.begun() => return Err(RefreshError::Stopping),
-            }
-        },
-    );
-    if let Gate::Waits { copies, .. } = server.policy(|policy| policy.gate(release, clock::now())) {
-        left = left.min(copies);
-    } else {
-        left = 0;
-    }
+    let left = until_open(server, &pending, release, begun + longest).await?;
+    let waited_secs = format!("{:.1}", clock::now().since(begun).as_secs_f64());
+    let why = if left == 0 { "nothing is missing" } else { "the time is over" };
     tracing::info!(
-        repo = repo_name, unit = %unit.key, generation, copies_made = copies.saturating_sub(left), copies_missing = left,
-        waited_secs = format!("{:.1}", clock::now().since(begun).as_secs_f64()), why, "the new generation becomes visible"
+        repo, unit = %unit.key, generation, copies_made = copies.saturating_sub(left), copies_missing = left,
+        waited_secs, why, "the new generation becomes visible"
     );
     Ok(true)
+}
+
+/// Waits for the gate, at most until `deadline`; says how many copies are missing then.
+async fn until_open(
+    server: &Server,
+    pending: &Pending<'_>,
+    release: ReleaseNo,
+    deadline: Time,
+) -> Result<usize, RefreshError> {
+    let begun = clock::now();
+    let mut shutdown = server.shutdown.clone();
+    for look in 0_u64.. {
+        let now = clock::now();
+        match server.policy(|policy| policy.gate(release, now)) {
+            Gate::Open => break,
+            // A clock that was set back must not keep it waiting.
+            Gate::Waits { copies, .. } if now >= deadline || now < begun => return Ok(copies),
+            Gate::Waits { copies, until } => pending.note(copies, until.min(deadline)),
+        }
+        if look.is_multiple_of(ORDER_EVERY) {
+            // For who has joined since, and in place of what failed.
+            let more = server.policy(|policy| policy.seed(now));
+            orders::send(server, &more);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = shutdown.begun() => return Err(RefreshError::Stopping),
+        }
+    }
+    Ok(0)
 }
 
 /// How long it may wait. At the start everything is new to volunteers and clients alike.
