@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::demand::Recent;
+use super::node::NodeNo;
 use super::params::Params;
 use super::release::ReleaseNo;
-use super::tracker::{NodeNo, Tracker};
+use super::tracker::Tracker;
 use crate::model::{Blob, BlobId, Time};
 
 /// Files whose requests are counted in slots.

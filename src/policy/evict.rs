@@ -10,9 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::Demand;
+use super::events::Event;
+use super::node::{Node, NodeNo};
 use super::params::Params;
-use super::placement::{Order, Scene, Task, ordered_bytes};
-use super::tracker::{Node, NodeNo, Tracker};
+use super::placement::{Order, Scene, Task};
+use super::tracker::Tracker;
+use crate::formats::control::HoldingsChange;
 use crate::model::{Blob, BlobId, Time};
 
 /// Blobs looked at per [`Cold::look`].
@@ -54,15 +57,21 @@ impl Cold {
         }
     }
 
+    /// What is new was not, when it was noted.
+    pub fn forget(&mut self) {
+        self.noted.clear();
+    }
+
     /// Orders dropped what must go so that a volunteer has room for the blob, as far as that is known.
     pub fn make_room(&mut self, scene: &mut Scene<'_>, no: NodeNo, blob: Blob, is_full: bool) -> Vec<Order> {
         let Some(noted) = self.noted.get_mut(&no).filter(|_| is_full) else { return Vec::new() };
         let Scene { tracker, demand, params, now, .. } = scene;
-        let lasting = |blob: &BlobId| demand.of(*blob, *now).lasting;
-        noted.sort_by(|a, b| lasting(a).total_cmp(&lasting(b)).then(a.cmp(b)));
+        let lasting = |demand: &Demand, blob: &BlobId| demand.of(*blob, *now).lasting;
+        noted.sort_by(|a, b| lasting(demand, a).total_cmp(&lasting(demand, b)).then(a.cmp(b)));
         let node = tracker.node(no);
+        let (epoch, mean) = (node.epoch, mean_size(node));
         let limit = (node.max_size.0 as f64 * params.evict_above) as u64;
-        let mut over = (node.load.store_bytes + ordered_bytes(node) + blob.size).saturating_sub(limit);
+        let mut over = (node.load.store_bytes + node.orders.bytes() + blob.size).saturating_sub(limit);
         let mut drops = Vec::new();
         while over > 0 && drops.len() < MAX_DROPS && !noted.is_empty() {
             let id = noted.remove(0);
@@ -70,10 +79,17 @@ impl Cold {
                 continue;
             }
             let size = demand.size(id);
-            over = over.saturating_sub(size.unwrap_or_else(|| mean_size(node)));
+            over = over.saturating_sub(size.unwrap_or(mean));
             demand.given_up(id);
-            let blob = Blob { id, size: size.unwrap_or(0) };
-            drops.push(Order { node: no, epoch: node.epoch, blob, task: Task::Drop });
+            // It counts as gone at once: no client is sent there, and no other copy is given up for this one.
+            let change = HoldingsChange::Remove;
+            tracker.handle(Event::Holdings { node: no, epoch, change, blobs: &[id] }, *now);
+            drops.push(Order {
+                node: no,
+                epoch,
+                blob: Blob { id, size: size.unwrap_or(0) },
+                task: Task::Drop,
+            });
         }
         drops
     }
@@ -86,7 +102,7 @@ fn is_cold(demand: &Demand, params: &Params, blob: BlobId, now: Time) -> bool {
 }
 
 /// Whether a volunteer may give it up.
-pub(super) fn may_drop(
+fn may_drop(
     tracker: &Tracker,
     demand: &Demand,
     params: &Params,

@@ -6,16 +6,25 @@
 
 mod askers;
 mod balancer;
+mod capacity;
 mod crowd;
 mod demand;
 mod eligible;
+mod events;
 mod evict;
-mod fleet;
+mod holdings;
 mod ledger;
+mod lint;
+mod node;
+mod orders;
 mod params;
 mod placement;
 mod release;
 mod resume;
+mod rings;
+mod roster;
+mod shelves;
+mod stability;
 mod standing;
 mod sync;
 mod tracker;
@@ -28,12 +37,17 @@ pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use crowd::{CrowdReport, Stage, Subject};
 pub use demand::Remembered;
 pub use eligible::{Exclusion, Request};
+pub use events::{Event, Load};
+pub use lint::Violation;
+pub use node::{Joined, Node, NodeNo, NodeState};
 pub use params::Params;
 pub use placement::{Order, Task};
 pub use release::{Gate, Release, ReleaseNo, ReleasedFile};
 pub use resume::{KEPT_FOR, Known, Position};
+pub use roster::Fleet;
+pub use stability::{Class, Presence};
 pub use standing::{Outcome, Record};
-pub use tracker::{Event, Joined, Load, Node, NodeNo, NodeState, Tracker};
+pub use tracker::Tracker;
 
 use askers::Askers;
 use crowd::{Crowds, Decided};
@@ -94,7 +108,7 @@ impl Policy {
     }
 
     pub fn join(&mut self, join: Joined, now: Time) -> (NodeNo, u32) {
-        self.placer.fleet.changed();
+        self.placer.rings.changed();
         self.tracker.join(join, now)
     }
 
@@ -105,7 +119,7 @@ impl Policy {
 
     pub fn handle(&mut self, event: Event<'_>, now: Time) {
         if matches!(event, Event::Left { .. } | Event::Probed { .. }) {
-            self.placer.fleet.changed();
+            self.placer.rings.changed();
         }
         self.tracker.handle(event, now);
     }
@@ -117,8 +131,8 @@ impl Policy {
 
     /// The decision, and the demand with this request.
     fn book(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> (Decision, Recent) {
-        self.placer.sync.origin_load = request.origin_load;
         let (blob, asker) = (request.blob, request.client);
+        self.tracker.note_origin_load(request.origin_load);
         let tries = self.tries(request, now);
         let view = View { params: &self.params, networks: &self.networks, request, tries, now };
         let decision = balancer::choose(&mut self.tracker, &view, rng);
@@ -229,7 +243,8 @@ impl Policy {
         self.placer.sweep(&self.tracker);
         let Self { placer, releases, tracker, demand, params, networks, .. } = self;
         let scene = Scene { tracker, demand, params, networks, now };
-        placer.cold.look(&scene, &placer.fleet.full, |blob| releases.of(params, blob, now).is_some());
+        placer.rings.refresh(scene.tracker, params, now);
+        placer.cold.look(&scene, &placer.rings.full, |blob| releases.of(params, blob, now).is_some());
         let smallest = self.params.small_file;
         for blob in self.demand.slice(TENDED, now).into_iter().filter(|blob| blob.size >= smallest) {
             orders.extend(self.place_as(blob, false, now));
@@ -241,6 +256,7 @@ impl Policy {
     /// the orders are for the copies that its likely hot ones need before. Where a gate exempts a repository,
     /// this is called all the same, and [`Self::gate`] is not.
     pub fn released(&mut self, release: &Release, now: Time) -> (ReleaseNo, Vec<Order>) {
+        self.placer.cold.forget();
         let (no, usual) = self.releases.add(&self.params, &mut self.demand, release, now);
         self.crowds.watch(&self.params, no, release.name.clone(), usual);
         (no, self.seed(now))

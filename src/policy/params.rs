@@ -60,6 +60,22 @@ pub struct Params {
     /// After a failed order a volunteer is not asked for the same blob for this long: the fault may have
     /// been the server's or the upstream's.
     pub order_retry: Duration,
+    /// Share of a donated rate that copying to other volunteers may take while clients download: they
+    /// should notice little. With the server nearly full copies help them more.
+    pub sync_share: f64,
+    pub busy_sync_share: f64,
+    /// Time constants of a rate estimate by what many downloads got: it falls within a crowd's first minutes,
+    /// and rises again so slowly that one who lies is not believed anew at once.
+    pub busy_falls: Duration,
+    pub busy_rises: Duration,
+    /// A volunteer that was present for less is on probation.
+    pub probation: Duration,
+    /// Lifetimes of sessions: Weibull shape and scale, fitted to a Debian torrent.
+    pub session_shape: f64,
+    pub session_scale: Duration,
+    /// A client that could not come back is not sent to one of unknown staying that ends, as likely as
+    /// this, before the download does.
+    pub break_risk: f64,
     /// Half-life of the long demand counters: what is asked for every day stays known, last week's does not.
     pub demand_long_half_life: Duration,
     /// For so long a release is new: volatile volunteers take its files, and requests for them may be its crowd.
@@ -72,11 +88,7 @@ pub struct Params {
     pub copy_life: Duration,
     /// So long a copy whose volunteer is gone is waited for, unless its file is hot and nearly without.
     pub repair_after: Duration,
-    /// Share of a donated rate that copies may cost, to and from a volunteer; more while the server's line is
-    /// above `origin_load`, since each copy then spares what is short.
-    pub sync_share: f64,
-    pub sync_share_busy: f64,
-    /// What a volunteer has not spent of that is kept for so long: a release comes at once.
+    /// What a volunteer has not spent of its sync share is kept for so long: a release comes at once.
     pub sync_window: Duration,
     /// What the server itself sends for copies, in bytes/s in the long run: 100 Mbit/s.
     pub origin_sync: f64,
@@ -141,14 +153,20 @@ impl Default for Params {
             max_orders: 4096,
             order_timeout: Duration::from_secs(600),
             order_retry: Duration::from_secs(20),
+            sync_share: 0.2,
+            busy_sync_share: 0.5,
+            busy_falls: Duration::from_secs(60),
+            busy_rises: Duration::from_secs(600),
+            probation: Duration::from_secs(15 * 60),
+            session_shape: 0.38,
+            session_scale: Duration::from_secs(2544),
+            break_risk: 0.05,
             demand_long_half_life: Duration::from_secs(86_400),
             new_for: Duration::from_secs(72 * 3600),
             probation_size: 8 << 20,
             payback: 2.0,
             copy_life: Duration::from_secs(86_400),
             repair_after: Duration::from_secs(86_400),
-            sync_share: 0.2,
-            sync_share_busy: 0.5,
             sync_window: Duration::from_secs(300),
             origin_sync: 12_500_000.0,
             peer_load: 0.1,

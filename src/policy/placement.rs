@@ -15,16 +15,18 @@
 //! - sync stays within its budgets ([`super::sync`]);
 //! - the first copy comes from the server, the others from those that have it, each from another as far as
 //!   they go: so copies double;
-//! - one call does bounded work, whatever the size of the fleet.
+//! - one call does bounded work, whatever the size of the rings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::{Demand, Recent};
 use super::evict::Cold;
-use super::fleet::{self, Class, Fleet};
+use super::node::{Node, NodeNo};
 use super::params::Params;
+use super::rings::{self, Rings};
+use super::stability::Class;
 use super::sync::{Sync, Way};
-use super::tracker::{Node, NodeNo, OrderState, Tracker};
+use super::tracker::Tracker;
 use crate::config::Networks;
 use crate::model::{Blob, BlobId, Time};
 
@@ -80,15 +82,15 @@ pub struct Scene<'a> {
 
 /// How many copies there should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Goal {
-    pub copies: usize,
+struct Goal {
+    copies: usize,
     /// Of these, what the load needs at once.
-    pub by_load: usize,
+    by_load: usize,
     /// Of these, on stable volunteers.
-    pub safe: usize,
-    pub is_hot: bool,
+    safe: usize,
+    is_hot: bool,
     /// One that no demand pays for.
-    pub is_spare: bool,
+    is_spare: bool,
 }
 
 /// An order that is not known to have ended.
@@ -101,7 +103,7 @@ struct Open {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Placer {
-    pub fleet: Fleet,
+    pub rings: Rings,
     pub sync: Sync,
     pub(super) cold: Cold,
     open: BTreeMap<BlobId, Vec<Open>>,
@@ -130,11 +132,11 @@ struct Source {
 impl Placer {
     /// Orders the copies that are missing, and books them. Asking again at once orders nothing.
     pub fn place(&mut self, scene: &mut Scene<'_>, blob: Blob, want: Want) -> Vec<Order> {
-        self.fleet.refresh(scene.tracker, scene.params, scene.now);
-        if self.fleet.up() == 0 {
+        self.rings.refresh(scene.tracker, scene.params, scene.now);
+        if self.rings.up() == 0 {
             return Vec::new();
         }
-        let goal = goal(&self.fleet, scene.params, blob, want);
+        let goal = goal(&self.rings, scene.params, blob, want);
         let census = self.census(scene, blob.id, goal);
         let missing = missing(scene, blob.id, want, goal, census);
         if missing == (0, 0) || (goal.is_spare && !self.has_leisure(scene)) {
@@ -143,14 +145,14 @@ impl Placer {
         let holders: BTreeSet<NodeNo> = scene.tracker.holders(blob.id).collect();
         let mut sources = self.sources(scene, blob, &holders);
         let from_peers =
-            self.sync.origin_load >= scene.params.peer_load || sources.iter().any(|s| s.is_stable);
+            scene.tracker.origin_load() >= scene.params.peer_load || sources.iter().any(|s| s.is_stable);
         if !from_peers {
             sources.clear();
         }
         let mut orders = Vec::new();
         for node in self.targets(scene, blob, want, goal, missing, &holders) {
             let Some(peers) = self.choose_source(scene, blob, node, &mut sources) else { continue };
-            orders.extend(self.cold.make_room(scene, node, blob, self.fleet.full.contains(&node)));
+            orders.extend(self.cold.make_room(scene, node, blob, self.rings.full.contains(&node)));
             orders.push(self.book(scene, blob, node, peers));
         }
         orders
@@ -158,8 +160,8 @@ impl Placer {
 
     /// Copies of a blob that many are about to ask for which are not there yet, on their way or not.
     pub fn lacking(&mut self, scene: &mut Scene<'_>, blob: Blob, want: Want) -> usize {
-        self.fleet.refresh(scene.tracker, scene.params, scene.now);
-        let goal = goal(&self.fleet, scene.params, blob, want);
+        self.rings.refresh(scene.tracker, scene.params, scene.now);
+        let goal = goal(&self.rings, scene.params, blob, want);
         let Goal { copies, safe, .. } = goal;
         let least = copies.min(scene.params.hot_copies);
         let census = self.census(scene, blob.id, Goal { copies: least, ..goal });
@@ -168,14 +170,14 @@ impl Placer {
 
     /// Whether a copy that no demand pays for costs nobody anything.
     fn has_leisure(&self, scene: &Scene<'_>) -> bool {
-        self.sync.origin_load < scene.params.small_file_load
+        scene.tracker.origin_load() < scene.params.small_file_load
             && self.sync.origin_spent(scene.params, scene.now) < 0.5
     }
 
     /// Counts copies as far as the goal goes, and the orders that are open.
     fn census(&mut self, scene: &Scene<'_>, blob: BlobId, goal: Goal) -> Census {
-        let Scene { tracker, params, now, .. } = scene;
-        let is_safe = |no: NodeNo| fleet::class(tracker.node(no), params, *now) == Class::Stable;
+        let Scene { tracker, now, .. } = scene;
+        let is_safe = |no: NodeNo| tracker.brief(no).class == Class::Stable;
         let mut census = Census::default();
         for no in tracker.live_holders(blob, *now) {
             census.live += 1;
@@ -197,22 +199,19 @@ impl Placer {
 
     /// The holders that may be fetched from.
     fn sources(&self, scene: &Scene<'_>, blob: Blob, holders: &BTreeSet<NodeNo>) -> Vec<Source> {
-        let Scene { tracker, params, now, .. } = scene;
+        let Scene { tracker, now, .. } = scene;
         let open = self.open.get(&blob.id).map_or(&[][..], Vec::as_slice);
         // Of very many, others each time.
         let skipped = open.len().checked_rem(holders.len()).unwrap_or(0);
-        let able = |no: &NodeNo| {
-            let node = tracker.node(*no);
-            tracker.is_up(*no, *now) && self.sync.spent(params, *no, node, Way::From, *now) < 1.0
-        };
+        let able = |no: &NodeNo| tracker.is_up(*no, *now) && self.may_send(scene, *no);
         let source = |no: NodeNo| {
             let node = tracker.node(no);
             let sharing = (node.in_flight() + 1) as f64 * blob.size as f64;
             Source {
                 no,
-                is_stable: fleet::class(node, params, *now) == Class::Stable,
+                is_stable: tracker.brief(no).class == Class::Stable,
                 named: open.iter().filter(|open| open.source == Some(no)).count(),
-                until: (sharing + self.sync.owes(params, no, node, *now)) / node.rate(),
+                until: (sharing + self.sync.owed(tracker, no, Way::From, *now)) / node.rate(),
             }
         };
         let turned = holders.iter().skip(skipped).chain(holders.iter().take(skipped)).copied();
@@ -230,33 +229,33 @@ impl Placer {
         holders: &BTreeSet<NodeNo>,
     ) -> Vec<NodeNo> {
         let Scene { tracker, params, now, .. } = scene;
-        let count = copies.max(safe).min(MAX_ORDERS);
-        let mut taken: BTreeSet<_> =
-            holders.iter().take(MAX_ORDERS).map(|no| fleet::group(tracker.node(*no))).collect();
+        let ordered = self.open.get(&blob.id).into_iter().flatten().map(|open| open.node);
+        let near = holders.iter().copied().chain(ordered).take(MAX_ORDERS);
+        let mut taken: BTreeSet<_> = near.map(|no| rings::group(tracker.node(no))).collect();
         let is_able = |no: NodeNo| {
             let node = tracker.node(no);
-            let spent = self.sync.spent(params, no, node, Way::To, *now);
+            let spent = self.sync.spent(params, tracker, no, Way::To, *now);
             !holders.contains(&no)
                 && tracker.is_up(no, *now)
                 && can_take(node, params, blob, goal.is_spare)
                 && spent < if goal.is_spare { 0.5 } else { 1.0 }
         };
         let is_small = blob.size <= params.probation_size;
-        let may_fill = goal.is_hot || self.fleet.of_class(Class::Stable) < goal.copies;
+        let may_fill = goal.is_hot || self.rings.of_class(Class::Stable) < goal.copies;
         // Each as often as it is needed, in this order: classes and how many they may take together.
         let mut chosen: Vec<NodeNo> = Vec::new();
         let rounds: [(&[Class], usize); 5] = [
             (&[Class::Stable], safe),
-            (&fleet::CLASSES, if want.is_new && is_small { count } else { 0 }),
-            (&[Class::Stable, Class::Volatile], if want.is_new { count } else { 0 }),
-            (&[Class::Stable], count),
-            (&[Class::Volatile, Class::Probation], if may_fill { count } else { 0 }),
+            (&rings::CLASSES, if want.is_new && is_small { copies } else { 0 }),
+            (&[Class::Stable, Class::Volatile], if want.is_new { copies } else { 0 }),
+            (&[Class::Stable], copies),
+            (&[Class::Volatile, Class::Probation], if may_fill { copies } else { 0 }),
         ];
         for (classes, upto) in rounds {
             let more = upto.min(MAX_ORDERS).saturating_sub(chosen.len());
             if more > 0 {
                 let is_left = |no| !chosen.contains(&no) && is_able(no);
-                let more = self.fleet.select(classes, blob.id, more, &mut taken, is_left);
+                let more = self.rings.select(classes, blob.id, more, &mut taken, is_left);
                 chosen.extend(more);
             }
         }
@@ -273,8 +272,10 @@ impl Placer {
     ) -> Option<Vec<NodeNo>> {
         let Scene { tracker, params, networks, now, .. } = scene;
         let target = tracker.node(node);
-        let mut near: Vec<&mut Source> =
-            sources.iter_mut().filter(|s| is_reachable(tracker.node(s.no), target, networks)).collect();
+        let mut near: Vec<&mut Source> = sources
+            .iter_mut()
+            .filter(|s| self.may_send(scene, s.no) && is_reachable(tracker.node(s.no), target, networks))
+            .collect();
         near.sort_by(|a, b| (a.named.cmp(&b.named)).then(a.until.total_cmp(&b.until)).then(a.no.cmp(&b.no)));
         if let Some(first) = near.first_mut() {
             if first.named >= params.fan_out {
@@ -290,20 +291,21 @@ impl Placer {
         (from_origin < params.origin_fan && self.sync.origin_spent(params, *now) < 1.0).then(Vec::new)
     }
 
+    /// Whether a volunteer has sync budget left to send copies.
+    fn may_send(&self, Scene { tracker, params, now, .. }: &Scene<'_>, no: NodeNo) -> bool {
+        self.sync.spent(params, tracker, no, Way::From, *now) < 1.0
+    }
+
     fn book(&mut self, scene: &mut Scene<'_>, blob: Blob, no: NodeNo, peers: Vec<NodeNo>) -> Order {
         let Scene { tracker, params, now, .. } = scene;
         let source = peers.first().copied();
         match source {
-            Some(source) => {
-                self.sync.book(params, source, tracker.node(source), Way::From, blob.size, *now);
-            }
+            Some(source) => self.sync.book(tracker, source, Way::From, blob.size, *now),
             None => self.sync.book_origin(params, blob.size, *now),
         }
-        let node = tracker.node_mut(no);
-        self.sync.book(params, no, node, Way::To, blob.size, *now);
-        node.orders.insert(blob.id, OrderState { since: *now, has_failed: false, size: blob.size });
+        self.sync.book(tracker, no, Way::To, blob.size, *now);
         self.open.entry(blob.id).or_default().push(Open { node: no, source });
-        Order { node: no, epoch: node.epoch, blob, task: Task::Fetch { peers } }
+        tracker.order_fetch(no, blob, peers, *now)
     }
 
     /// Forgets orders that have ended, of the next blobs in turn.
@@ -322,20 +324,20 @@ impl Placer {
 }
 
 /// How many copies the demand asks for.
-pub(super) fn goal(fleet: &Fleet, params: &Params, blob: Blob, want: Want) -> Goal {
+fn goal(rings: &Rings, params: &Params, blob: Blob, want: Want) -> Goal {
     let Want { recent, crowd, .. } = want;
     let per_second = recent.per_second.max(crowd);
-    let by_load = (per_second * blob.size as f64 / (params.target_utilisation * fleet.mean_rate())).ceil();
+    let by_load = (per_second * blob.size as f64 / (params.target_utilisation * rings.mean_rate())).ceil();
     let paid = (recent.expected(params.copy_life) / params.payback).floor();
     let by_load = by_load.min(paid) as usize;
     let is_hot = recent.requests >= params.hot_requests || crowd > 0.0 || want.is_awaited;
     let least = if is_hot { params.hot_copies } else { 0 };
     let copies = by_load.max(least);
-    let is_able = fleet.up();
+    let is_able = rings.up();
     Goal {
         copies: copies.max(1).min(is_able),
         by_load: by_load.min(is_able),
-        safe: least.min(fleet.of_class(Class::Stable)),
+        safe: least.min(rings.of_class(Class::Stable)),
         is_hot,
         is_spare: copies == 0,
     }
@@ -359,25 +361,20 @@ fn is_open(tracker: &Tracker, no: NodeNo, blob: BlobId) -> bool {
 }
 
 /// Whether it has room for one more order, and the order room in its store. `is_spare` leaves room for others.
-pub(super) fn can_take(node: &Node, params: &Params, blob: Blob, is_spare: bool) -> bool {
+fn can_take(node: &Node, params: &Params, blob: Blob, is_spare: bool) -> bool {
     let max = node.max_size.0;
-    let has_room =
-        || node.load.store_bytes + ordered_bytes(node) + blob.size <= (max as f64 * params.spare_room) as u64;
-    node.orders.len() < params.max_orders
-        && !node.orders.contains_key(&blob.id)
-        && blob.size <= max
+    let coming = || node.orders.bytes() + blob.size;
+    let has_room = || node.load.store_bytes + coming() <= (max as f64 * params.spare_room) as u64;
+    node.open_orders() < params.max_orders
+        && node.orders.get(&blob.id).is_none()
+        && coming() <= max
         && (!is_spare || has_room())
 }
 
-/// Bytes that are on their way to it.
-pub(super) fn ordered_bytes(node: &Node) -> u64 {
-    node.orders.values().filter(|order| !order.has_failed).map(|order| order.size).sum()
-}
-
 /// Whether one volunteer can fetch from another.
-pub(super) fn is_reachable(source: &Node, target: &Node, networks: &Networks) -> bool {
+fn is_reachable(source: &Node, target: &Node, networks: &Networks) -> bool {
     // Of a name nothing is known; what serves everybody serves it.
-    let address = fleet::address(target);
+    let address = rings::address(target);
     let somewhere = address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
     source.id != target.id
         && (!source.is_local || target.is_local)

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use super::node::NodeNo;
 use super::params::Params;
-use super::tracker::{Node, NodeNo};
+use super::tracker::Tracker;
 use crate::model::Time;
 
 /// Bytes ordered and not yet drained.
@@ -42,43 +43,39 @@ pub struct Sync {
     origin: Account,
     /// At most two per volunteer that the tracker knows.
     volunteers: BTreeMap<(NodeNo, Way), Account>,
-    /// The server's load when it was last told.
-    pub origin_load: f64,
 }
 
 impl Sync {
     /// Part of its budget that a volunteer has spent; from 1 on, nothing more is ordered.
-    pub fn spent(&self, params: &Params, no: NodeNo, node: &Node, way: Way, now: Time) -> f64 {
-        let per_second = self.per_second(params, node);
-        let owed = self.volunteers.get(&(no, way)).map_or(0.0, |account| account.owed(per_second, now));
-        owed / (per_second * params.sync_window.as_secs_f64())
+    pub fn spent(&self, params: &Params, tracker: &Tracker, no: NodeNo, way: Way, now: Time) -> f64 {
+        let per_second = per_second(tracker, no);
+        self.owed(tracker, no, way, now) / (per_second * params.sync_window.as_secs_f64())
     }
 
+    /// The same of the server.
     pub fn origin_spent(&self, params: &Params, now: Time) -> f64 {
         let rate = params.origin_sync.max(1.0);
         self.origin.owed(rate, now) / (rate * params.sync_window.as_secs_f64())
     }
 
-    /// Bytes that a volunteer still has to send for copies, at its full rate.
-    pub fn owes(&self, params: &Params, no: NodeNo, node: &Node, now: Time) -> f64 {
-        let owed = |account: &Account| account.owed(self.per_second(params, node), now);
-        self.volunteers.get(&(no, Way::From)).map_or(0.0, owed)
+    /// Bytes ordered and not yet drained.
+    pub fn owed(&self, tracker: &Tracker, no: NodeNo, way: Way, now: Time) -> f64 {
+        let owed = |account: &Account| account.owed(per_second(tracker, no), now);
+        self.volunteers.get(&(no, way)).map_or(0.0, owed)
     }
 
-    pub fn book(&mut self, params: &Params, no: NodeNo, node: &Node, way: Way, bytes: u64, now: Time) {
-        let per_second = self.per_second(params, node);
-        self.volunteers.entry((no, way)).or_default().add(bytes, per_second, now);
+    pub fn book(&mut self, tracker: &Tracker, no: NodeNo, way: Way, bytes: u64, now: Time) {
+        self.volunteers.entry((no, way)).or_default().add(bytes, per_second(tracker, no), now);
     }
 
     pub fn book_origin(&mut self, params: &Params, bytes: u64, now: Time) {
         self.origin.add(bytes, params.origin_sync.max(1.0), now);
     }
+}
 
-    fn per_second(&self, params: &Params, node: &Node) -> f64 {
-        let is_busy = self.origin_load > params.origin_load;
-        // Never nothing: a rate of 0 would divide by it.
-        (node.rate() * if is_busy { params.sync_share_busy } else { params.sync_share }).max(1.0)
-    }
+fn per_second(tracker: &Tracker, no: NodeNo) -> f64 {
+    // Never nothing: what is spent is divided by it.
+    (tracker.node(no).rate() * tracker.sync_share()).max(1.0)
 }
 
 #[cfg(test)]

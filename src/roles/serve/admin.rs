@@ -147,7 +147,7 @@ fn volunteer(node: &Node, params: &Params, now: Time) -> VolunteerStatus {
         is_volatile: node.standing.is_volatile(params, node.connected, now),
         complaints: node.standing.complaints,
         sync_bytes: node.load.sync_bytes,
-        sync_uploads: node.load.sync_uploads.len() as u64,
+        sync_uploads: node.load.syncs.len() as u64,
         peer_bytes: node.load.peer_bytes,
         fetched_bytes: node.load.fetched_bytes,
     }

@@ -1,5 +1,6 @@
 //! Carries the policy's orders out: tells volunteers what to fetch and from whom, and what to let go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::server::Server;
@@ -9,10 +10,10 @@ use crate::io::clock;
 use crate::model::{Blob, Size, encode_path};
 use crate::policy::{Event, NodeNo, Order, Params, Task};
 
-/// How often the server looks how busy it is, for the share of their lines that volunteers give each other.
+/// How often the policy is asked for the share of their lines that volunteers give each other.
 const SHARE_EVERY: Duration = Duration::from_secs(2);
-/// The server is no longer nearly full below this part of what made it that.
-const IS_OVER: f64 = 0.9;
+/// A smaller share is told after it has been asked for so often: one second of rest is no end.
+const IS_OVER: u32 = 15;
 
 /// Tells volunteers what is ordered of them. An order that reaches nobody has failed.
 pub fn send(server: &Server, orders: &[Order]) {
@@ -58,20 +59,19 @@ fn sources(server: &Server, blob: Blob, file_name: &str, peers: &[NodeNo]) -> Ve
     peers.iter().filter_map(source).take(MAX_SOURCES).collect()
 }
 
-/// Lets volunteers help each other more while the server is nearly full; ends with the process.
-pub async fn keep_share(server: std::sync::Arc<Server>) {
+/// Tells volunteers when the policy wants them to help each other more, or no longer; ends with the process.
+pub async fn keep_share(server: Arc<Server>) {
     let mut tick = tokio::time::interval(SHARE_EVERY);
-    let params = Params::default();
-    let mut is_busy = false;
+    let mut told = Params::default().sync_share;
+    let mut asked_for_less = 0;
     loop {
         tick.tick().await;
-        let load = server.traffic.load(server.config.uplink);
-        let now = load >= params.origin_load * if is_busy { IS_OVER } else { 1.0 };
-        if now != is_busy {
-            is_busy = now;
-            let share = if is_busy { params.sync_share_busy } else { params.sync_share };
-            let percent = (share * 100.0) as u8;
-            tracing::info!(load_percent = (load * 100.0) as u64, percent, "volunteers' share for each other");
+        let share = server.policy(|policy| policy.tracker().sync_share());
+        asked_for_less = if share < told { asked_for_less + 1 } else { 0 };
+        if share > told || asked_for_less >= IS_OVER {
+            (told, asked_for_less) = (share, 0);
+            let percent = (share * 100.0).round() as u8;
+            tracing::info!(percent, "most that volunteers send each other while clients download");
             server.set_sync_share(percent);
         }
     }

@@ -428,13 +428,13 @@ fn suspect(server: &Server, session: &Session, blob: BlobId, bad: &[VolunteerId]
 }
 
 fn load(report: Report) -> Load {
-    let Report { mut remaining, mut sync_uploads, .. } = report;
+    let Report { mut remaining, sync_uploads: mut syncs, .. } = report;
     remaining.truncate(MAX_UPLOADS);
-    sync_uploads.truncate(MAX_UPLOADS);
+    syncs.truncate(MAX_UPLOADS);
     Load {
         uploads: report.uploads,
         remaining,
-        sync_uploads,
+        syncs,
         sync_bytes: report.sync_bytes,
         peer_bytes: report.peer_bytes,
         fetched_bytes: report.fetched_bytes,

@@ -106,6 +106,5 @@ fn holder(policy: &Policy, candidate: &Candidate, now: Time) -> WhyHolder {
 }
 
 fn stability(policy: &Policy, no: NodeNo, now: Time) -> &'static str {
-    let node = policy.tracker().node(no);
-    if node.standing.is_volatile(&Params::default(), node.connected, now) { "volatile" } else { "stable" }
+    policy.tracker().node(no).class(&Params::default(), now).name()
 }

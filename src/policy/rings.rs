@@ -13,8 +13,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::node::{Node, NodeNo};
 use super::params::Params;
-use super::tracker::{Node, NodeNo, NodeState, Tracker};
+use super::stability::Class;
+use super::tracker::Tracker;
 use crate::formats::authority::Authority;
 use crate::model::{BlobId, Time};
 
@@ -27,19 +29,7 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 /// A fleet up to this size is looked through whenever somebody came or went.
 const SMALL: usize = 256;
 
-/// How far a volunteer is relied on. The first is relied on most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    Stable,
-    Volatile,
-    Probation,
-}
-
 pub const CLASSES: [Class; 3] = [Class::Stable, Class::Volatile, Class::Probation];
-
-pub fn class(node: &Node, params: &Params, now: Time) -> Class {
-    if node.standing.is_volatile(params, node.connected, now) { Class::Volatile } else { Class::Stable }
-}
 
 /// Whose network an address is in: copies there may vanish together.
 type Group = u64;
@@ -57,16 +47,16 @@ struct Member {
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub struct Fleet {
+pub struct Rings {
     built: Option<Time>,
     has_changed: bool,
-    rings: [Vec<Member>; CLASSES.len()],
+    by_class: [Vec<Member>; CLASSES.len()],
     rate: f64,
     /// Volunteers whose store is nearly full.
     pub full: BTreeSet<NodeNo>,
 }
 
-impl Fleet {
+impl Rings {
     /// Somebody came or went.
     pub fn changed(&mut self) {
         self.has_changed = true;
@@ -80,27 +70,29 @@ impl Fleet {
         }
         (self.built, self.has_changed, self.rate) = (Some(now), false, 0.0);
         self.full.clear();
-        self.rings.iter_mut().for_each(Vec::clear);
-        for (no, node) in tracker.nodes().filter(|(_, node)| node.state(params, now) == NodeState::Up) {
+        self.by_class.iter_mut().for_each(Vec::clear);
+        for (no, node) in tracker.nodes().filter(|(no, _)| tracker.is_up(*no, now)) {
             self.rate += node.rate();
             let hash = fnv1a(node.id.as_str());
             let member =
                 Member { place: mix(hash), no, group: group(node), hash, weight: node.donate.0 as f64 };
-            self.rings[class(node, params, now) as usize].push(member);
+            self.by_class[tracker.class(no, now) as usize].push(member);
             if node.load.store_bytes as f64 > node.max_size.0 as f64 * params.evict_above {
                 self.full.insert(no);
             }
         }
-        self.rings.iter_mut().for_each(|ring| ring.sort_unstable_by_key(|member| (member.place, member.no)));
+        self.by_class
+            .iter_mut()
+            .for_each(|ring| ring.sort_unstable_by_key(|member| (member.place, member.no)));
     }
 
     /// Volunteers that are up.
     pub fn up(&self) -> usize {
-        self.rings.iter().map(Vec::len).sum()
+        self.by_class.iter().map(Vec::len).sum()
     }
 
     pub fn of_class(&self, class: Class) -> usize {
-        self.rings[class as usize].len()
+        self.by_class[class as usize].len()
     }
 
     /// Mean rate of those that are up, in bytes/s.
@@ -119,7 +111,7 @@ impl Fleet {
         mut is_able: impl FnMut(NodeNo) -> bool,
     ) -> Vec<NodeNo> {
         let rings: Vec<&[Member]> =
-            classes.iter().map(|class| self.rings[*class as usize].as_slice()).collect();
+            classes.iter().map(|class| self.by_class[*class as usize].as_slice()).collect();
         let longest = rings.iter().map(|ring| ring.len()).max().unwrap_or(0);
         let mut chosen = Vec::new();
         for window in 0..longest.div_ceil(WINDOW).min(MAX_WINDOWS) {
