@@ -187,6 +187,59 @@ fn a_shutdown_ends_the_waiting() {
     });
 }
 
+/// Stops a server and starts it anew at the same address.
+fn restart(mut server: Server, between: impl FnOnce()) -> Server {
+    let config = fs::read_to_string(&server.config).expect("the configuration");
+    let fixed = config.replacen("127.0.0.1:0", server.address(), 1);
+    fs::write(&server.config, fixed).expect("the scratch folder is writable");
+    server.process.terminate();
+    between();
+    Server::start_file(&server.config)
+}
+
+#[test]
+fn what_is_popular_is_known_after_a_restart() {
+    let scratch = Scratch::new();
+    let mut popular = Popular::new(&scratch, "2m");
+    popular.server = restart(popular.server, || {});
+    popular.server.wait_until("all are back", |status| {
+        status.volunteers().iter().filter(|v| v["state"] == "up").count() == 3
+    });
+    wait_for("the server knows its suite", DEADLINE, || {
+        get(&popular.server.url("flat/Packages")).status == 200
+    });
+    popular.publish();
+    let waits = popular.server.process.wait_message(WAITS);
+    assert!(waits["copies"].as_u64() >= Some(1), "{waits}");
+    wait_for("the new generation is visible", DEADLINE, || popular.is_visible());
+    get(&popular.url()).expect(302);
+}
+
+#[test]
+fn what_nobody_asks_for_goes_from_a_full_volunteer_before_more_comes() {
+    let scratch = Scratch::new();
+    let (server, files) = serve_sizes(&scratch, &[19 * MIB / 10, 19 * MIB / 10, MIB]);
+    let mut options = VolunteerOptions::new(&scratch, &server, 1);
+    options.max_size = Some("4MiB".to_owned());
+    let volunteer = Volunteer::join(&server, options);
+    for file in &files[..2] {
+        get(&server.url(file)).expect(200);
+        server.wait_redirect(file);
+    }
+    // A server that has forgotten who asked for it.
+    let popularity = scratch.path("server-state/popularity");
+    let mut server = restart(server, || fs::remove_file(&popularity).expect("it was written at the end"));
+    server.wait_until("it is back", |status| status.state("v1") == "up" && status.of("v1", "holdings") == 2);
+    server.wait_redirect(&files[2]);
+    server.process.wait_message("ordered a copy to be let go");
+    server.wait_until("all orders have ended", |status| status.is_placed());
+    let sha256 = |file: &String| sha256_hex(&package(&scratch, file));
+    let stored = volunteer.options.stored();
+    assert!(stored.contains(&sha256(&files[2])), "{stored:?}");
+    assert!(files[..2].iter().any(|file| !stored.contains(&sha256(file))), "{stored:?}");
+    assert_eq!(server.wait_reports().of("v1", "holdings"), stored.len() as u64);
+}
+
 /// Clients that fetch a file over and over, each from an address of its own, until they are told to end.
 fn crowd(url: &str, clients: usize, body: &[u8], until: impl FnOnce()) -> u64 {
     let (is_over, fetched) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -268,7 +321,7 @@ fn copies_for_others_take_a_fifth_of_the_line_while_clients_download() {
     let scratch = Scratch::new();
     let (server, files) = serve_sizes(&scratch, &[SIZE]);
     let options = VolunteerOptions::new(&scratch, &server, 1).donate("2MiB/s");
-    let first = Volunteer::join(&server, options);
+    let _first = Volunteer::join(&server, options);
     first_copy(&server, &files[0]);
     let urls = locations(&server, &files[0], 1);
     let begin = Instant::now();

@@ -74,6 +74,11 @@ impl Shaper {
         self.sync_percent.store(u32::from(percent).clamp(1, MAX_SYNC_PERCENT), Relaxed);
     }
 
+    /// As much as they get where no server says otherwise.
+    pub fn set_usual_sync_share(&self) {
+        self.sync_percent.store(SYNC_PERCENT, Relaxed);
+    }
+
     fn time_of(&self, len: u64) -> Duration {
         Duration::from_secs_f64(len as f64 / self.rate)
     }

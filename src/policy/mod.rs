@@ -195,8 +195,11 @@ impl Policy {
         self.tracker.node_mut(node).standing.hasten();
     }
 
-    /// The same where it may have sent wrong bytes of a blob: it is tested by that one.
+    /// The same where it may have sent wrong bytes of a blob: it is tested by that one, if it says that it holds it.
     pub fn suspect(&mut self, node: NodeNo, blob: Blob) {
+        if !self.tracker.holders(blob.id).any(|holder| holder == node) {
+            return;
+        }
         let standing = &mut self.tracker.node_mut(node).standing;
         standing.sent(blob);
         standing.hasten();

@@ -393,7 +393,7 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
             }
             ToServer::Done { blob, error, bad } => {
                 if let Some(error) = &error {
-                    tracing::warn!(%blob, error, "a volunteer could not fetch");
+                    tracing::warn!(volunteer = %session.id, %blob, error, "a volunteer could not carry out an order");
                 }
                 let failed = error.is_some();
                 server.policy(|policy| policy.handle(Event::OrderEnded { node, epoch, blob, failed }, now));

@@ -171,6 +171,10 @@ impl Edge {
         (blobs + adopted.len() as u64, bytes + adopted.values().map(|(_, file)| file.size).sum::<u64>())
     }
 
+    pub fn holds(&self, id: BlobId) -> bool {
+        self.fetcher.store.size_of(id).is_some() || self.lock_adopted().contains_key(&id)
+    }
+
     /// Opens a holding. One that was altered behind our back is dropped, and the server told.
     pub fn open_blob(&self, id: BlobId) -> Option<(File, u64)> {
         self.fetcher.store.open_blob(id).or_else(|| self.open_adopted(id))

@@ -11,7 +11,9 @@ use http::HeaderMap;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::edge::Edge;
-use crate::formats::control::{MAX_SOURCE_URL, MAX_SOURCES, PeerSource, SYNC_HEADER, ToServer};
+use crate::formats::control::{
+    HoldingsChange, MAX_SOURCE_URL, MAX_SOURCES, PeerSource, SYNC_HEADER, ToServer,
+};
 use crate::formats::ticket;
 use crate::io::fetch::{FetchError, Given, OnGiven, Source};
 use crate::model::{Blob, BlobId, VolunteerId, encode_path};
@@ -53,6 +55,10 @@ impl Orders {
                 !edge.uploads.is_sending(blob) && edge.fetcher.store.remove(blob)
             });
             let is_gone = removing.await.unwrap_or(false);
+            // The server counts it as gone since it gave the order.
+            if orders.edge.holds(blob) {
+                orders.edge.journal.push(HoldingsChange::Add, [blob]);
+            }
             orders
                 .done(blob, (!is_gone).then(|| "it is in use, or not in the store".to_owned()), Vec::new())
                 .await;

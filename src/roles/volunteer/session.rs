@@ -94,6 +94,8 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()
     };
     let key: BlobId = welcome.key.parse().context("the server's key cannot be read")?;
     edge.set_key(key.0, welcome.now_secs);
+    // It says so if it wants another.
+    edge.shaper.set_usual_sync_share();
     let (told, announced) = introduce(edge, &mut socket, welcome.announce_from).await?;
     tracing::info!(server = edge.config.server, holdings = edge.totals().0, announced, "joined");
     run(edge, Session { socket, told }, &welcome, shutdown).await

@@ -15,8 +15,8 @@ use crate::roles::serve::{aliases, records};
 pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), RefreshError> {
     let mut unit = Arc::new(unit);
     let before = repo.snapshot().unit(&unit.key).cloned();
-    let (diff, known) = compare(before, unit.clone()).await?;
-    if let Some((before, diff)) = known.as_ref().zip(diff.as_ref())
+    let diff = compare(before.clone(), unit.clone()).await?;
+    if let Some((before, diff)) = before.as_ref().zip(diff.as_ref())
         && gate::wait(server, repo, before, &unit, diff).await?
     {
         let mut adopted = Unit::clone(&unit);
@@ -26,7 +26,7 @@ pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), 
     let (shared, index) = (server.clone(), repo.index);
     let adopt = move || {
         let repo = &shared.repos[index];
-        log(repo, diff.as_ref(), &unit);
+        log(repo, diff.as_deref(), &unit);
         let generations = repo.snapshot().succession(unit);
         records::remember(&shared, repo, &generations)?;
         install(&shared, repo, generations);
@@ -36,14 +36,8 @@ pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), 
 }
 
 /// What a generation brings, where there was one before: seconds for millions of paths.
-async fn compare(
-    before: Option<Arc<Unit>>,
-    unit: Arc<Unit>,
-) -> Result<(Option<Diff>, Option<Arc<Unit>>), RefreshError> {
-    let compare = move || {
-        let diff = before.as_deref().map(|before| Diff::between(&before.packages, &unit.packages));
-        (diff, before)
-    };
+async fn compare(before: Option<Arc<Unit>>, unit: Arc<Unit>) -> Result<Option<Arc<Diff>>, RefreshError> {
+    let compare = move || before.map(|before| Arc::new(Diff::between(&before.packages, &unit.packages)));
     tokio::task::spawn_blocking(compare).await.map_err(RefreshError::internal)
 }
 

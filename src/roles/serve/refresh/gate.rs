@@ -28,7 +28,7 @@ pub async fn wait(
     repo: &Repo,
     before: &Arc<Unit>,
     unit: &Arc<Unit>,
-    diff: &Diff,
+    diff: &Arc<Diff>,
 ) -> Result<bool, RefreshError> {
     // The same generation, of which more was read.
     if before.roots == unit.roots {
