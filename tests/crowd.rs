@@ -230,6 +230,8 @@ fn what_nobody_asks_for_goes_from_a_full_volunteer_before_more_comes() {
     let popularity = scratch.path("server-state/popularity");
     let mut server = restart(server, || fs::remove_file(&popularity).expect("it was written at the end"));
     server.wait_until("it is back", |status| status.state("v1") == "up" && status.of("v1", "holdings") == 2);
+    // It looks for what may go every five seconds, once it was told how full the store is.
+    (0..3).for_each(|_| _ = server.wait_reports());
     server.wait_redirect(&files[2]);
     server.process.wait_message("ordered a copy to be let go");
     server.wait_until("all orders have ended", |status| status.is_placed());
