@@ -223,8 +223,6 @@ pub struct Crowds {
     /// When the running slot began.
     slot: Time,
     count: u64,
-    /// Of releases whose crowd runs, or seems to begin.
-    busy: BTreeSet<ReleaseNo>,
 }
 
 impl Crowds {
@@ -327,35 +325,35 @@ impl Crowds {
     /// Makes crowds of those that were over their forecast for long enough.
     fn begin(&mut self, params: &Params) {
         let began = self.slot - params.slot * params.burst_slots;
-        self.busy.clear();
+        // Of releases whose crowd seems to begin, and goes; they come before all files.
+        let (mut seems, mut goes) = (BTreeSet::new(), BTreeSet::new());
         for (key, watch) in &mut self.watches {
-            if watch.over > 0
-                && let Key::Release(no) = key
-            {
-                self.busy.insert(*no);
-            }
+            let is_file = matches!(key, Key::File(_));
             let is_part =
-                matches!(key, Key::File(_)) && watch.release.is_some_and(|no| self.busy.contains(&no));
-            if watch.crowd.is_some() || watch.over < params.burst_slots || is_part {
-                continue;
+                |of: &BTreeSet<ReleaseNo>| is_file && watch.release.is_some_and(|no| of.contains(&no));
+            let may_begin = watch.over >= params.burst_slots && !is_part(&seems);
+            let is_joined = is_part(&goes);
+            match &mut watch.crowd {
+                // It goes on as part of the release's.
+                Some(crowd) if is_joined => crowd.quiet_since = Some(Time::default()),
+                None if may_begin => {
+                    self.count += 1;
+                    watch.crowd = Some(Running {
+                        number: self.count,
+                        began,
+                        told: self.slot,
+                        is_told: false,
+                        usual: watch.mean / params.slot.as_secs_f64(),
+                        peak: watch.last,
+                        quiet_since: None,
+                        whole: watch.tally.clone(),
+                    });
+                }
+                _ => {}
             }
-            self.count += 1;
-            watch.crowd = Some(Running {
-                number: self.count,
-                began,
-                told: self.slot,
-                is_told: false,
-                usual: watch.mean / params.slot.as_secs_f64(),
-                peak: watch.last,
-                quiet_since: None,
-                whole: watch.tally.clone(),
-            });
-        }
-        for (key, watch) in &self.watches {
-            if watch.crowd.is_some()
-                && let Key::Release(no) = key
-            {
-                self.busy.insert(*no);
+            if let Key::Release(no) = key {
+                goes.extend(watch.crowd.as_ref().map(|_| *no));
+                seems.extend((watch.over > 0 || watch.crowd.is_some()).then_some(*no));
             }
         }
     }

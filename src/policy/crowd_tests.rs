@@ -175,6 +175,20 @@ fn a_releases_crowd_is_one() {
 }
 
 #[test]
+fn a_files_crowd_ends_in_that_of_its_release() {
+    let mut bed = Bed::new();
+    let no = ReleaseNo(7);
+    let params = bed.params.clone();
+    bed.crowds.watch(&params, no, "debian dists/stable".into(), 0.1);
+    bed.run(20, 3, |_| (blob(0), Some(no)));
+    assert_eq!(bed.stages(1).first(), Some(&Stage::Began), "too few for a release's");
+    bed.run(20, 50, |n| (blob((n % 3) as u32), Some(no)));
+    assert_eq!(bed.stages(1).last(), Some(&Stage::Ended));
+    assert_eq!(bed.stages(2).first(), Some(&Stage::Began));
+    assert_eq!(bed.crowds(), 2);
+}
+
+#[test]
 fn a_million_files_leave_little_behind() {
     let mut bed = Bed::new();
     for n in 0..250_000_u32 {

@@ -147,3 +147,7 @@ impl Policy {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "lint_tests.rs"]
+mod tests;

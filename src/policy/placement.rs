@@ -172,6 +172,7 @@ impl Placer {
     fn has_leisure(&self, scene: &Scene<'_>) -> bool {
         scene.tracker.origin_load() < scene.params.small_file_load
             && self.sync.origin_spent(scene.params, scene.now) < 0.5
+            && !self.rings.is_tired()
     }
 
     /// Counts copies as far as the goal goes, and the orders that are open.
@@ -220,7 +221,7 @@ impl Placer {
 
     /// The volunteers that get a copy, the most preferred first.
     fn targets(
-        &self,
+        &mut self,
         scene: &Scene<'_>,
         blob: Blob,
         want: Want,

@@ -26,7 +26,7 @@ const MAX_HOT: usize = 1000;
 /// A release of up to so many files is small.
 const SMALL: usize = 16;
 
-/// A generation that is about to become visible.
+/// A generation that is about to become visible. A unit's first is none: nobody waits for what is all new.
 #[derive(Clone, Debug)]
 pub struct Release {
     /// `debian dists/stable`: for people.
@@ -112,7 +112,7 @@ impl Releases {
             bytes = bytes.saturating_add(blob.size);
             bytes <= params.gate_bytes
         };
-        let hot = inherited.iter().take(share.max(SMALL).min(MAX_HOT)).take_while(fits);
+        let hot = inherited.iter().take(share.clamp(SMALL, MAX_HOT)).take_while(fits);
         let awaited: Vec<Blob> =
             hot.map(|(_, blob)| *blob).filter(|blob| blob.size >= params.small_file).collect();
         for blob in &awaited {

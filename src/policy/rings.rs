@@ -5,7 +5,7 @@
 //! the blob's own place on the ring onwards. Within a window weighted rendezvous ranks by -weight / ln(h), h a
 //! hash of blob and volunteer in (0, 1). A fleet of up to one window is ranked whole.
 //!
-//! Properties, tested below: the same blob prefers the same volunteers; one that leaves moves only its own
+//! Properties, tested in `placement_tests.rs`: the same blob prefers the same volunteers; one that leaves moves only its own
 //! share; a volunteer is preferred in proportion to its weight; copies of one blob are in different networks
 //! (/24, /48) as long as there are any.
 
@@ -21,9 +21,12 @@ use crate::formats::authority::Authority;
 use crate::model::{BlobId, Time};
 
 /// Volunteers of each class that are scored at once.
-const WINDOW: usize = 256;
+const WINDOW: usize = 64;
 /// Windows looked through for one blob.
 const MAX_WINDOWS: usize = 16;
+/// Volunteers scored until they are looked through again: what finds nobody looks at many, and a store is
+/// full or a budget spent for longer than a second. About 10 ms.
+const MAX_SCORED: usize = 200_000;
 /// The fleet is looked through again after this.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 /// A fleet up to this size is looked through whenever somebody came or went.
@@ -40,7 +43,7 @@ struct Member {
     place: u64,
     no: NodeNo,
     group: Group,
-    /// Hash of its name, and the donated rate in bytes/s.
+    /// Hash of its name, and its rate in bytes/s: what is donated, or less where tests say so.
     hash: u64,
     weight: f64,
 }
@@ -52,6 +55,7 @@ pub struct Rings {
     has_changed: bool,
     by_class: [Vec<Member>; CLASSES.len()],
     rate: f64,
+    scored: usize,
     /// Volunteers whose store is nearly full.
     pub full: BTreeSet<NodeNo>,
 }
@@ -70,13 +74,13 @@ impl Rings {
         }
         (self.built, self.has_changed, self.rate) = (Some(now), false, 0.0);
         self.full.clear();
+        self.scored = 0;
         self.by_class.iter_mut().for_each(Vec::clear);
         for (no, node) in tracker.nodes().filter(|(no, _)| tracker.is_up(*no, now)) {
             self.rate += node.rate();
             let hash = fnv1a(node.id.as_str());
-            let member =
-                Member { place: mix(hash), no, group: group(node), hash, weight: node.donate.0 as f64 };
-            self.by_class[tracker.class(no, now) as usize].push(member);
+            let member = Member { place: mix(hash), no, group: group(node), hash, weight: node.rate() };
+            self.by_class[tracker.brief(no).class as usize].push(member);
             if node.load.store_bytes as f64 > node.max_size.0 as f64 * params.evict_above {
                 self.full.insert(no);
             }
@@ -100,10 +104,15 @@ impl Rings {
         self.rate / self.up().max(1) as f64
     }
 
+    /// Whether there was so much to do lately that what nobody waits for can wait.
+    pub fn is_tired(&self) -> bool {
+        self.scored > MAX_SCORED / 2
+    }
+
     /// Up to `count` volunteers of these classes that `is_able`, the most preferred first. `taken` are the
     /// networks that have a copy already; those of the chosen are added.
     pub fn select(
-        &self,
+        &mut self,
         classes: &[Class],
         blob: BlobId,
         count: usize,
@@ -115,12 +124,13 @@ impl Rings {
         let longest = rings.iter().map(|ring| ring.len()).max().unwrap_or(0);
         let mut chosen = Vec::new();
         for window in 0..longest.div_ceil(WINDOW).min(MAX_WINDOWS) {
-            if chosen.len() >= count {
+            if chosen.len() >= count || self.scored >= MAX_SCORED {
                 break;
             }
             let scored = |member: &Member| (score(member, blob), *member);
             let mut scored: Vec<(f64, Member)> =
                 rings.iter().flat_map(|ring| slice(ring, blob, window)).map(scored).collect();
+            self.scored += scored.len();
             scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.no.cmp(&b.1.no)));
             let mut passed_over = Vec::new();
             for (_, member) in scored {
