@@ -96,7 +96,7 @@ impl Tracker {
 
     /// How many are up and what they carry together; costs nothing per volunteer.
     pub fn fleet(&mut self, now: Time) -> Fleet {
-        self.roster.fleet(&self.nodes, now)
+        self.roster.fleet(now)
     }
 
     pub fn class(&self, no: NodeNo, now: Time) -> Class {
@@ -367,3 +367,7 @@ impl Tracker {
         self.holdings.heap_bytes()
     }
 }
+
+#[cfg(test)]
+#[path = "tracker_tests.rs"]
+mod tests;
