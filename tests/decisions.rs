@@ -31,7 +31,7 @@ fn fleet(holders: usize) -> Policy {
             id: format!("v{n}").parse().expect("valid id"),
             base_url: format!("http://v{n}.example").into(),
             is_local: false,
-            donate: Rate(100 << 20),
+            donate: Rate(10 << 30),
             max_size: Size(1 << 40),
             clients: Vec::new(),
             instance: 0,
@@ -46,7 +46,7 @@ fn fleet(holders: usize) -> Policy {
     policy
 }
 
-/// Allocations of 1,000 decisions for requests of `len` bytes, after a thousand that made room.
+/// Allocations of 1,000 decisions for requests of `len` bytes, after those that made room.
 fn allocations(holders: usize, len: u64) -> usize {
     let mut policy = fleet(holders);
     let mut rng = Pcg64Mcg::seed_from_u64(1);
@@ -60,13 +60,13 @@ fn allocations(holders: usize, len: u64) -> usize {
             is_segment: false,
             is_sent_back: false,
         };
-        let now = START + Duration::from_millis(u64::from(n));
+        let now = START + Duration::from_micros(500 * u64::from(n));
         let decision = policy.choose(&request, now, &mut rng);
         assert!(matches!(decision, Decision::Volunteer { .. }), "{decision:?}");
     };
-    (0..1000).for_each(&mut decide);
+    (0..6000).for_each(&mut decide);
     let region = Region::new(ALLOCATOR);
-    (1000..2000).for_each(&mut decide);
+    (6000..7000).for_each(&mut decide);
     let change = region.change();
     change.allocations + change.reallocations
 }

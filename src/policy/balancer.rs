@@ -328,15 +328,14 @@ fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo) -> Rank {
     let View { params, request, now, .. } = *view;
     tracker.advance(no, now);
     let share = tracker.sync_share();
-    let node = tracker.node(no);
-    let (rate, len) = (node.rate(), request.len as f64);
+    let (brief, node) = (tracker.brief(no), tracker.node(no));
+    let (rate, len) = (brief.rate, request.len as f64);
     let backlog = node.ledger.backlog(request.len);
     let seconds = node.ledger.seconds(len + backlog, rate, share);
     let delay = if backlog > 0.0 { params.beta * seconds * backlog / (len + backlog) } else { 0.0 };
-    let age = now.since(node.connected);
     let is_brief = !request.can_return
-        && tracker.brief(no).class != Class::Stable
-        && break_risk(params, age, seconds) > params.break_risk;
+        && brief.class != Class::Stable
+        && break_risk(params, now.since(node.connected), seconds) > params.break_risk;
     Rank {
         is_brief,
         is_saturated: node.ledger.client_rate(rate, share) / (node.ledger.flows() + 1) as f64

@@ -257,9 +257,8 @@ impl Tracker {
 
     /// Lets a volunteer's uploads proceed.
     pub(super) fn advance(&mut self, no: NodeNo, now: Time) {
-        let share = self.sync_share();
-        let node = self.node_mut(no);
-        node.ledger.advance(node.rate(), share, now);
+        let (share, rate) = (self.sync_share(), self.brief(no).rate);
+        self.node_mut(no).ledger.advance(rate, share, now);
     }
 
     /// Bytes that a volunteer has yet to send to others on our orders, and how many uploads these are.
