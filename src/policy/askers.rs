@@ -81,6 +81,11 @@ impl Tries {
         &self.nodes[..usize::from(self.count)]
     }
 
+    /// When that was last.
+    pub fn at(&self) -> Time {
+        self.at
+    }
+
     /// Whether many clients stand behind the address.
     pub fn is_crowd(&self) -> bool {
         self.is_crowd
@@ -131,6 +136,24 @@ impl Askers {
         let found = self.rows[self.row(&tag)].iter().find(|memory| memory.tag == tag)?;
         let is_within = found.is_used() && now.since(found.tries.at) <= params.asker_window;
         is_within.then_some(found.tries)
+    }
+
+    /// The same for every program at an address, for people: looks through all that is remembered.
+    pub fn of_address(
+        &self,
+        params: &Params,
+        address: IpAddr,
+        blob: BlobId,
+        now: Time,
+    ) -> impl Iterator<Item = Tries> {
+        let of = Tag::from((Asker { address, agent: 0 }, blob));
+        let window = params.asker_window;
+        let is_of = move |memory: &&Memory| {
+            memory.tag == Tag { agent: memory.tag.agent, ..of }
+                && memory.is_used()
+                && now.since(memory.tries.at) <= window
+        };
+        self.rows.iter().flatten().filter(is_of).map(|memory| memory.tries)
     }
 
     /// Books a redirect; `before` is what [`Self::before`] says.
@@ -197,6 +220,22 @@ mod tests {
         let params = Params::default();
         let before = askers.before(&params, CLIENT, blob, now);
         askers.redirected((CLIENT, blob), node, before, now);
+    }
+
+    #[test]
+    fn an_address_is_all_its_programs_and_no_other() {
+        let (mut askers, params) = (Askers::default(), Params::default());
+        let (now, blob, other) = (Time::from_secs(1000), BlobId([1; 32]), BlobId([2; 32]));
+        let another = "192.0.2.2".parse().expect("an address");
+        let mine = CLIENT.address;
+        for (address, agent, blob) in
+            [(mine, 0, blob), (mine, u64::MAX, blob), (another, 1, blob), (mine, 1, other)]
+        {
+            askers.redirected((Asker { address, agent }, blob), node_no(7), None, now);
+        }
+        let told = |now| askers.of_address(&params, mine, blob, now).count();
+        assert_eq!(told(now), 2);
+        assert_eq!(told(now + params.asker_window + Duration::from_secs(1)), 0);
     }
 
     #[test]

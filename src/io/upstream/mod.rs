@@ -27,6 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// Longest silence within a body. Clients give up after 30 s (apt, dnf): what goes on elsewhere must begin before.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// From request to response head of another volunteer, the connection included.
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REDIRECTS: usize = 5;
 /// Connections kept per host while nothing is asked.
 const IDLE_CONNECTIONS: usize = 32;
@@ -39,7 +41,7 @@ pub enum UpstreamError {
     NotFound { url: String },
     #[error("{url}: answered {status}")]
     Status { url: String, status: StatusCode },
-    #[error("{url}: sent nothing for {} s in mid-file", SILENCE_TIMEOUT.as_secs())]
+    #[error("{url}: falls silent in mid-file")]
     Silent { url: String },
     #[error("{url}: {problem}")]
     Broken { url: String, problem: String },
@@ -140,6 +142,22 @@ impl Upstream {
             self.fresh.request(request).await.map_err(|e| UpstreamError::broken(url, chain(&e)))?;
         let (parts, body) = response.into_parts();
         Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
+    }
+
+    /// GET from another volunteer. It redirects to our server when it has not the file, and nobody knows where to
+    /// else: that is not followed, and means that it has not the file.
+    pub async fn get_of_peer(&self, url: &str, headers: HeaderMap) -> Result<Reply, UpstreamError> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = url.parse().map_err(|e| UpstreamError::broken(url, e))?;
+        *request.headers_mut() = headers;
+        let exchange = self.exchange(url, request, Reach::Anywhere);
+        let answered = tokio::time::timeout(PEER_TIMEOUT, exchange).await;
+        let answered = answered.unwrap_or_else(|_| Err(UpstreamError::broken(url, "does not answer")));
+        let reply = answered.inspect_err(|_| self.report(url, Outcome::Failed(None)))?;
+        match reply.status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(reply),
+            _ => Err(UpstreamError::NotFound { url: url.to_owned() }),
+        }
     }
 
     /// The same without a body.
@@ -326,4 +344,56 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Answers one request so, or never; the URL.
+    async fn answering(answer: Option<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/b/x", listener.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut request = [0; 1024];
+            let _ = socket.read(&mut request).await;
+            match answer {
+                Some(answer) => socket.write_all(answer.as_bytes()).await.expect("it reads"),
+                None => std::future::pending().await,
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_peer_leads_nowhere_else() {
+        let upstream = Upstream::new().expect("a client");
+        let elsewhere = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let to = elsewhere.local_addr().expect("bound");
+        let ask = async |answer: String| {
+            upstream.get_of_peer(&answering(Some(answer)).await, HeaderMap::new()).await
+        };
+        let empty = "Content-Length: 0\r\n\r\n";
+        for status in ["302 Found", "307 Temporary Redirect", "403 Forbidden", "404 Not Found", "503 Busy"] {
+            let answer = format!("HTTP/1.1 {status}\r\nLocation: http://{to}/\r\n{empty}");
+            assert!(ask(answer).await.is_err_and(|e| e.is_not_found()), "{status}");
+        }
+        let followed = tokio::time::timeout(Duration::from_millis(1), elsewhere.accept()).await;
+        assert!(followed.is_err(), "somebody came");
+        let good = ask("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_owned()).await.expect("an answer");
+        assert_eq!(whole(good, 10).await.expect("all of it"), "hi");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_answer_is_left() {
+        let upstream = Upstream::new().expect("a client");
+        let url = answering(None).await;
+        let begin = tokio::time::Instant::now();
+        let asked = upstream.get_of_peer(&url, HeaderMap::new()).await;
+        assert!(asked.is_err_and(|e| !e.is_not_found()));
+        assert!(begin.elapsed() <= PEER_TIMEOUT + Duration::from_millis(10), "{:?}", begin.elapsed());
+    }
 }
