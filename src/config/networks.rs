@@ -84,6 +84,11 @@ impl Networks {
         named.max_by_key(|(prefix, _)| *prefix).map(|(_, rule)| rule)
     }
 
+    /// Whether there is any rule about which clients volunteers serve.
+    pub fn limit_volunteers(&self) -> bool {
+        !self.volunteers.is_empty()
+    }
+
     /// Whether a volunteer serves a client; every rule about it counts.
     pub fn serves(&self, volunteer: &VolunteerId, client: IpAddr) -> bool {
         let mut about = self.volunteers.iter().filter(|rule| rule.id.matches(volunteer));

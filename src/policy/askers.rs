@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+use super::node::NodeNo;
 use super::params::Params;
 use super::placement::fnv1a;
-use super::tracker::NodeNo;
 use crate::model::{BlobId, Time};
 
 /// Redirects remembered: about 20 MB. A crowd of 100,000 within a minute forgets its oldest.
@@ -135,7 +135,7 @@ impl Askers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tracker::node_no;
+    use crate::policy::node::node_no;
     use std::time::Duration;
 
     const CLIENT: Asker = Asker { address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), agent: 1 };

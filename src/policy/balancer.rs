@@ -4,17 +4,24 @@
 //! (reference policy, section E.1; processor sharing):
 //!
 //! ```text
-//! T = (s + sum min(s, x_j)) / u          when this download would end
-//! C = T + beta * sum min(s, x_j) / u     plus the delay it inflicts on the others
+//! B = sum min(s, x_j)                    what shares the line with it
+//! T = (s + B) / u                        when this download would end
+//! C = T + beta * B / u                   plus the delay it inflicts on the others
 //! ```
 //!
+//! Where copies are sent to other volunteers too, u is what they leave (see [`super::ledger`]). Who is
+//! not known yet costs the more, by its weight. The ledger has what was decided a moment ago, so that reports,
+//! however old, make no herd: they only correct it.
+//!
 //! Properties, tested below: the chosen one holds the blob and is not down; equal ones are chosen equally
-//! often; the choice is a function of state, request, time and generator.
+//! often; nobody starves; the choice is a function of state, request, time and generator.
 
 use rand::{Rng, RngExt};
 
 use super::eligible::{Exclusion, View};
-use super::tracker::{NodeNo, NodeState, Tracker};
+use super::node::{NodeNo, NodeState};
+use super::stability::{Class, break_risk};
+use super::tracker::Tracker;
 use crate::config::NetworkRule;
 use crate::model::VolunteerId;
 
@@ -40,6 +47,7 @@ pub enum OriginReason {
     NoneEligible,
     AllSaturated,
     OnlySuspects,
+    OnlyBrief,
 }
 
 impl OriginReason {
@@ -52,6 +60,9 @@ impl OriginReason {
             Self::NoneEligible => "none of its holders is for this client",
             Self::AllSaturated => "every holder is saturated",
             Self::OnlySuspects => "its holders miss heartbeats",
+            Self::OnlyBrief => {
+                "its holders may leave before the download ends, and this client could not come back"
+            }
         }
     }
 }
@@ -59,6 +70,8 @@ impl OriginReason {
 /// How a candidate ranks; smaller is better, and field order is priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
+    /// It may well be gone before the download ends, and the client could not come back.
+    pub is_brief: bool,
     /// A new download would get less than the minimum share.
     pub is_saturated: bool,
     pub cost_micros: u64,
@@ -87,55 +100,97 @@ pub struct Explanation {
     pub origin: Option<OriginReason>,
 }
 
-/// Holders scored per decision at most; further ones are as good as those.
-const MAX_SCORED: usize = 512;
+impl Rank {
+    /// Why the server should rather serve itself while it can.
+    fn objection(&self) -> Option<OriginReason> {
+        match () {
+            () if self.is_brief => Some(OriginReason::OnlyBrief),
+            () if self.is_saturated => Some(OriginReason::AllSaturated),
+            () => None,
+        }
+    }
+}
+
+/// Holders looked at per decision at most: those of more that follow a random one.
+const MAX_HOLDERS: usize = 512;
+/// Draws per one that is wanted, since some come twice.
+const DRAWS: usize = 8;
+
+/// Room for lists of holders, kept from decision to decision so that none allocates.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    eligible: Vec<NodeNo>,
+    sums: Vec<f64>,
+    drawn: Vec<NodeNo>,
+}
 
 /// Decides; books nothing but the passing of time in the ledgers.
 pub fn choose(tracker: &mut Tracker, view: &View<'_>, rng: &mut impl Rng) -> Decision {
-    let View { params, request, .. } = *view;
     let rule = view.rule();
     if let Some(reason) = beforehand(view, rule) {
         return Decision::Origin(reason);
     }
+    let mut scratch = std::mem::take(&mut tracker.scratch);
+    let decision = choose_holder(tracker, view, rule, &mut scratch, rng);
+    tracker.scratch = scratch;
+    decision
+}
+
+fn choose_holder(
+    tracker: &mut Tracker,
+    view: &View<'_>,
+    rule: Option<&NetworkRule>,
+    scratch: &mut Scratch,
+    rng: &mut impl Rng,
+) -> Decision {
+    let View { params, request, .. } = *view;
     let is_busy = request.origin_load >= params.origin_load;
-    let mut holders = Holders::of(tracker, view);
-    let candidates = holders.eligible.len();
+    let has_others = eligible(tracker, view, &mut scratch.eligible, |shelves| rng.random_range(0..shelves));
+    let candidates = scratch.eligible.len();
     if candidates == 0 {
-        return match holders.suspects.as_slice() {
-            [] => Decision::Origin(holders.none()),
-            suspects if is_busy => {
-                let node = suspects[draw_by_rate(tracker, suspects, rng)];
-                Decision::Volunteer { node, candidates: suspects.len(), cost_micros: 0 }
+        let suspects = suspects(tracker, view);
+        return match suspects.len() {
+            0 => Decision::Origin(nobody(has_others)),
+            _ if !is_busy => Decision::Origin(OriginReason::OnlySuspects),
+            candidates => {
+                sample_by_rate(tracker, &suspects, 1, scratch, rng);
+                let node = scratch.drawn.first().copied().unwrap_or(suspects[0]);
+                Decision::Volunteer { node, candidates, cost_micros: 0 }
             }
-            _ => Decision::Origin(OriginReason::OnlySuspects),
         };
     }
-    if let Some(near) = holders.preferred(tracker, rule)
-        && let Some((node, rank)) = best(tracker, view, &near, rng)
-        && !rank.is_saturated
+    let near = preferred(tracker, &mut scratch.eligible, rule);
+    if let Some((node, rank)) = best(tracker, view, &scratch.eligible[..near], rng)
+        && rank.objection().is_none()
     {
         return Decision::Volunteer { node, candidates, cost_micros: rank.cost_micros };
     }
     if candidates > params.score_all_up_to {
-        holders.eligible = sample_by_rate(tracker, holders.eligible, params.sample, rng);
+        let eligible = std::mem::take(&mut scratch.eligible);
+        sample_by_rate(tracker, &eligible, params.sample, scratch, rng);
+        scratch.eligible = eligible;
     }
-    let Some((node, rank)) = best(tracker, view, &holders.eligible, rng) else {
+    let scored = if candidates > params.score_all_up_to { &scratch.drawn } else { &scratch.eligible };
+    let Some((node, rank)) = best(tracker, view, scored, rng) else {
         return Decision::Origin(OriginReason::NoHolder);
     };
-    if rank.is_saturated && !is_busy {
-        return Decision::Origin(OriginReason::AllSaturated);
+    match rank.objection() {
+        Some(reason) if !is_busy => Decision::Origin(reason),
+        _ => Decision::Volunteer { node, candidates, cost_micros: rank.cost_micros },
     }
-    Decision::Volunteer { node, candidates, cost_micros: rank.cost_micros }
 }
 
 /// The same view without choosing, for people.
 pub fn explain(tracker: &mut Tracker, view: &View<'_>) -> Explanation {
     let View { params, request, now, .. } = *view;
     let rule = view.rule();
-    let holders = Holders::of(tracker, view);
-    let near = holders.preferred(tracker, rule);
+    let mut eligible_ones = Vec::new();
+    let has_others = eligible(tracker, view, &mut eligible_ones, |_| 0);
+    let suspects = suspects(tracker, view);
+    let near = preferred(tracker, &mut eligible_ones, rule);
+    let near = &eligible_ones[..near];
     let is_busy = request.origin_load >= params.origin_load;
-    let all: Vec<NodeNo> = tracker.holders(request.blob.id).take(MAX_SCORED).collect();
+    let all: Vec<NodeNo> = tracker.holders(request.blob.id).take(MAX_HOLDERS).collect();
     let mut candidates = Vec::with_capacity(all.len());
     for no in all {
         let rank = rank(tracker, view, no);
@@ -151,10 +206,9 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>) -> Explanation {
             problem: node.standing.problem.clone(),
         });
     }
-    let has_near = |c: &Candidate| near.as_ref().is_some_and(|near| near.contains(&c.node));
-    if candidates.iter().any(|c| has_near(c) && !c.rank.is_saturated) {
+    if candidates.iter().any(|c| near.contains(&c.node) && c.rank.objection().is_none()) {
         let left_out = candidates.iter_mut().filter(|c| c.excluded.is_none());
-        for candidate in left_out.filter(|c| near.as_ref().is_some_and(|near| !near.contains(&c.node))) {
+        for candidate in left_out.filter(|c| !near.contains(&c.node)) {
             candidate.excluded = Some(Exclusion::NotPreferred);
         }
     }
@@ -162,9 +216,9 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>) -> Explanation {
         .sort_by(|a, b| (a.excluded.is_some(), a.rank, &a.id).cmp(&(b.excluded.is_some(), b.rank, &b.id)));
     let origin = beforehand(view, rule).or_else(|| match candidates.first() {
         None => Some(OriginReason::NoHolder),
-        Some(best) if best.excluded.is_some() && holders.suspects.is_empty() => Some(holders.none()),
+        Some(best) if best.excluded.is_some() && suspects.is_empty() => Some(nobody(has_others)),
         Some(best) if best.excluded.is_some() => (!is_busy).then_some(OriginReason::OnlySuspects),
-        Some(best) => (best.rank.is_saturated && !is_busy).then_some(OriginReason::AllSaturated),
+        Some(best) => best.rank.objection().filter(|_| !is_busy),
     });
     Explanation { candidates, origin }
 }
@@ -186,50 +240,57 @@ fn beforehand(view: &View<'_>, rule: Option<&NetworkRule>) -> Option<OriginReaso
     }
 }
 
-/// The holders by what may be done with them.
-struct Holders {
-    eligible: Vec<NodeNo>,
-    /// Left out for nothing but missing heartbeats.
-    suspects: Vec<NodeNo>,
-    has_others: bool,
+/// Fills in the holders that may be chosen; returns whether others are up.
+fn eligible(
+    tracker: &Tracker,
+    view: &View<'_>,
+    eligible: &mut Vec<NodeNo>,
+    pick: impl FnOnce(u32) -> u32,
+) -> bool {
+    let is_crowd = view.tries.is_some_and(|tries| tries.is_crowd());
+    let (mut last, mut has_others) = (None, false);
+    eligible.clear();
+    for no in tracker.holdings.some_of(view.request.blob.id, MAX_HOLDERS, pick) {
+        let excluded = if view.is_plain(tracker, no) { None } else { view.exclusion(tracker, no) };
+        match excluded {
+            None => eligible.push(no),
+            Some(Exclusion::State(NodeState::Down | NodeState::Suspect)) => {}
+            // Whom a crowd was sent to last is left out only where there is another.
+            Some(Exclusion::SentBefore) if is_crowd => last = Some(no),
+            Some(_) => has_others = true,
+        }
+        if eligible.len() == MAX_HOLDERS {
+            break;
+        }
+    }
+    if eligible.is_empty() {
+        eligible.extend(last);
+    }
+    has_others
 }
 
-impl Holders {
-    fn of(tracker: &Tracker, view: &View<'_>) -> Self {
-        let mut holders = Self { eligible: Vec::new(), suspects: Vec::new(), has_others: false };
-        let is_crowd = view.tries.is_some_and(|tries| tries.is_crowd());
-        let mut last = None;
-        for no in tracker.holders(view.request.blob.id) {
-            match view.exclusion(tracker, no) {
-                None => holders.eligible.push(no),
-                Some(Exclusion::State(NodeState::Suspect)) => holders.suspects.push(no),
-                Some(Exclusion::State(NodeState::Down)) => {}
-                // Whom a crowd was sent to last is left out only where there is another.
-                Some(Exclusion::SentBefore) if is_crowd => last = Some(no),
-                Some(_) => holders.has_others = true,
-            }
-            if holders.eligible.len() == MAX_SCORED {
-                break;
-            }
-        }
-        if holders.eligible.is_empty() {
-            holders.eligible.extend(last);
-        }
-        holders
-    }
+/// Holders left out for nothing but missing heartbeats.
+fn suspects(tracker: &Tracker, view: &View<'_>) -> Vec<NodeNo> {
+    let is_suspect = |no: &NodeNo| view.exclusion(tracker, *no) == Some(Exclusion::State(NodeState::Suspect));
+    tracker.holders(view.request.blob.id).filter(is_suspect).take(MAX_HOLDERS).collect()
+}
 
-    /// Those of the client's site, if there are any.
-    fn preferred(&self, tracker: &Tracker, rule: Option<&NetworkRule>) -> Option<Vec<NodeNo>> {
-        let rule = rule.filter(|rule| rule.has_preferences())?;
-        let near: Vec<NodeNo> =
-            self.eligible.iter().copied().filter(|no| rule.prefers(&tracker.node(*no).id)).collect();
-        (!near.is_empty()).then_some(near)
+/// Moves those of the client's site to the front; returns how many.
+fn preferred(tracker: &Tracker, eligible: &mut [NodeNo], rule: Option<&NetworkRule>) -> usize {
+    let Some(rule) = rule.filter(|rule| rule.has_preferences()) else { return 0 };
+    let mut near = 0;
+    for at in 0..eligible.len() {
+        if rule.prefers(&tracker.node(eligible[at]).id) {
+            eligible.swap(near, at);
+            near += 1;
+        }
     }
+    near
+}
 
-    /// Why there is nobody to choose.
-    fn none(&self) -> OriginReason {
-        if self.has_others { OriginReason::NoneEligible } else { OriginReason::NoHolder }
-    }
+/// Why there is nobody to choose.
+fn nobody(has_others: bool) -> OriginReason {
+    if has_others { OriginReason::NoneEligible } else { OriginReason::NoHolder }
 }
 
 /// The best ranked; equal ones with equal chance.
@@ -262,44 +323,54 @@ fn best(
 
 fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo) -> Rank {
     let View { params, request, now, .. } = *view;
-    let node = tracker.node_mut(no);
-    let rate = node.rate();
-    node.ledger.advance(rate, now);
+    tracker.advance(no, now);
+    let share = tracker.sync_share();
+    let node = tracker.node(no);
+    let (rate, len) = (node.rate(), request.len as f64);
     let backlog = node.ledger.backlog(request.len);
-    let seconds = (request.len as f64 + backlog + params.beta * backlog) / rate;
+    let seconds = node.ledger.seconds(len + backlog, rate, share);
+    let delay = if backlog > 0.0 { params.beta * seconds * backlog / (len + backlog) } else { 0.0 };
+    let cost = (seconds + delay) / node.standing.capacity.weight();
+    let age = now.since(node.connected);
+    let is_brief = !request.can_return
+        && tracker.brief(no).class != Class::Stable
+        && break_risk(params, age, seconds) > params.break_risk;
     Rank {
-        is_saturated: rate / (node.ledger.flows() + 1) as f64 <= params.min_share,
+        is_brief,
+        is_saturated: node.ledger.client_rate(rate, share) / (node.ledger.flows() + 1) as f64
+            <= params.min_share,
         // A tenth of a millisecond is below what any estimate here is good for.
-        cost_micros: ((seconds * 1e4) as u64).saturating_mul(100),
+        cost_micros: ((cost * 1e4) as u64).saturating_mul(100),
     }
 }
 
-/// Index of one holder, drawn in proportion to its rate.
-fn draw_by_rate(tracker: &Tracker, holders: &[NodeNo], rng: &mut impl Rng) -> usize {
-    let total: f64 = holders.iter().map(|no| tracker.node(*no).rate()).sum();
-    let mut at = rng.random::<f64>() * total;
-    for (index, no) in holders.iter().enumerate() {
-        at -= tracker.node(*no).rate();
-        if at < 0.0 {
-            return index;
-        }
-    }
-    holders.len() - 1
-}
-
-/// `count` different holders, drawn in proportion to their rates.
+/// Leaves `count` different holders in `scratch.drawn`, drawn in proportion to their weights; fewer if some
+/// weigh next to nothing.
 fn sample_by_rate(
     tracker: &Tracker,
-    mut holders: Vec<NodeNo>,
+    holders: &[NodeNo],
     count: usize,
+    scratch: &mut Scratch,
     rng: &mut impl Rng,
-) -> Vec<NodeNo> {
-    let mut drawn = Vec::with_capacity(count);
-    while drawn.len() < count && !holders.is_empty() {
-        let index = draw_by_rate(tracker, &holders, rng);
-        drawn.push(holders.swap_remove(index));
+) {
+    let Scratch { sums, drawn, .. } = scratch;
+    let mut total = 0.0;
+    sums.clear();
+    drawn.clear();
+    sums.extend(holders.iter().map(|no| {
+        total += tracker.brief(*no).weight;
+        total
+    }));
+    for _ in 0..count * DRAWS {
+        let at = rng.random::<f64>() * total;
+        let index = sums.partition_point(|sum| *sum <= at).min(holders.len() - 1);
+        if !drawn.contains(&holders[index]) {
+            drawn.push(holders[index]);
+        }
+        if drawn.len() >= count.min(holders.len()) {
+            break;
+        }
     }
-    drawn
 }
 
 #[cfg(test)]

@@ -252,7 +252,7 @@ proptest! {
         prop_assert!(asks < 3 || orders.len() >= nodes.min(3));
         prop_assert_eq!(policy.place(BLOB, START), vec![]);
         // A failed order is not repeated at once at the same volunteer.
-        let first = orders[0];
+        let first = orders[0].clone();
         policy.handle(Event::OrderEnded { node: first.node, epoch: first.epoch, blob: BLOB.id, failed: true }, START);
         prop_assert!(policy.place(BLOB, START).iter().all(|order| order.node != first.node));
     }

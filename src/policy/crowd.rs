@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::tracker::NodeNo;
+use super::node::NodeNo;
 use crate::model::{Blob, Time};
 
 /// What a crowd wants.

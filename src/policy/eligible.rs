@@ -2,8 +2,9 @@
 //! ask here, so that they cannot differ.
 
 use super::askers::{Asker, Tries};
+use super::node::{NodeNo, NodeState};
 use super::params::Params;
-use super::tracker::{NodeNo, NodeState, Tracker};
+use super::tracker::Tracker;
 use crate::config::{NetworkRule, Networks};
 use crate::model::{Blob, Time};
 
@@ -66,8 +67,24 @@ impl<'a> View<'a> {
         self.networks.of(self.request.client.address)
     }
 
+    /// Whether nothing speaks against this holder, as far as its brief tells: most need no closer look.
+    pub fn is_plain(&self, tracker: &Tracker, no: NodeNo) -> bool {
+        let brief = tracker.brief(no);
+        brief.is_up(self.now)
+            && brief.is_open
+            && !self.networks.limit_volunteers()
+            && (self.request.can_return || brief.volatile_until <= self.now)
+            && !self.tries.is_some_and(|tries| tries.nodes().contains(&no))
+    }
+
     /// Why this holder is left out, but for preferences; `None` if it is not.
     pub fn exclusion(&self, tracker: &Tracker, no: NodeNo) -> Option<Exclusion> {
+        let excluded = self.look(tracker, no);
+        debug_assert!(excluded.is_none() || !self.is_plain(tracker, no), "{no:?} is plainly {excluded:?}");
+        excluded
+    }
+
+    fn look(&self, tracker: &Tracker, no: NodeNo) -> Option<Exclusion> {
         let node = tracker.node(no);
         let client = self.request.client.address;
         match node.state(self.params, self.now) {

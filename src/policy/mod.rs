@@ -6,14 +6,22 @@
 
 mod askers;
 mod balancer;
+mod capacity;
 mod crowd;
 mod demand;
 mod eligible;
+mod events;
+mod holdings;
 mod ledger;
+mod node;
+mod orders;
 mod params;
 mod placement;
 mod release;
 mod resume;
+mod roster;
+mod shelves;
+mod stability;
 mod standing;
 mod tracker;
 
@@ -23,12 +31,16 @@ pub use askers::Asker;
 pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use crowd::{CrowdReport, Stage, Subject};
 pub use eligible::{Exclusion, Request};
+pub use events::{Event, Load};
+pub use node::{Joined, Node, NodeNo, NodeState};
 pub use params::Params;
 pub use placement::{Order, Task};
 pub use release::{Gate, Release, ReleaseNo, ReleasedFile};
 pub use resume::{KEPT_FOR, Known, Position};
+pub use roster::Fleet;
+pub use stability::{Class, Presence};
 pub use standing::{Outcome, Record};
-pub use tracker::{Event, Joined, Load, Node, NodeNo, NodeState, Tracker};
+pub use tracker::Tracker;
 
 use askers::Askers;
 use demand::Demand;
@@ -89,6 +101,7 @@ impl Policy {
     /// Decides who answers a package request, and books it.
     pub fn choose(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
         let (blob, asker) = (request.blob, request.client);
+        self.tracker.note_origin_load(request.origin_load);
         let tries = self.tries(request, now);
         let view = View { params: &self.params, networks: &self.networks, request, tries, now };
         let decision = balancer::choose(&mut self.tracker, &view, rng);

@@ -60,6 +60,22 @@ pub struct Params {
     /// After a failed order a volunteer is not asked for the same blob for this long: the fault may have
     /// been the server's or the upstream's.
     pub order_retry: Duration,
+    /// Share of a donated rate that copying to other volunteers may take while clients download: they
+    /// should notice little. With the server nearly full copies help them more.
+    pub sync_share: f64,
+    pub busy_sync_share: f64,
+    /// Time constants of a rate estimate by what many downloads got: it falls within a crowd's first minutes,
+    /// and rises again so slowly that one who lies is not believed anew at once.
+    pub busy_falls: Duration,
+    pub busy_rises: Duration,
+    /// A volunteer that was present for less is on probation.
+    pub probation: Duration,
+    /// Lifetimes of sessions: Weibull shape and scale, fitted to a Debian torrent.
+    pub session_shape: f64,
+    pub session_scale: Duration,
+    /// A client that could not come back is not sent to one of unknown staying that ends, as likely as
+    /// this, before the download does.
+    pub break_risk: f64,
 }
 
 impl Default for Params {
@@ -92,6 +108,14 @@ impl Default for Params {
             max_orders: 4096,
             order_timeout: Duration::from_secs(600),
             order_retry: Duration::from_secs(20),
+            sync_share: 0.2,
+            busy_sync_share: 0.5,
+            busy_falls: Duration::from_secs(60),
+            busy_rises: Duration::from_secs(600),
+            probation: Duration::from_secs(15 * 60),
+            session_shape: 0.38,
+            session_scale: Duration::from_secs(2544),
+            break_risk: 0.05,
         }
     }
 }

@@ -6,8 +6,9 @@
 //! prefers the same volunteers, and one that leaves moves only its own share.
 
 use super::demand::Recent;
+use super::node::{Node, NodeNo, NodeState};
 use super::params::Params;
-use super::tracker::{Node, NodeNo, NodeState, OrderState, Tracker};
+use super::tracker::Tracker;
 use crate::model::{Blob, Time};
 
 /// Work for a volunteer.
@@ -53,13 +54,7 @@ pub fn place(tracker: &mut Tracker, params: &Params, blob: Blob, demand: Recent,
     able.retain(|(_, no)| !holders.contains(no));
     able.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     able.truncate(wanted - copies - ordered);
-    able.into_iter()
-        .map(|(_, no)| {
-            let node = tracker.node_mut(no);
-            node.orders.insert(blob.id, OrderState { since: now, has_failed: false });
-            Order { node: no, epoch: node.epoch, blob, task: Task::Fetch { peers: Vec::new() } }
-        })
-        .collect()
+    able.into_iter().map(|(_, no)| tracker.order_fetch(no, blob, Vec::new(), now)).collect()
 }
 
 fn can_take(node: &Node, params: &Params, blob: Blob) -> bool {

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::tracker::{NodeNo, Tracker};
+use super::node::NodeNo;
+use super::shelves::Shelf;
+use super::tracker::Tracker;
 use crate::formats::control::JournalSpan;
 use crate::model::{BlobId, Time, VolunteerId};
 
@@ -34,7 +36,7 @@ impl Position {
 /// What a session leaves to the next one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
-    pub(super) holdings_epoch: u32,
+    pub(super) shelf: Option<Shelf>,
     pub(super) holdings: u64,
     pub(super) position: Option<Position>,
     pub(super) last_seen: Time,
@@ -54,11 +56,20 @@ impl Tracker {
     pub fn resume(&mut self, no: NodeNo, span: Option<JournalSpan>, now: Time) -> Option<u64> {
         let node = self.node_mut(no);
         node.journal = span.map(|span| span.id);
-        let left = node.left.take().filter(|left| now.since(left.last_seen) < KEPT_FOR)?;
-        let position = left.position.filter(|position| span.is_some_and(|span| position.is_within(&span)))?;
-        node.holdings_epoch = left.holdings_epoch;
+        let left = node.left.filter(|left| now.since(left.last_seen) < KEPT_FOR);
+        let position = left.and_then(|left| left.position);
+        let position = position.filter(|position| span.is_some_and(|span| position.is_within(&span)));
+        let (Some(left), Some(position)) = (left, position) else {
+            self.drop_left(no);
+            return None;
+        };
+        node.left = None;
+        node.shelf = left.shelf;
         node.holdings = left.holdings;
         node.announced = Some(position.next);
+        if let Some(shelf) = left.shelf {
+            self.holdings.resume(shelf, no);
+        }
         Some(position.next)
     }
 

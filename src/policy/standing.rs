@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use super::capacity::Capacity;
 use super::params::Params;
+use super::stability::Presence;
 use crate::model::{Blob, Time};
 
 /// A test whose outcome was never told is not waited for any longer.
@@ -16,8 +18,6 @@ const SAMPLE_TRIES: u32 = 3;
 const CLOSEST: Duration = Duration::from_secs(2);
 /// Nor do weaker signs closer than this: a busy volunteer's clients give them without meaning to.
 const HASTENED: Duration = Duration::from_secs(5);
-/// How much a line is believed to carry more after a test that went well.
-const RELAX: f64 = 2.0;
 
 /// What outlives sessions and the server's restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Record {
     pub quarantined_until: Option<Time>,
     /// When it went away without a word, the last time and the time before.
     pub vanished: [Option<Time>; 2],
+    /// How much of the time it was there.
+    pub presence: Presence,
 }
 
 impl Record {
@@ -72,10 +74,9 @@ pub struct Standing {
     pub complaints: u64,
     /// Its administrator says that it comes and goes.
     pub is_declared_volatile: bool,
+    pub capacity: Capacity,
     reach: Reach,
     is_slow: bool,
-    /// What its line carries in bytes/s, where a test among others showed that it is less than donated.
-    carries: Option<f64>,
     failures: u32,
     /// When the last test began, until its outcome is known.
     probing: Option<Time>,
@@ -96,9 +97,9 @@ impl Standing {
             problem: None,
             complaints,
             is_declared_volatile: false,
+            capacity: Capacity::default(),
             reach: Reach::Untested,
             is_slow: false,
-            carries: None,
             failures: 0,
             probing: None,
             is_of_blob: false,
@@ -112,19 +113,14 @@ impl Standing {
     /// What goes on over a new session: neither an open test nor a verdict ends by coming anew.
     pub fn rejoined(old: &Self, now: Time) -> Self {
         Self {
+            capacity: old.capacity.rejoined(),
             is_slow: old.is_slow,
-            carries: old.carries,
             failures: old.failures,
             last_probe: old.last_probe,
             sample: old.sample,
             problem: old.problem.clone(),
             ..Self::new(old.record, old.complaints, now)
         }
-    }
-
-    /// What it sends at most, in bytes/s, of `donated`.
-    pub fn rate(&self, donated: f64) -> f64 {
-        self.carries.map_or(donated, |carries| carries.min(donated)).max(1.0)
     }
 
     pub fn is_quarantined(&self, now: Time) -> bool {
@@ -146,9 +142,18 @@ impl Standing {
     /// Whether it may go away at any moment: it says so itself, or it did so twice within `volatile_within`
     /// without a word, and has not been here long enough since. One such end is an accident.
     pub fn is_volatile(&self, params: &Params, connected: Time, now: Time) -> bool {
-        let [Some(last), Some(before)] = self.record.vanished else { return self.is_declared_volatile };
-        let is_recent = last.since(before) < params.volatile_within;
-        self.is_declared_volatile || (is_recent && now.since(last.max(connected)) < params.stable_after)
+        now < self.volatile_until(params, connected)
+    }
+
+    /// Until when [`Self::is_volatile`] holds, if it stays.
+    pub fn volatile_until(&self, params: &Params, connected: Time) -> Time {
+        match self.record.vanished {
+            _ if self.is_declared_volatile => Time::from_nanos(u64::MAX),
+            [Some(last), Some(before)] if last.since(before) < params.volatile_within => {
+                last.max(connected) + params.stable_after
+            }
+            _ => Time::default(),
+        }
     }
 
     /// A client was sent to it.
@@ -197,11 +202,7 @@ impl Standing {
             // Without anything left to test it by, it has its chance again.
             Outcome::Reached => self.well(params, now, self.is_slow && self.sample.is_some()),
             Outcome::Good { bytes_per_sec } => {
-                let alone = bytes_per_sec * (sharing + 1) as f64;
-                self.carries = match self.carries {
-                    _ if sharing > 0 && bytes_per_sec < params.min_share => Some(alone),
-                    carries => carries.map(|carries| carries * RELAX),
-                };
+                let alone = self.capacity.tested(params, bytes_per_sec, sharing, now);
                 self.well(params, now, alone < params.slow_below);
                 if self.is_slow {
                     self.problem = Some(format!("sends {:.1} kB/s", alone / 1000.0));
@@ -217,6 +218,7 @@ impl Standing {
             }
             Outcome::Failed { why } => {
                 self.reach = Reach::Failed;
+                self.capacity.failed();
                 self.problem = Some(why);
                 if self.failures >= SAMPLE_TRIES {
                     self.sample = None;

@@ -1,241 +1,51 @@
 //! What the server knows of its volunteers: who is up, who holds what, how busy each is.
 //!
-//! Fed by [`Event`]s alone. A volunteer's *epoch* counts its sessions. Holdings carry the epoch of the session
-//! that announced them all; others are ignored, and swept out later, a slice at a time. A session may go on with
-//! the holdings of the one before ([`super::resume`]).
+//! Fed by [`Event`]s alone. A volunteer's *epoch* counts its sessions; a session may go on with the holdings of
+//! the one before ([`super::resume`]).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
-
-use ipnet::IpNet;
+use std::time::Duration;
 
 use super::Probe;
+use super::balancer::Scratch;
+use super::events::{Event, Load};
+use super::holdings::Holdings;
 use super::ledger::Ledger;
+use super::node::{Joined, Node, NodeNo, NodeState};
+use super::orders::OrderState;
 use super::params::Params;
-use super::resume::{KEPT_FOR, Left, Position};
-use super::standing::{Outcome, Record, Standing};
-use crate::config::contain;
+use super::placement::{Order, Task};
+use super::resume::KEPT_FOR;
+use super::roster::{Brief, Fleet, Roster};
+use super::stability::Class;
+use super::standing::Outcome;
 use crate::formats::control::HoldingsChange;
-use crate::model::{Blob, BlobId, Rate, Size, Time, VolunteerId};
+use crate::model::{Blob, BlobId, Time, VolunteerId};
 
 /// Volunteers known at a time, gone ones included.
 const MAX_NODES: usize = 10_000;
 /// Holdings that one volunteer may announce: twice the mission's repository of 2.2 million files.
 const MAX_HOLDINGS: u64 = 4_400_000;
-/// Holder lists looked at per sweep.
-const SWEEP: usize = 4096;
-
-/// Index of a volunteer in the tracker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeNo(u32);
-
-impl NodeNo {
-    /// Counts from 0, in the order of first joining.
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-#[cfg(test)]
-pub(super) fn node_no(number: u32) -> NodeNo {
-    NodeNo(number)
-}
-
-/// A volunteer that introduces itself.
-#[derive(Clone, Debug)]
-pub struct Joined {
-    pub id: VolunteerId,
-    /// Base URL that clients are sent to.
-    pub base_url: Arc<str>,
-    /// Only clients on the server's own machine can reach it.
-    pub is_local: bool,
-    pub donate: Rate,
-    pub max_size: Size,
-    /// The only networks whose clients it serves, as it says itself; empty is all.
-    pub clients: Vec<IpNet>,
-    /// Its process, so that two with one identity are told apart.
-    pub instance: u64,
-    /// It says itself that it comes and goes.
-    pub is_volatile: bool,
-    pub record: Record,
-}
-
-/// What happened. Events of an old session (another epoch) are ignored.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// The control connection ended; `clean` if the volunteer had said so, or the server itself ended it.
-    Left {
-        node: NodeNo,
-        epoch: u32,
-        clean: bool,
-    },
-    Holdings {
-        node: NodeNo,
-        epoch: u32,
-        change: HoldingsChange,
-        blobs: &'a [BlobId],
-    },
-    /// Changes of holdings are announced up to this number of the volunteer's journal.
-    Announced {
-        node: NodeNo,
-        epoch: u32,
-        next: u64,
-    },
-    Reported {
-        node: NodeNo,
-        epoch: u32,
-        load: &'a Load,
-    },
-    OrderEnded {
-        node: NodeNo,
-        epoch: u32,
-        blob: BlobId,
-        failed: bool,
-    },
-    /// A test of the server's own has ended.
-    Probed {
-        node: NodeNo,
-        epoch: u32,
-        outcome: Outcome,
-    },
-}
-
-/// A heartbeat's figures.
-#[derive(Clone, Debug, Default)]
-pub struct Load {
-    pub uploads: u32,
-    pub remaining: Vec<Blob>,
-    pub served_bytes: u64,
-    pub served_requests: u64,
-    pub store_bytes: u64,
-}
-
-/// Whether a volunteer is given clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NodeState {
-    Up,
-    /// A heartbeat is missing.
-    Suspect,
-    /// It has just joined; whether clients can reach it is being tested.
-    Testing,
-    /// The server's own test does not reach it: so it is for clients.
-    Unreachable,
-    /// The server's own test got too little from it.
-    Slow,
-    /// It sent wrong bytes.
-    Quarantined,
-    Down,
-}
-
-impl NodeState {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Suspect => "suspect",
-            Self::Testing => "testing",
-            Self::Unreachable => "unreachable",
-            Self::Slow => "slow",
-            Self::Quarantined => "quarantined",
-            Self::Down => "down",
-        }
-    }
-}
-
-/// One volunteer.
-#[derive(Debug)]
-pub struct Node {
-    pub id: VolunteerId,
-    pub epoch: u32,
-    pub base_url: Arc<str>,
-    pub is_local: bool,
-    pub donate: Rate,
-    pub max_size: Size,
-    pub holdings: u64,
-    pub redirected_bytes: u64,
-    pub redirects: u64,
-    pub load: Load,
-    pub last_seen: Time,
-    /// Since when it has been connected.
-    pub connected: Time,
-    pub clients: Vec<IpNet>,
-    pub instance: u64,
-    pub standing: Standing,
-    pub(super) ledger: Ledger,
-    pub(super) orders: BTreeMap<BlobId, OrderState>,
-    pub(super) holdings_epoch: u32,
-    /// The journal of its changes, and up to where that is known.
-    pub(super) journal: Option<u64>,
-    pub(super) announced: Option<u64>,
-    /// Of the session before.
-    pub(super) left: Option<Left>,
-    is_connected: bool,
-}
-
-/// An order given to a volunteer and not yet forgotten.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OrderState {
-    pub since: Time,
-    pub has_failed: bool,
-}
-
-impl Node {
-    /// Estimated upload rate in bytes/s: what is donated, or less where the server's own tests say so. How
-    /// fast clients were served proves nothing: the slow one may have been the client.
-    pub fn rate(&self) -> f64 {
-        self.standing.rate(self.donate.0 as f64)
-    }
-
-    /// Downloads that the ledger counts as running.
-    pub fn in_flight(&self) -> usize {
-        self.ledger.flows()
-    }
-
-    pub(super) fn position(&self) -> Option<Position> {
-        Some(Position { journal: self.journal?, next: self.announced? })
-    }
-
-    pub fn open_orders(&self) -> usize {
-        self.orders.values().filter(|order| !order.has_failed).count()
-    }
-
-    pub fn state(&self, params: &Params, now: Time) -> NodeState {
-        let silence = now.since(self.last_seen);
-        match () {
-            () if !self.is_connected || silence > params.dead_after => NodeState::Down,
-            () if self.standing.is_quarantined(now) => NodeState::Quarantined,
-            () if silence > params.stale_after => NodeState::Suspect,
-            () if self.standing.is_untested() => NodeState::Testing,
-            () if self.standing.is_unreachable() => NodeState::Unreachable,
-            () if self.standing.is_slow() => NodeState::Slow,
-            () => NodeState::Up,
-        }
-    }
-
-    pub fn is_connected(&self) -> bool {
-        self.is_connected
-    }
-
-    /// Whether it serves clients of this address, as far as it said itself.
-    pub fn serves(&self, client: IpAddr) -> bool {
-        self.clients.is_empty() || contain(&self.clients, client)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Holder {
-    node: NodeNo,
-    epoch: u32,
-}
+/// Between slices of a sweep, which take a millisecond each.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked for volunteers that are gone for too long.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Tracker {
     params: Params,
     nodes: Vec<Node>,
+    roster: Roster,
     by_id: BTreeMap<VolunteerId, NodeNo>,
-    holders: BTreeMap<BlobId, Vec<Holder>>,
-    swept: BlobId,
+    pub(super) holdings: Holdings,
+    /// Since when it has been watching: its first volunteer's coming.
+    began: Option<Time>,
+    swept: Time,
+    looked: Time,
+    /// How busy the server's own line was at the last request.
+    origin_load: f64,
+    pub(super) scratch: Scratch,
 }
 
 impl Tracker {
@@ -243,9 +53,14 @@ impl Tracker {
         Self {
             params,
             nodes: Vec::new(),
+            roster: Roster::default(),
             by_id: BTreeMap::new(),
-            holders: BTreeMap::new(),
-            swept: BlobId([0; 32]),
+            holdings: Holdings::default(),
+            began: None,
+            swept: Time::default(),
+            looked: Time::default(),
+            origin_load: 0.0,
+            scratch: Scratch::default(),
         }
     }
 
@@ -255,6 +70,10 @@ impl Tracker {
 
     pub(super) fn node_mut(&mut self, no: NodeNo) -> &mut Node {
         &mut self.nodes[no.0 as usize]
+    }
+
+    pub(super) fn brief(&self, no: NodeNo) -> &Brief {
+        self.roster.of(no)
     }
 
     /// All volunteers ever seen, in the order of their first joining.
@@ -268,11 +87,20 @@ impl Tracker {
     }
 
     pub fn is_up(&self, no: NodeNo, now: Time) -> bool {
-        self.node(no).state(&self.params, now) == NodeState::Up
+        self.brief(no).is_up(now)
     }
 
     pub fn count_up(&self, now: Time) -> usize {
-        self.nodes.iter().filter(|node| node.state(&self.params, now) == NodeState::Up).count()
+        self.nodes().filter(|(no, _)| self.is_up(*no, now)).count()
+    }
+
+    /// How many are up and what they carry together; costs nothing per volunteer.
+    pub fn fleet(&mut self, now: Time) -> Fleet {
+        self.roster.fleet(&self.nodes, now)
+    }
+
+    pub fn class(&self, no: NodeNo, now: Time) -> Class {
+        self.node(no).class(&self.params, now)
     }
 
     /// Starts a session; the epoch marks its events.
@@ -281,50 +109,38 @@ impl Tracker {
             Some(no) => *no,
             None => self.new_slot(&join.id, now),
         };
-        let old = self.nodes.get(no.0 as usize);
-        let (epoch, redirected) =
-            old.map_or((0, (0, 0)), |old| (old.epoch + 1, (old.redirected_bytes, old.redirects)));
-        let old = old.filter(|old| old.id == join.id);
-        let left = old.map(|old| Left {
-            holdings_epoch: old.holdings_epoch,
-            holdings: old.holdings,
-            position: old.position(),
-            last_seen: old.last_seen,
-        });
-        // What this server saw itself is newer than what it had written down.
-        let standing = old
-            .map_or_else(|| Standing::new(join.record, 0, now), |old| Standing::rejoined(&old.standing, now));
-        let mut node = Node {
-            id: join.id,
-            epoch,
-            base_url: join.base_url,
-            is_local: join.is_local,
-            donate: join.donate,
-            max_size: join.max_size,
-            holdings: 0,
-            redirected_bytes: redirected.0,
-            redirects: redirected.1,
-            load: Load::default(),
-            last_seen: now,
-            connected: now,
-            clients: join.clients,
-            instance: join.instance,
-            standing,
-            ledger: Ledger::default(),
-            orders: BTreeMap::new(),
-            holdings_epoch: epoch,
-            journal: None,
-            announced: None,
-            left,
-            is_connected: true,
+        let began = *self.began.get_or_insert(now);
+        self.end_orders(no);
+        self.drop_left(no);
+        let Some(old) = self.nodes.get_mut(no.0 as usize) else {
+            self.nodes.push(Node::join(&self.params, join, None, began, now));
+            self.renew(no, now);
+            return (no, 0);
         };
-        node.standing.record.returned(&self.params, now);
-        node.standing.is_declared_volatile = join.is_volatile;
-        match self.nodes.get_mut(no.0 as usize) {
-            Some(slot) => *slot = node,
-            None => self.nodes.push(node),
+        let is_same = old.id == join.id;
+        let node = Node {
+            epoch: old.epoch + 1,
+            redirected_bytes: old.redirected_bytes,
+            redirects: old.redirects,
+            ..Node::join(&self.params, join, Some(&*old).filter(|_| is_same), began, now)
+        };
+        let shelf = old.shelf.take();
+        *old = node;
+        match shelf {
+            Some(shelf) if is_same => self.holdings.park(shelf),
+            Some(shelf) => self.holdings.retire(shelf),
+            None => {}
         }
-        (no, epoch)
+        self.renew(no, now);
+        (no, self.node(no).epoch)
+    }
+
+    /// What the session before left and this one did not go on with.
+    pub(super) fn drop_left(&mut self, no: NodeNo) {
+        let left = self.nodes.get_mut(no.0 as usize).and_then(|node| node.left.take());
+        if let Some(shelf) = left.and_then(|left| left.shelf) {
+            self.holdings.retire(shelf);
+        }
     }
 
     /// A free index: the next one, or that of a volunteer that is down when the table is full.
@@ -333,9 +149,10 @@ impl Tracker {
             let gone = |node: &&(usize, &Node)| node.1.state(&self.params, now) == NodeState::Down;
             self.nodes.iter().enumerate().filter(|(_, n)| gone(&&(0, n))).min_by_key(|(_, n)| n.last_seen)
         };
-        let index = match longest_gone() {
-            Some((index, _)) if self.nodes.len() >= MAX_NODES => index,
-            _ => self.nodes.len(),
+        let is_full = self.nodes.len() >= MAX_NODES;
+        let index = match is_full.then(longest_gone).flatten() {
+            Some((index, _)) => index,
+            None => self.nodes.len(),
         };
         if let Some(old) = self.nodes.get(index) {
             self.by_id.remove(&old.id);
@@ -346,90 +163,131 @@ impl Tracker {
     }
 
     pub fn handle(&mut self, event: Event<'_>, now: Time) {
-        let (node, epoch) = match &event {
-            Event::Left { node, epoch, .. }
-            | Event::Holdings { node, epoch, .. }
-            | Event::Announced { node, epoch, .. }
-            | Event::Reported { node, epoch, .. }
-            | Event::OrderEnded { node, epoch, .. }
-            | Event::Probed { node, epoch, .. } => (*node, *epoch),
-        };
+        let (no, epoch) = event.session();
         // Wrong bytes are proven whatever session they came in.
         let is_proof = matches!(event, Event::Probed { outcome: Outcome::Wrong { .. }, .. });
-        if self.node(node).epoch != epoch && !is_proof {
+        if self.node(no).epoch != epoch && !is_proof {
             return;
         }
         match event {
-            Event::Left { clean, .. } => {
-                let node = self.node_mut(node);
-                if node.is_connected && !clean {
-                    node.standing.record.vanish(now);
-                }
-                node.is_connected = false;
-                node.orders.clear();
-                node.ledger = Ledger::default();
-            }
+            Event::Left { clean, .. } => self.left(no, clean, now),
             Event::Probed { outcome, .. } => {
-                let node = &mut self.nodes[node.0 as usize];
-                node.ledger.advance(node.rate(), now);
+                self.advance(no, now);
+                let node = self.node_mut(no);
                 // Who was redirected may not have come; and a report may say what it likes.
                 let sharing = node.ledger.flows().min(node.load.uploads as usize);
-                node.standing.probed(&self.params, outcome, sharing, now);
+                let params = &self.params;
+                self.nodes[no.0 as usize].standing.probed(params, outcome, sharing, now);
             }
-            Event::Holdings { change, blobs, .. } => self.change_holdings(node, change, blobs),
-            Event::Announced { next, .. } => self.node_mut(node).announced = Some(next),
-            Event::Reported { load, .. } => self.reported(node, load, now),
+            Event::Holdings { change, blobs, .. } => self.change_holdings(no, change, blobs),
+            Event::Announced { next, .. } => self.node_mut(no).announced = Some(next),
+            Event::Reported { load, .. } => self.reported(no, load, now),
             Event::OrderEnded { blob, failed, .. } => {
-                let orders = &mut self.node_mut(node).orders;
-                match orders.get_mut(&blob) {
-                    Some(order) if failed => *order = OrderState { since: now, has_failed: true },
-                    _ => drop(orders.remove(&blob)),
-                }
+                let ended = self.node_mut(no).orders.end(blob, failed, now);
+                self.end_sync(blob, ended);
             }
         }
+        self.renew(no, now);
+    }
+
+    fn renew(&mut self, no: NodeNo, now: Time) {
+        self.roster.renew(no, &self.nodes[no.0 as usize], &self.params, now);
+    }
+
+    fn left(&mut self, no: NodeNo, clean: bool, now: Time) {
+        self.end_orders(no);
+        let node = self.node_mut(no);
+        if node.is_connected && !clean {
+            node.standing.record.vanish(now);
+        }
+        node.standing.record.presence.watched(now.since(node.booked), node.is_connected);
+        node.booked = now;
+        node.is_connected = false;
+        node.ledger = Ledger::default();
     }
 
     fn change_holdings(&mut self, no: NodeNo, change: HoldingsChange, blobs: &[BlobId]) {
+        self.drop_left(no);
         let node = &mut self.nodes[no.0 as usize];
-        let epoch = node.holdings_epoch;
+        if change == HoldingsChange::Add && node.shelf.is_none() {
+            node.shelf = self.holdings.take_shelf(no);
+        }
+        let Some(shelf) = node.shelf else { return };
         for blob in blobs {
             match change {
                 HoldingsChange::Add if node.holdings < MAX_HOLDINGS => {
-                    let holders = self.holders.entry(*blob).or_default();
-                    match holders.iter_mut().find(|holder| holder.node == no) {
-                        Some(holder) if holder.epoch == epoch => continue,
-                        Some(holder) => holder.epoch = epoch,
-                        None => holders.push(Holder { node: no, epoch }),
-                    }
-                    node.holdings += 1;
+                    node.holdings += u64::from(self.holdings.insert(*blob, shelf));
                 }
                 HoldingsChange::Add => {}
                 HoldingsChange::Remove => {
-                    let Some(holders) = self.holders.get_mut(blob) else { continue };
-                    let before = holders.len();
-                    holders.retain(|holder| holder.node != no || holder.epoch != epoch);
-                    node.holdings -= (before - holders.len()) as u64;
-                    if holders.is_empty() {
-                        self.holders.remove(blob);
-                    }
+                    node.holdings -= u64::from(self.holdings.remove(*blob, shelf));
                 }
             }
         }
     }
 
     fn reported(&mut self, no: NodeNo, load: &Load, now: Time) {
-        let lag = self.params.report_lag;
+        self.advance(no, now);
+        let params = &self.params;
         let node = &mut self.nodes[no.0 as usize];
         node.last_seen = now;
-        node.ledger.advance(node.rate(), now);
-        let unlisted = load.uploads.saturating_sub(u32::try_from(load.remaining.len()).unwrap_or(u32::MAX));
-        node.ledger.reconcile(&load.remaining, unlisted, lag, now);
+        node.ledger.reconcile(load, params.report_lag, now);
+        node.standing.capacity.reported(params, node.donate.0 as f64, load, now);
         node.load = load.clone();
-        let (timeout, retry) = (self.params.order_timeout, self.params.order_retry);
-        let keep =
-            |order: &OrderState| now.since(order.since) < if order.has_failed { retry } else { timeout };
-        node.orders.retain(|_, order| keep(order));
-        self.sweep(now);
+        for (blob, order) in node.orders.expire(params, now) {
+            self.end_sync(blob, Some(order));
+        }
+        self.tidy(now);
+    }
+
+    /// How busy the server's own line is, 0 to 1: what synchronisation may take depends on it.
+    pub(super) fn note_origin_load(&mut self, load: f64) {
+        self.origin_load = load;
+    }
+
+    /// Share of a donated rate that copying to other volunteers may take while clients download.
+    pub fn sync_share(&self) -> f64 {
+        let is_busy = self.origin_load > self.params.origin_load;
+        if is_busy { self.params.busy_sync_share } else { self.params.sync_share }
+    }
+
+    /// Lets a volunteer's uploads proceed.
+    pub(super) fn advance(&mut self, no: NodeNo, now: Time) {
+        let share = self.sync_share();
+        let node = self.node_mut(no);
+        node.ledger.advance(node.rate(), share, now);
+    }
+
+    /// Bytes that a volunteer has yet to send to others on our orders, and how many uploads these are.
+    pub fn open_syncs(&mut self, no: NodeNo, now: Time) -> (u64, usize) {
+        self.advance(no, now);
+        let ledger = &self.node(no).ledger;
+        (ledger.sync_bytes() as u64, ledger.syncs())
+    }
+
+    /// Books an order to fetch a blob from the first of `peers`, or from the server.
+    pub(super) fn order_fetch(&mut self, no: NodeNo, blob: Blob, peers: Vec<NodeNo>, now: Time) -> Order {
+        let source = peers.first().copied();
+        if let Some(source) = source {
+            self.advance(source, now);
+            self.node_mut(source).ledger.begin_sync(blob, now);
+        }
+        let node = self.node_mut(no);
+        node.orders.insert(blob.id, OrderState { since: now, has_failed: false, source });
+        Order { node: no, epoch: node.epoch, blob, task: Task::Fetch { peers } }
+    }
+
+    fn end_sync(&mut self, blob: BlobId, order: Option<OrderState>) {
+        if let Some(source) = order.and_then(|order| order.source) {
+            self.node_mut(source).ledger.end_sync(blob);
+        }
+    }
+
+    fn end_orders(&mut self, no: NodeNo) {
+        let Some(node) = self.nodes.get_mut(no.0 as usize) else { return };
+        for (blob, order) in node.orders.take_all() {
+            self.end_sync(blob, Some(order));
+        }
     }
 
     /// Books a redirect.
@@ -443,10 +301,7 @@ impl Tracker {
 
     /// Every holding that counts, of volunteers that are gone too.
     pub(super) fn all_holdings(&self) -> impl Iterator<Item = (BlobId, NodeNo)> + '_ {
-        self.holders.iter().flat_map(move |(blob, holders)| {
-            let current = move |holder: &&Holder| self.node(holder.node).holdings_epoch == holder.epoch;
-            holders.iter().filter(current).map(move |holder| (*blob, holder.node))
-        })
+        self.holdings.all()
     }
 
     /// Books that a client asked again for what it was sent there for.
@@ -470,37 +325,36 @@ impl Tracker {
         due
     }
 
-    /// Volunteers of the current epoch that hold the blob, in whatever state.
+    /// Volunteers that hold the blob, in whatever state.
     pub fn holders(&self, blob: BlobId) -> impl Iterator<Item = NodeNo> + '_ {
-        let holders = self.holders.get(&blob).map_or(&[][..], Vec::as_slice);
-        let current = holders.iter().filter(|holder| self.node(holder.node).holdings_epoch == holder.epoch);
-        current.map(|holder| holder.node)
+        self.holdings.of(blob)
     }
 
     /// Those of them that count as copies: that are, or may soon be, sent clients.
     pub fn live_holders(&self, blob: BlobId, now: Time) -> impl Iterator<Item = NodeNo> + '_ {
-        let is_live = move |no: &NodeNo| {
-            let state = self.node(*no).state(&self.params, now);
-            matches!(state, NodeState::Up | NodeState::Suspect | NodeState::Testing)
-        };
-        self.holders(blob).filter(is_live)
+        self.holders(blob).filter(move |no| self.brief(*no).is_live(now))
     }
 
-    /// Removes holdings of ended sessions that no new one can go on with from the next slice of the table.
-    fn sweep(&mut self, now: Time) {
-        let slice: Vec<BlobId> = self.holders.range(self.swept..).take(SWEEP).map(|(id, _)| *id).collect();
-        self.swept = if slice.len() < SWEEP { BlobId([0; 32]) } else { slice[SWEEP - 1] };
-        for blob in slice {
-            let Some(holders) = self.holders.get_mut(&blob) else { continue };
-            let nodes = &self.nodes;
-            holders.retain(|holder| {
-                let node = &nodes[holder.node.0 as usize];
-                node.holdings_epoch == holder.epoch
-                    && (node.is_connected || now.since(node.last_seen) < KEPT_FOR)
-            });
-            if holders.is_empty() {
-                self.holders.remove(&blob);
+    /// Sweeps out holdings of ended sessions that no new one can go on with, a little now and then.
+    fn tidy(&mut self, now: Time) {
+        if now.since(self.looked) >= LOOK_EVERY {
+            self.looked = now;
+            for node in &mut self.nodes {
+                if !node.is_connected && now.since(node.last_seen) >= KEPT_FOR {
+                    let left = node.left.take().and_then(|left| left.shelf);
+                    let shelves = [left, node.shelf.take()];
+                    shelves.into_iter().flatten().for_each(|shelf| self.holdings.retire(shelf));
+                }
             }
         }
+        if now.since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            self.holdings.sweep();
+        }
+    }
+
+    /// Bytes on the heap that say who holds what.
+    pub fn holdings_bytes(&self) -> usize {
+        self.holdings.heap_bytes()
     }
 }

@@ -397,6 +397,7 @@ fn load(report: Report) -> Load {
     Load {
         uploads: report.uploads,
         remaining,
+        syncs: Vec::new(),
         served_bytes: report.served_bytes,
         served_requests: report.served_requests,
         store_bytes: report.store_bytes,

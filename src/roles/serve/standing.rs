@@ -2,12 +2,13 @@
 //! volunteer makes it forgotten.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::server::Server;
 use crate::model::{Time, VolunteerId};
-use crate::policy::Record;
+use crate::policy::{Presence, Record};
 
 /// Kind of the database's records.
 const KIND: &str = "standing";
@@ -17,6 +18,8 @@ const KIND: &str = "standing";
 struct Stored {
     quarantined_until_secs: Option<u64>,
     vanished_secs: Vec<u64>,
+    observed_secs: u64,
+    present_secs: u64,
 }
 
 /// What is known of a volunteer, and of others with its token where that is given. Blocks.
@@ -34,6 +37,10 @@ pub fn load(server: &Server, id: &VolunteerId, token: Option<&str>) -> Record {
             .max(of_token.quarantined_until_secs)
             .map(Time::from_secs),
         vanished: [vanished(0), vanished(1)],
+        presence: Presence {
+            observed: Duration::from_secs(stored.observed_secs.max(stored.present_secs)),
+            present: Duration::from_secs(stored.present_secs),
+        },
     }
 }
 
@@ -48,6 +55,8 @@ pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
     let stored = Stored {
         quarantined_until_secs: record.quarantined_until.map(Time::as_secs),
         vanished_secs: record.vanished.into_iter().flatten().map(Time::as_secs).collect(),
+        observed_secs: record.presence.observed.as_secs(),
+        present_secs: record.presence.present.as_secs(),
     };
     let write = move || {
         let json = serde_json::to_vec(&stored).unwrap_or_default();

@@ -1,0 +1,209 @@
+//! One volunteer, as the server knows it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::events::Load;
+use super::ledger::Ledger;
+use super::orders::Orders;
+use super::params::Params;
+use super::resume::{Left, Position};
+use super::shelves::Shelf;
+use super::stability::{self, Class};
+use super::standing::{Record, Standing};
+use crate::config::contain;
+use crate::model::{Rate, Size, Time, VolunteerId};
+
+/// Index of a volunteer in the tracker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeNo(pub(super) u32);
+
+#[cfg(test)]
+pub(super) fn node_no(number: u32) -> NodeNo {
+    NodeNo(number)
+}
+
+/// A volunteer that introduces itself.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    pub id: VolunteerId,
+    /// Base URL that clients are sent to.
+    pub base_url: Arc<str>,
+    /// Only clients on the server's own machine can reach it.
+    pub is_local: bool,
+    pub donate: Rate,
+    pub max_size: Size,
+    /// The only networks whose clients it serves, as it says itself; empty is all.
+    pub clients: Vec<IpNet>,
+    /// Its process, so that two with one identity are told apart.
+    pub instance: u64,
+    /// It says itself that it comes and goes.
+    pub is_volatile: bool,
+    pub record: Record,
+}
+
+/// Whether a volunteer is given clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeState {
+    Up,
+    /// A heartbeat is missing.
+    Suspect,
+    /// It has just joined; whether clients can reach it is being tested.
+    Testing,
+    /// The server's own test does not reach it: so it is for clients.
+    Unreachable,
+    /// The server's own test got too little from it.
+    Slow,
+    /// It sent wrong bytes.
+    Quarantined,
+    Down,
+}
+
+impl NodeState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Testing => "testing",
+            Self::Unreachable => "unreachable",
+            Self::Slow => "slow",
+            Self::Quarantined => "quarantined",
+            Self::Down => "down",
+        }
+    }
+
+    /// Whether what it holds counts as copies: it is, or may soon be, sent clients.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect | Self::Testing)
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Node {
+    pub id: VolunteerId,
+    /// Counts its sessions.
+    pub epoch: u32,
+    pub base_url: Arc<str>,
+    pub is_local: bool,
+    pub donate: Rate,
+    pub max_size: Size,
+    pub holdings: u64,
+    pub redirected_bytes: u64,
+    pub redirects: u64,
+    pub load: Load,
+    pub last_seen: Time,
+    /// Since when it has been connected.
+    pub connected: Time,
+    pub clients: Vec<IpNet>,
+    pub instance: u64,
+    pub standing: Standing,
+    pub(super) ledger: Ledger,
+    pub(super) orders: Orders,
+    /// Where its holdings are, once it has any.
+    pub(super) shelf: Option<Shelf>,
+    /// The journal of its changes, and up to where that is known.
+    pub(super) journal: Option<u64>,
+    pub(super) announced: Option<u64>,
+    /// Of the session before.
+    pub(super) left: Option<Left>,
+    pub(super) is_connected: bool,
+    /// Since when this server watches volunteers at all, and up to when this one's presence is booked.
+    pub(super) watched: Time,
+    pub(super) booked: Time,
+}
+
+impl Node {
+    /// Its first session, or the next one after `old`.
+    pub(super) fn join(params: &Params, join: Joined, old: Option<&Self>, watched: Time, now: Time) -> Self {
+        let left = old.map(|old| Left {
+            shelf: old.shelf,
+            holdings: old.holdings,
+            position: old.position(),
+            last_seen: old.last_seen,
+        });
+        // What this server saw itself is newer than what it had written down.
+        let mut standing = old
+            .map_or_else(|| Standing::new(join.record, 0, now), |old| Standing::rejoined(&old.standing, now));
+        let (booked, was_here) = old.map_or((watched, false), |old| (old.booked, old.is_connected));
+        standing.record.presence.watched(now.since(booked), was_here);
+        standing.record.returned(params, now);
+        standing.is_declared_volatile = join.is_volatile;
+        Self {
+            id: join.id,
+            epoch: 0,
+            base_url: join.base_url,
+            is_local: join.is_local,
+            donate: join.donate,
+            max_size: join.max_size,
+            holdings: 0,
+            redirected_bytes: 0,
+            redirects: 0,
+            load: Load::default(),
+            last_seen: now,
+            connected: now,
+            clients: join.clients,
+            instance: join.instance,
+            standing,
+            ledger: Ledger::default(),
+            orders: Orders::default(),
+            shelf: None,
+            journal: None,
+            announced: None,
+            left,
+            is_connected: true,
+            watched,
+            booked: now,
+        }
+    }
+
+    /// Estimated upload rate in bytes/s: what is donated, or less where the server's own tests say so.
+    pub fn rate(&self) -> f64 {
+        self.standing.capacity.rate(self.donate.0 as f64)
+    }
+
+    /// Downloads that the ledger counts as running.
+    pub fn in_flight(&self) -> usize {
+        self.ledger.flows()
+    }
+
+    pub(super) fn position(&self) -> Option<Position> {
+        Some(Position { journal: self.journal?, next: self.announced? })
+    }
+
+    pub fn open_orders(&self) -> usize {
+        self.orders.open()
+    }
+
+    pub fn state(&self, params: &Params, now: Time) -> NodeState {
+        let silence = now.since(self.last_seen);
+        match () {
+            () if !self.is_connected || silence > params.dead_after => NodeState::Down,
+            () if self.standing.is_quarantined(now) => NodeState::Quarantined,
+            () if silence > params.stale_after => NodeState::Suspect,
+            () if self.standing.is_untested() => NodeState::Testing,
+            () if self.standing.is_unreachable() => NodeState::Unreachable,
+            () if self.standing.is_slow() => NodeState::Slow,
+            () => NodeState::Up,
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// How far its staying is to be relied on.
+    pub fn class(&self, params: &Params, now: Time) -> Class {
+        let mut presence = self.standing.record.presence;
+        presence.watched(now.since(self.booked), self.is_connected);
+        let is_volatile = self.standing.is_volatile(params, self.connected, now);
+        stability::class(params, presence, now.since(self.watched), is_volatile)
+    }
+
+    /// Whether it serves clients of this address, as far as it said itself.
+    pub fn serves(&self, client: IpAddr) -> bool {
+        self.clients.is_empty() || contain(&self.clients, client)
+    }
+}

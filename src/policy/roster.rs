@@ -1,0 +1,115 @@
+//! What decisions ask of every volunteer, side by side in memory: a decision looks at hundreds of holders, and
+//! what lies apart costs more to fetch than to judge.
+//!
+//! A brief says from its volunteer's last event on what [`Node::state`] will say; the tracker renews it with
+//! each event.
+
+use std::time::Duration;
+
+use super::node::{Node, NodeNo};
+use super::params::Params;
+use super::stability::Class;
+use crate::model::Time;
+
+/// Sums over all volunteers are made anew after this: heartbeats go missing without an event.
+const SUMS_LAST: Duration = Duration::from_secs(1);
+
+/// One volunteer in short.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brief {
+    /// It is up from then, until its heartbeat is late.
+    up: (Time, Time),
+    /// Its holdings count as copies until then.
+    live_until: Time,
+    /// It may go away at any moment until then.
+    pub(super) volatile_until: Time,
+    /// Its rate in bytes/s by how well it is known.
+    pub(super) weight: f64,
+    /// As of the last event.
+    pub(super) class: Class,
+    /// It serves every client on any machine, as far as it says itself.
+    pub(super) is_open: bool,
+}
+
+impl Brief {
+    fn of(node: &Node, params: &Params, now: Time) -> Self {
+        let standing = &node.standing;
+        let is_well = !standing.is_unreachable() && !standing.is_slow();
+        let until = |silence, is_so: bool| if is_so { node.last_seen + silence } else { Time::default() };
+        let is_up = node.is_connected && is_well && !standing.is_untested();
+        Self {
+            up: (
+                standing.record.quarantined_until.unwrap_or_default(),
+                until(params.stale_after.min(params.dead_after), is_up),
+            ),
+            live_until: until(params.dead_after, node.is_connected && is_well),
+            volatile_until: standing.volatile_until(params, node.connected),
+            weight: node.rate() * standing.capacity.weight(),
+            class: node.class(params, now),
+            is_open: !node.is_local && node.clients.is_empty(),
+        }
+    }
+
+    pub(super) fn is_up(&self, now: Time) -> bool {
+        self.up.0 <= now && now <= self.up.1
+    }
+
+    pub(super) fn is_live(&self, now: Time) -> bool {
+        self.up.0 <= now && now <= self.live_until
+    }
+}
+
+/// Those that are up, together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Fleet {
+    pub up: usize,
+    /// Sum of their estimated rates in bytes/s.
+    pub rate: f64,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    briefs: Vec<Brief>,
+    fleet: Fleet,
+    /// When it was summed, if nothing but heartbeats came since.
+    summed: Option<Time>,
+}
+
+impl Roster {
+    pub(super) fn of(&self, no: NodeNo) -> &Brief {
+        &self.briefs[no.0 as usize]
+    }
+
+    /// To be called after whatever changes the node.
+    pub(super) fn renew(&mut self, no: NodeNo, node: &Node, params: &Params, now: Time) {
+        let brief = Brief::of(node, params, now);
+        match self.briefs.get_mut(no.0 as usize) {
+            Some(known) => {
+                let is_same = known.weight == brief.weight
+                    && known.up.0 == brief.up.0
+                    && (known.up.1 == Time::default()) == (brief.up.1 == Time::default());
+                if !is_same {
+                    self.summed = None;
+                }
+                *known = brief;
+            }
+            None => {
+                self.summed = None;
+                self.briefs.push(brief);
+            }
+        }
+    }
+
+    /// Exact but for heartbeats that went missing within the last second.
+    pub(super) fn fleet(&mut self, nodes: &[Node], now: Time) -> Fleet {
+        let is_fresh = |at: Time| at <= now && now.since(at) < SUMS_LAST;
+        if !self.summed.is_some_and(is_fresh) {
+            let up = nodes.iter().zip(&self.briefs).filter(|(_, brief)| brief.is_up(now));
+            let sum = |sum: Fleet, rate| Fleet { up: sum.up + 1, rate: sum.rate + rate };
+            self.fleet = up.map(|(node, _)| node.rate()).fold(Fleet::default(), sum);
+            self.summed = Some(now);
+        }
+        self.fleet
+    }
+}
