@@ -7,7 +7,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::draw_by;
-use super::world::{NodeIndex, World, file_of};
+use super::world::{NodeIndex, World};
 use crate::policy::{Decision, Request};
 
 /// Holders that the oracle looks at; further ones are as good as those.
@@ -68,7 +68,7 @@ impl World<'_> {
 
     fn baseline(&mut self, request: &Request, last: Option<NodeIndex>) -> Option<NodeIndex> {
         let now = self.now();
-        let holders = &self.files.holders[file_of(request.blob.id) as usize];
+        let holders = &self.files.holders[self.files.find(request.blob.id)? as usize];
         let is_shown_up = |node: &NodeIndex| {
             let known = self.nodes[*node as usize].known;
             Some(*node) != last && known.is_some_and(|(no, _)| self.policy.tracker().is_up(no, now))
@@ -99,7 +99,7 @@ impl World<'_> {
     /// Who would end it first; nobody is the server.
     fn soonest(&mut self, request: &Request) -> Option<NodeIndex> {
         let (now, len) = (self.queue.now(), request.len as f64);
-        let holders = &self.files.holders[file_of(request.blob.id) as usize];
+        let holders = &self.files.holders[self.files.find(request.blob.id)? as usize];
         let skip = match holders.len() {
             count if count > MAX_LOOKED_AT => self.streams.choices.random_range(0..count),
             _ => 0,

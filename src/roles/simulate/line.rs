@@ -202,16 +202,20 @@ impl Line {
         (self.clients.sent, self.sync.sent)
     }
 
-    /// Downloads of clients with the bytes that each still lacks; in no meaningful order, the same every time.
-    pub fn remaining(&self) -> impl Iterator<Item = (u32, f64)> + '_ {
-        let virtual_now = self.clients.virtual_now;
-        self.clients.flows.iter().map(move |Reverse(flow)| (flow.transfer, (flow.end - virtual_now).max(0.0)))
+    /// Transfers of a kind with the bytes that each still lacks; in no meaningful order, the same every time.
+    pub fn remaining(&self, kind: Kind) -> impl Iterator<Item = (u32, f64)> + '_ {
+        let class = match kind {
+            Kind::Client => &self.clients,
+            Kind::Sync => &self.sync,
+        };
+        let virtual_now = class.virtual_now;
+        class.flows.iter().map(move |Reverse(flow)| (flow.transfer, (flow.end - virtual_now).max(0.0)))
     }
 
     /// When a download of `len` bytes would end if it began now and no other came, in seconds from now: it
     /// waits for the shorter of itself and each other (processor sharing). Copies count as one download more.
     pub fn finish_time(&self, len: f64) -> f64 {
-        let shared: f64 = self.remaining().map(|(_, left)| left.min(len)).sum();
+        let shared: f64 = self.remaining(Kind::Client).map(|(_, left)| left.min(len)).sum();
         let copies = if self.sync.flows.is_empty() { 1.0 } else { 1.0 / (1.0 - self.sync_share).max(0.5) };
         ((len + shared) * copies / self.rate).max(len / self.client_rate)
     }

@@ -11,7 +11,7 @@ use rand_pcg::Pcg64Mcg;
 use super::engine::{Nanos, SECOND, nanos};
 use super::line::Kind;
 use super::scenario::Scenario;
-use super::world::{Event, NodeIndex, To, Transfer, World, file_of};
+use super::world::{Event, NodeIndex, To, Transfer, World, blob_id};
 use crate::formats::control::{HoldingsChange, MAX_HOLDINGS, MAX_UPLOADS};
 use crate::model::{Blob, BlobId, Rate, Size};
 use crate::policy::{self, Joined, Load, NodeNo, Order, Outcome, Record, Task};
@@ -190,12 +190,14 @@ impl World<'_> {
             let file = transfers.get(transfer)?.file;
             Some(Blob { id: files.blob(file).id, size: left.ceil() as u64 })
         };
-        let remaining = line.remaining().filter_map(blob).take(MAX_UPLOADS).collect();
+        let remaining = line.remaining(Kind::Client).filter_map(blob).take(MAX_UPLOADS).collect();
+        let syncs = line.remaining(Kind::Sync).filter_map(blob).take(MAX_UPLOADS).collect();
         let node = &mut self.nodes[index as usize];
         node.reported = line.clients() as u32;
         let load = Load {
             uploads: node.reported,
             remaining,
+            syncs,
             served_bytes: line.sent().0 as u64,
             served_requests: node.served,
             store_bytes: node.stored,
@@ -285,16 +287,19 @@ impl World<'_> {
     /// An order from the server.
     pub fn order(&mut self, order: &Order) {
         let index = self.index_of(order.node);
-        let file = file_of(order.blob.id);
         let node = &mut self.nodes[index as usize];
         let is_of_now = node.known.is_some_and(|(_, epoch)| epoch == order.epoch);
-        if node.presence != Presence::Up || !is_of_now || file as usize >= self.files.sizes.len() {
+        if node.presence != Presence::Up || !is_of_now {
             return;
         }
+        let Some(file) = self.files.find(order.blob.id) else {
+            // A predecessor, which nobody has any more.
+            return self.tell_order_ended(index, order.blob.id, true);
+        };
         match &order.task {
             Task::Fetch { peers } => {
                 let peers = peers.iter().map(|no| self.by_no[no.index()]).collect();
-                node.queue.push_back((file, peers));
+                self.nodes[index as usize].queue.push_back((file, peers));
                 self.fetch_more(index);
             }
             Task::Drop => self.drop_copy(index, file),
@@ -310,7 +315,7 @@ impl World<'_> {
             node.files.retain(|held| *held != file);
         }
         self.tell_holding(index, file, HoldingsChange::Remove);
-        self.tell_order_ended(index, file, false);
+        self.tell_order_ended(index, blob_id(u64::from(file)), false);
     }
 
     fn tell_holding(&mut self, index: NodeIndex, file: u32, change: HoldingsChange) {
@@ -320,10 +325,9 @@ impl World<'_> {
         self.policy.handle(policy::Event::Holdings { node, epoch, change, blobs: &blobs }, now);
     }
 
-    fn tell_order_ended(&mut self, index: NodeIndex, file: u32, failed: bool) {
+    fn tell_order_ended(&mut self, index: NodeIndex, blob: BlobId, failed: bool) {
         let Some((node, epoch)) = self.nodes[index as usize].known else { return };
         let now = self.now();
-        let blob = self.files.blob(file).id;
         self.policy.handle(policy::Event::OrderEnded { node, epoch, blob, failed }, now);
     }
 
@@ -334,7 +338,7 @@ impl World<'_> {
             let size = self.files.sizes[file as usize];
             let has_room = store.is_none_or(|store| self.nodes[index as usize].stored + size <= store.0);
             if self.files.has(file, index) || !has_room {
-                self.tell_order_ended(index, file, !has_room);
+                self.tell_order_ended(index, blob_id(u64::from(file)), !has_room);
                 continue;
             }
             let source = peers.into_iter().find(|peer| self.is_up(*peer) && self.files.has(file, *peer));
@@ -358,7 +362,7 @@ impl World<'_> {
             node.files.push(file);
             node.stored += self.files.sizes[file as usize];
         }
-        self.tell_order_ended(index, file, false);
+        self.tell_order_ended(index, blob_id(u64::from(file)), false);
         self.tell_holding(index, file, HoldingsChange::Add);
         self.fetch_more(index);
     }
@@ -391,10 +395,7 @@ impl World<'_> {
             let line = &self.lines[index as usize + 1];
             let share = line.rate() / (line.flows() + 1) as f64;
             let lasts = (PROBE_PART / share).min(PROBE_PATIENCE);
-            let holds = |blob: Blob| {
-                let file = file_of(blob.id);
-                (file as usize) < self.files.sizes.len() && self.files.has(file, index)
-            };
+            let holds = |blob: Blob| self.files.find(blob.id).is_some_and(|file| self.files.has(file, index));
             let (result, after) = match probe.blob {
                 _ if self.nodes[index as usize].presence == Presence::Away => (-1.0, PROBE_SILENCE),
                 Some(blob) if !holds(blob) => (-1.0, 0),

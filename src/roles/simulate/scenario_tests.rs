@@ -78,3 +78,18 @@ fn bounds_hold_on_both_sides() {
     assert!(bound(None, Some(2.0)).holds(2.0) && !bound(None, Some(2.0)).holds(2.1));
     assert!(!bound(None, Some(2.0)).holds(f64::NAN), "what was not measured holds nothing");
 }
+
+/// Those that come with the program.
+#[test]
+fn every_scenario_file_is_valid_and_says_what_it_is_for() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a readable file");
+        Scenario::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(text.starts_with("# "), "{} does not say what it is for", path.display());
+        count += 1;
+    }
+    assert!(count >= 14, "{count}");
+}

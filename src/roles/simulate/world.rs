@@ -138,6 +138,12 @@ impl Files {
         Blob { id: blob_id(u64::from(file)), size: self.sizes[file as usize] }
     }
 
+    /// The file whose digest this is; `None` of a predecessor.
+    pub fn find(&self, id: BlobId) -> Option<u32> {
+        let number = number_of(id);
+        (number < self.sizes.len() as u64).then_some(number as u32)
+    }
+
     pub fn has(&self, file: u32, node: NodeIndex) -> bool {
         self.holders[file as usize].binary_search(&node).is_ok()
     }
@@ -156,10 +162,9 @@ pub fn blob_id(number: u64) -> BlobId {
     BlobId(id)
 }
 
-/// The file whose digest this is.
-pub fn file_of(id: BlobId) -> u32 {
-    let number = id.0.last_chunk().map_or(0, |tail| u32::from_be_bytes(*tail));
-    number
+/// The number whose digest this is: that of a file, or beyond them all.
+pub fn number_of(id: BlobId) -> u64 {
+    id.0.last_chunk().map_or(0, |tail| u64::from_be_bytes(*tail))
 }
 
 /// The version before a released file; nobody holds it.
