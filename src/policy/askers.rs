@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use super::node::NodeNo;
 use super::params::Params;
-use super::placement::fnv1a;
+use super::rings::fnv1a;
 use crate::model::{BlobId, Time};
 
 /// Redirects remembered: about 20 MB. A crowd of 100,000 within a minute forgets its oldest.

@@ -1,11 +1,43 @@
 //! Flash crowds: many who want the same file, or files of the same release, at once. What the policy says of
 //! one, for the log and the status.
+//!
+//! Requests are counted in slots, with a moving mean and variance per file that is asked for a lot and per
+//! release of late. A slot of a burst has `burst_sigmas` standard deviations more than that forecast and more
+//! than a handful of requests; `burst_slots` of them in a row are a crowd, told of when the last one closes.
+//!
+//! Properties, tested below:
+//! - a crowd is told of once when it begins, within 15 s, every `crowd_every` while it goes, and once when it has
+//!   ended; steady demand however high, and a few requests however sudden, are none;
+//! - what volunteers and server were chosen for adds up to what was asked for, from the first slot of the burst;
+//! - while a release has its crowd, its files have none of their own;
+//! - a demand that stays becomes the usual one: every crowd ends;
+//! - a million different files leave no more than [`MAX_FILES`] behind.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::demand::Recent;
 use super::node::NodeNo;
-use crate::model::{Blob, Time};
+use super::params::Params;
+use super::release::ReleaseNo;
+use super::tracker::Tracker;
+use crate::model::{Blob, BlobId, Time};
+
+/// Files whose requests are counted in slots.
+const MAX_FILES: usize = 4096;
+/// Releases likewise: as many as are remembered.
+const MAX_RELEASES: usize = 64;
+/// Recent requests from which a file is counted.
+const WATCHED_FROM: f64 = 4.0;
+/// A file that was not asked for in so many slots is not counted any more.
+const MAX_IDLE: u32 = 120;
+/// Weight of a slot in the forecast: about the last 20.
+const WEIGHT: f64 = 0.05;
+/// The same during a crowd: what lasts for hours is usual. At 5 s, 2000 slots are nearly 3 hours.
+const CROWD_WEIGHT: f64 = 0.0005;
+/// A crowd is taken to fade with a half-life of its age, within these: those that came fast go fast.
+const HALF_LIFE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(6 * 3600)];
 
 /// What a crowd wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +69,331 @@ pub struct CrowdReport {
     pub rate: f64,
     pub peak_rate: f64,
     pub usual_rate: f64,
-    /// Requests still to come, if this crowd is like others.
+    /// Requests still to come, if this crowd is like others: the rate above the usual fades from now on with a
+    /// half-life of the crowd's age (at least a minute, at most six hours).
     pub forecast: u64,
-    /// Bytes of the requests that volunteers were chosen for, and of those that the server answers.
+    /// Bytes of the requests that volunteers were chosen for, and of those that the server answers. Alone, the
+    /// server would have had to send both.
     pub redirected_bytes: u64,
     pub origin_bytes: u64,
     /// Volunteers chosen within the span, and the one whose downloads take longest now, in bytes/s each.
     pub volunteers: usize,
     pub slowest: Option<(NodeNo, f64)>,
 }
+
+/// One request as it was decided: its bytes, and the volunteer chosen, if any.
+#[derive(Clone, Copy, Debug)]
+pub struct Decided {
+    pub bytes: u64,
+    pub node: Option<NodeNo>,
+    /// One of several parts of one download counts its bytes, and is no request more.
+    pub is_segment: bool,
+}
+
+/// Requests and who answered them.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    requests: u64,
+    redirected: u64,
+    origin: u64,
+    nodes: BTreeSet<NodeNo>,
+}
+
+impl Tally {
+    fn add(&mut self, decided: Decided) {
+        self.requests += u64::from(!decided.is_segment);
+        match decided.node {
+            Some(node) => {
+                self.redirected += decided.bytes;
+                self.nodes.insert(node);
+            }
+            None => self.origin += decided.bytes,
+        }
+    }
+}
+
+/// A crowd under way.
+#[derive(Clone, Debug)]
+struct Running {
+    number: u64,
+    began: Time,
+    told: Time,
+    is_told: bool,
+    usual: f64,
+    peak: u32,
+    quiet_since: Option<Time>,
+    /// Since it began; the watch's own tally is since it was last told of.
+    whole: Tally,
+}
+
+/// What is counted for one subject.
+#[derive(Clone, Debug)]
+struct Watch {
+    subject: Subject,
+    release: Option<ReleaseNo>,
+    least: u32,
+    /// Requests of the running slot, and of the one before.
+    count: u32,
+    last: u32,
+    mean: f64,
+    variance: f64,
+    /// Slots of a burst up to now, and without a request.
+    over: u32,
+    idle: u32,
+    tally: Tally,
+    crowd: Option<Running>,
+}
+
+impl Watch {
+    fn new(subject: Subject, release: Option<ReleaseNo>, least: u32, forecast: f64) -> Self {
+        Self {
+            subject,
+            release,
+            least,
+            count: 0,
+            last: 0,
+            mean: forecast,
+            variance: forecast,
+            over: 0,
+            idle: 0,
+            tally: Tally::default(),
+            crowd: None,
+        }
+    }
+
+    fn add(&mut self, decided: Decided) {
+        self.count += u32::from(!decided.is_segment);
+        self.tally.add(decided);
+        if let Some(crowd) = &mut self.crowd {
+            crowd.whole.add(decided);
+        }
+    }
+
+    /// Whether so many requests in a slot are more than chance makes of the usual ones. Requests that do not
+    /// know of each other vary by the root of their number at least.
+    fn is_burst(&self, params: &Params, count: u32) -> bool {
+        let deviation = self.variance.max(self.mean).max(1.0).sqrt();
+        count >= self.least && f64::from(count) > self.mean + params.burst_sigmas * deviation
+    }
+
+    /// Ends the running slot, and lets `empty` more pass; the last one ends at `end`.
+    fn close(&mut self, params: &Params, empty: u32, end: Time) {
+        let is_burst = self.is_burst(params, self.count);
+        self.over = if is_burst { self.over + 1 } else { 0 };
+        self.learn(self.count, if is_burst || self.crowd.is_some() { CROWD_WEIGHT } else { WEIGHT });
+        self.idle = if self.count == 0 { self.idle + 1 } else { 0 };
+        (self.last, self.count) = (self.count, 0);
+        if let Some(crowd) = &mut self.crowd {
+            crowd.peak = crowd.peak.max(self.last);
+            let quiet_since = crowd.quiet_since.unwrap_or(end - params.slot * empty);
+            crowd.quiet_since = (!is_burst).then_some(quiet_since);
+        }
+        if empty > 0 {
+            (self.over, self.last) = (0, 0);
+            self.idle = self.idle.saturating_add(empty);
+            // Enough to forget all; a longer pause is no more.
+            (0..empty.min(200)).for_each(|_| self.learn(0, WEIGHT));
+            if let Some(crowd) = &mut self.crowd {
+                crowd.quiet_since.get_or_insert(end - params.slot * (empty - 1));
+            }
+        }
+        if self.over == 0 && self.crowd.is_none() {
+            self.tally = Tally::default();
+        }
+    }
+
+    fn learn(&mut self, count: u32, weight: f64) {
+        let off = f64::from(count) - self.mean;
+        self.mean += weight * off;
+        self.variance = (1.0 - weight) * (self.variance + weight * off * off);
+    }
+}
+
+/// What a watch is kept under; releases come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Release(ReleaseNo),
+    File(BlobId),
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Crowds {
+    watches: BTreeMap<Key, Watch>,
+    /// When the running slot began.
+    slot: Time,
+    count: u64,
+}
+
+impl Crowds {
+    /// Counts requests for the files of a release; so many a second would be usual.
+    pub fn watch(&mut self, params: &Params, no: ReleaseNo, name: Arc<str>, usual: f64) {
+        let releases = || self.watches.iter().take_while(|(key, _)| matches!(key, Key::Release(_)));
+        if releases().count() >= MAX_RELEASES {
+            let quiet = releases().find(|(_, watch)| watch.crowd.is_none()).or_else(|| releases().next());
+            if let Some(key) = quiet.map(|(key, _)| *key) {
+                self.watches.remove(&key);
+            }
+        }
+        let forecast = usual * params.slot.as_secs_f64();
+        let watch = Watch::new(Subject::Release(name), Some(no), params.burst_release, forecast);
+        self.watches.insert(Key::Release(no), watch);
+    }
+
+    /// Books a decided request. `recent` is the demand with it.
+    pub fn record(
+        &mut self,
+        params: &Params,
+        (blob, recent): (Blob, Recent),
+        release: Option<ReleaseNo>,
+        decided: Decided,
+        now: Time,
+    ) {
+        self.roll(params, now);
+        if let Some(watch) = release.and_then(|no| self.watches.get_mut(&Key::Release(no))) {
+            watch.add(decided);
+        }
+        let key = Key::File(blob.id);
+        if let Some(watch) = self.watches.get_mut(&key) {
+            watch.add(decided);
+        } else if recent.requests >= WATCHED_FROM && self.watches.len() < MAX_FILES + MAX_RELEASES {
+            // Those that it took to get here are not usual yet.
+            let before = (recent.lasting - recent.requests).max(0.0) * recent.usual / recent.lasting.max(1.0);
+            let forecast = before * params.slot.as_secs_f64();
+            let mut watch = Watch::new(Subject::Blob(blob), release, params.burst_requests, forecast);
+            watch.add(decided);
+            self.watches.insert(key, watch);
+        }
+    }
+
+    /// Requests/s for a file, where they are as many as a burst's.
+    pub fn rate(&self, params: &Params, blob: BlobId) -> f64 {
+        let Some(watch) = self.watches.get(&Key::File(blob)) else { return 0.0 };
+        let count = watch.count.max(watch.last);
+        let is_crowd = watch.is_burst(params, count);
+        if is_crowd { f64::from(count) / params.slot.as_secs_f64() } else { 0.0 }
+    }
+
+    /// What there is to say now.
+    pub fn reports(&mut self, params: &Params, tracker: &Tracker, now: Time) -> Vec<CrowdReport> {
+        self.roll(params, now);
+        let mut reports = Vec::new();
+        for watch in self.watches.values_mut() {
+            let Some(crowd) = &mut watch.crowd else { continue };
+            let is_over = crowd.quiet_since.is_some_and(|since| now.since(since) >= params.crowd_quiet);
+            let stage = match () {
+                () if !crowd.is_told => Stage::Began,
+                () if is_over => Stage::Ended,
+                () if now.since(crowd.told) >= params.crowd_every => Stage::Goes,
+                () => continue,
+            };
+            let since = if stage == Stage::Goes { crowd.told } else { crowd.began };
+            let tally = std::mem::take(&mut watch.tally);
+            let tally = if stage == Stage::Ended { &crowd.whole } else { &tally };
+            reports.push(report(params, tracker, (crowd, &watch.subject), (stage, since), tally, now));
+            (crowd.told, crowd.is_told) = (now, true);
+            if stage == Stage::Ended {
+                (watch.crowd, watch.over) = (None, 0);
+            }
+        }
+        reports
+    }
+
+    /// Ends the slots that are over.
+    fn roll(&mut self, params: &Params, now: Time) {
+        let passed = now.since(self.slot).as_nanos() / params.slot.as_nanos().max(1);
+        if passed == 0 && self.slot <= now {
+            return;
+        }
+        if self.slot > now || self.slot == Time::default() {
+            self.slot = now;
+            return;
+        }
+        let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+        // Far behind, only that it is long matters.
+        let step = u64::try_from(params.slot.as_nanos()).unwrap_or(u64::MAX).saturating_mul(passed.into());
+        self.slot = self.slot + Duration::from_nanos(step);
+        let end = self.slot;
+        self.watches.values_mut().for_each(|watch| watch.close(params, passed - 1, end));
+        let is_file = |key: &Key| matches!(key, Key::File(_));
+        // Nobody keeps the others out by asking for many files now and then.
+        let max_idle = if self.watches.len() > MAX_FILES / 2 { 1 } else { MAX_IDLE };
+        self.watches.retain(|key, watch| watch.crowd.is_some() || !is_file(key) || watch.idle < max_idle);
+        self.begin(params);
+    }
+
+    /// Makes crowds of those that were over their forecast for long enough.
+    fn begin(&mut self, params: &Params) {
+        let began = self.slot - params.slot * params.burst_slots;
+        // Of releases whose crowd seems to begin, and goes; they come before all files.
+        let (mut seems, mut goes) = (BTreeSet::new(), BTreeSet::new());
+        for (key, watch) in &mut self.watches {
+            let is_file = matches!(key, Key::File(_));
+            let is_part =
+                |of: &BTreeSet<ReleaseNo>| is_file && watch.release.is_some_and(|no| of.contains(&no));
+            let may_begin = watch.over >= params.burst_slots && !is_part(&seems);
+            let is_joined = is_part(&goes);
+            match &mut watch.crowd {
+                // It goes on as part of the release's.
+                Some(crowd) if is_joined => crowd.quiet_since = Some(Time::default()),
+                None if may_begin => {
+                    self.count += 1;
+                    watch.crowd = Some(Running {
+                        number: self.count,
+                        began,
+                        told: self.slot,
+                        is_told: false,
+                        usual: watch.mean / params.slot.as_secs_f64(),
+                        peak: watch.last,
+                        quiet_since: None,
+                        whole: watch.tally.clone(),
+                    });
+                }
+                _ => {}
+            }
+            if let Key::Release(no) = key {
+                goes.extend(watch.crowd.as_ref().map(|_| *no));
+                seems.extend((watch.over > 0 || watch.crowd.is_some()).then_some(*no));
+            }
+        }
+    }
+}
+
+fn report(
+    params: &Params,
+    tracker: &Tracker,
+    (crowd, subject): (&Running, &Subject),
+    (stage, since): (Stage, Time),
+    tally: &Tally,
+    now: Time,
+) -> CrowdReport {
+    let span = now.since(since);
+    let rate = tally.requests as f64 / span.as_secs_f64().max(params.slot.as_secs_f64());
+    let [least, most] = HALF_LIFE;
+    let half_life = now.since(crowd.began).clamp(least, most).as_secs_f64();
+    let to_come = (rate - crowd.usual).max(0.0) * half_life / std::f64::consts::LN_2;
+    let share = |no: &NodeNo| {
+        let node = tracker.node(*no);
+        (*no, node.rate() / (node.in_flight() + 1) as f64)
+    };
+    CrowdReport {
+        number: crowd.number,
+        subject: subject.clone(),
+        stage,
+        began: crowd.began,
+        span,
+        requests: tally.requests,
+        rate,
+        peak_rate: f64::from(crowd.peak) / params.slot.as_secs_f64(),
+        usual_rate: crowd.usual,
+        forecast: if stage == Stage::Ended { 0 } else { to_come as u64 },
+        redirected_bytes: tally.redirected,
+        origin_bytes: tally.origin,
+        volunteers: tally.nodes.len(),
+        slowest: tally.nodes.iter().map(share).min_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0))),
+    }
+}
+
+#[cfg(test)]
+#[path = "crowd_tests.rs"]
+mod tests;

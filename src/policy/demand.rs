@@ -1,67 +1,136 @@
-//! How much each blob is asked for: a counter that halves every half-life.
+//! How much each blob is asked for: two counters that halve every half-life, a short and a long one.
+//!
+//! Properties, tested below:
+//! - a counter without requests halves per half-life; the rate is the higher of both estimates, so it follows a
+//!   crowd at once and does not forget overnight what is asked for every day (reference policy, section E.2);
+//! - a new version begins with what its predecessor was asked for in the long run, and keeps what it has;
+//! - there are never more than [`MAX_COUNTERS`], and those that go are asked for less than those that stay: in
+//!   the long run, so that many files asked for once do not push out what is asked for every day;
+//! - what is exported and imported again rates the same.
 //!
 //! Exact counters, not a sketch: only blobs that were asked for within some half-lives have one.
 
 use std::collections::BTreeMap;
+use std::f64::consts::LN_2;
 use std::time::Duration;
 
+use super::params::Params;
 use crate::model::{Blob, BlobId, Time};
 
-/// Counters kept; above it, the forgotten ones go. About 100 bytes each.
+/// Counters kept; above it, the forgotten ones go. About 150 bytes each.
 const MAX_COUNTERS: usize = 200_000;
 /// How often the copies of one blob are counted while it is asked for.
 const PLACE_EVERY: Duration = Duration::from_secs(1);
-/// A counter below this is no reason to make a copy: one request, one half-life ago.
+/// A long counter below this is no reason to look after copies: one request, one half-life ago.
 const RECENT: f64 = 0.5;
-/// A counter below this is forgotten: one request, four half-lives ago.
+/// A long counter below this is forgotten: one request, four half-lives ago.
 const FORGOTTEN: f64 = 1.0 / 16.0;
 
 /// Recent demand for one blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Recent {
-    /// Requests, each halved per half-life since.
+    /// Requests, each halved per short half-life since.
     pub requests: f64,
-    /// The rate that would keep the counter where it is, in requests/s.
+    /// The same per long half-life.
+    pub lasting: f64,
+    /// The rate that would keep the higher counter where it is, in requests/s.
     pub per_second: f64,
+    /// The same of the long counter alone.
+    pub usual: f64,
+}
+
+impl Recent {
+    /// Requests to come within `span`. What made the short counter is taken to fade as that does, so that it
+    /// is still worth itself; the long one to go on.
+    pub fn expected(&self, span: Duration) -> f64 {
+        self.requests + self.usual * span.as_secs_f64()
+    }
+}
+
+/// The long counter of one blob, to be kept elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Remembered {
+    pub blob: Blob,
+    /// Requests, each halved per long half-life up to `updated`.
+    pub lasting: f64,
+    pub updated: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Counter {
     size: u64,
-    value: f64,
+    short: f64,
+    long: f64,
     updated: Time,
     /// When the copies of the blob were last counted.
     placed: Option<Time>,
+    /// The most copies it was seen with, and since when there are fewer.
+    copies: u32,
+    fewer_since: Option<Time>,
+}
+
+impl Counter {
+    fn new(size: u64, now: Time) -> Self {
+        Self { size, short: 0.0, long: 0.0, updated: now, placed: None, copies: 0, fewer_since: None }
+    }
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Demand {
-    half_life: Duration,
+    short: f64,
+    long: f64,
     counters: BTreeMap<BlobId, Counter>,
     /// Where the next slice begins.
     tended: BlobId,
 }
 
 impl Demand {
-    pub fn new(half_life: Duration) -> Self {
-        Self { half_life, counters: BTreeMap::new(), tended: BlobId([0; 32]) }
-    }
-
-    pub fn record(&mut self, blob: Blob, now: Time) {
-        let Blob { id: blob, size } = blob;
-        if self.counters.len() >= MAX_COUNTERS && !self.counters.contains_key(&blob) {
-            self.forget(now);
+    pub fn new(params: &Params) -> Self {
+        Self {
+            short: params.demand_half_life.as_secs_f64(),
+            long: params.demand_long_half_life.as_secs_f64(),
+            counters: BTreeMap::new(),
+            tended: BlobId([0; 32]),
         }
-        let half_life = self.half_life;
-        let counter =
-            self.counters.entry(blob).or_insert(Counter { size, value: 0.0, updated: now, placed: None });
-        counter.value = decayed(counter, half_life, now) + 1.0;
-        counter.updated = now;
     }
 
-    /// Whether it is time to count the blob's copies again, which asks every volunteer. Says so once a
-    /// second at most, and at once for a blob that was just asked for the first time.
+    /// Books a request; what the demand is with it.
+    pub fn record(&mut self, blob: Blob, now: Time) -> Recent {
+        self.make_room(blob.id, now);
+        let (short, long) = (self.short, self.long);
+        let counter = self.counters.entry(blob.id).or_insert_with(|| Counter::new(blob.size, now));
+        let age = now.since(counter.updated).as_secs_f64();
+        counter.short = halved(counter.short, age, short) + 1.0;
+        counter.long = halved(counter.long, age, long) + 1.0;
+        counter.updated = counter.updated.max(now);
+        let (requests, lasting) = (counter.short, counter.long);
+        self.rated(requests, lasting)
+    }
+
+    /// Gives a new version what its predecessor is asked for in the long run. Returns that, in requests/s.
+    pub fn inherit(&mut self, blob: Blob, predecessor: BlobId, now: Time) -> f64 {
+        let inherited = self.of(predecessor, now).lasting;
+        if inherited < FORGOTTEN {
+            return 0.0;
+        }
+        self.remember(blob, inherited, now);
+        inherited * LN_2 / self.long
+    }
+
+    /// Raises the long counter to this value.
+    fn remember(&mut self, blob: Blob, lasting: f64, now: Time) {
+        self.make_room(blob.id, now);
+        let (short, long) = (self.short, self.long);
+        let counter = self.counters.entry(blob.id).or_insert_with(|| Counter::new(blob.size, now));
+        let age = now.since(counter.updated).as_secs_f64();
+        counter.short = halved(counter.short, age, short);
+        counter.long = halved(counter.long, age, long).max(lasting);
+        counter.updated = counter.updated.max(now);
+    }
+
+    /// Whether it is time to count the blob's copies again. Says so once a second at most, and at once for a
+    /// blob that was just asked for the first time.
     pub fn is_due(&mut self, blob: BlobId, now: Time) -> bool {
         let Some(counter) = self.counters.get_mut(&blob) else { return true };
         let is_due = counter.placed.is_none_or(|placed| now.since(placed) >= PLACE_EVERY);
@@ -69,6 +138,26 @@ impl Demand {
             counter.placed = Some(now);
         }
         is_due
+    }
+
+    /// Takes in how many copies the blob has now, and should have; how many it has lost that may come back, since
+    /// nobody has waited for them for `patience` yet.
+    pub fn lost(&mut self, blob: BlobId, copies: usize, goal: usize, patience: Duration, now: Time) -> usize {
+        let Some(counter) = self.counters.get_mut(&blob) else { return 0 };
+        let of = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        let copies = of(copies);
+        let since = *counter.fewer_since.get_or_insert(now);
+        if copies >= counter.copies || now.since(since) >= patience {
+            (counter.copies, counter.fewer_since) = (copies, None);
+        }
+        counter.copies.min(of(goal)).saturating_sub(copies) as usize
+    }
+
+    /// A copy is given up: it is not waited for.
+    pub fn given_up(&mut self, blob: BlobId) {
+        if let Some(counter) = self.counters.get_mut(&blob) {
+            counter.copies = counter.copies.saturating_sub(1);
+        }
     }
 
     /// The next blobs in turn that were asked for lately; every counter has its turn.
@@ -79,53 +168,182 @@ impl Demand {
             Some((last, _)) if next.len() == count => *last,
             _ => BlobId([0; 32]),
         };
-        let is_recent = |(_, counter): &(BlobId, Counter)| decayed(counter, self.half_life, now) >= RECENT;
+        let is_recent = |(_, counter): &(BlobId, Counter)| lasting(counter, self.long, now) >= RECENT;
         next.into_iter().filter(is_recent).map(|(id, counter)| Blob { id, size: counter.size }).collect()
     }
 
     pub fn of(&self, blob: BlobId, now: Time) -> Recent {
-        let requests = self.counters.get(&blob).map_or(0.0, |counter| decayed(counter, self.half_life, now));
-        Recent { requests, per_second: requests * std::f64::consts::LN_2 / self.half_life.as_secs_f64() }
+        let Some(counter) = self.counters.get(&blob) else { return Recent::default() };
+        let age = now.since(counter.updated).as_secs_f64();
+        self.rated(halved(counter.short, age, self.short), halved(counter.long, age, self.long))
     }
 
-    /// Drops the forgotten; if all are remembered, the less asked-for half.
-    fn forget(&mut self, now: Time) {
-        let half_life = self.half_life;
-        self.counters.retain(|_, counter| decayed(counter, half_life, now) >= FORGOTTEN);
+    pub fn size(&self, blob: BlobId) -> Option<u64> {
+        self.counters.get(&blob).map(|counter| counter.size)
+    }
+
+    /// The most asked for in the long run, at most `max`.
+    pub fn export(&self, max: usize, now: Time) -> Vec<Remembered> {
+        let kept = |(id, counter): (&BlobId, &Counter)| Remembered {
+            blob: Blob { id: *id, size: counter.size },
+            lasting: lasting(counter, self.long, now),
+            updated: now,
+        };
+        let mut all: Vec<Remembered> =
+            self.counters.iter().map(kept).filter(|kept| kept.lasting >= FORGOTTEN).collect();
+        all.sort_unstable_by(|a, b| b.lasting.total_cmp(&a.lasting).then(a.blob.id.cmp(&b.blob.id)));
+        all.truncate(max);
+        all
+    }
+
+    /// Takes back what was exported; what is known by now stays if it is more.
+    pub fn import(&mut self, remembered: impl IntoIterator<Item = Remembered>, now: Time) {
+        for Remembered { blob, lasting, updated } in remembered.into_iter().take(MAX_COUNTERS) {
+            let lasting = halved(lasting, now.since(updated).as_secs_f64(), self.long);
+            if lasting.is_finite() && lasting >= FORGOTTEN {
+                self.remember(blob, lasting, now);
+            }
+        }
+    }
+
+    fn rated(&self, requests: f64, lasting: f64) -> Recent {
+        let usual = lasting * LN_2 / self.long;
+        Recent { requests, lasting, per_second: usual.max(requests * LN_2 / self.short), usual }
+    }
+
+    /// Drops the forgotten before there are too many; if all are remembered, the less asked-for half.
+    fn make_room(&mut self, blob: BlobId, now: Time) {
+        if self.counters.len() < MAX_COUNTERS || self.counters.contains_key(&blob) {
+            return;
+        }
+        let long = self.long;
+        self.counters.retain(|_, counter| lasting(counter, long, now) >= FORGOTTEN);
         if self.counters.len() >= MAX_COUNTERS {
-            let mut values: Vec<f64> = self.counters.values().map(|c| decayed(c, half_life, now)).collect();
+            let mut values: Vec<f64> = self.counters.values().map(|c| lasting(c, long, now)).collect();
             let middle = values.len() / 2;
             let (_, median, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
             let median = *median;
-            self.counters.retain(|_, counter| decayed(counter, half_life, now) > median);
+            self.counters.retain(|_, counter| lasting(counter, long, now) > median);
         }
     }
 }
 
-fn decayed(counter: &Counter, half_life: Duration, now: Time) -> f64 {
-    counter.value * (-now.since(counter.updated).as_secs_f64() / half_life.as_secs_f64()).exp2()
+fn lasting(counter: &Counter, half_life: f64, now: Time) -> f64 {
+    halved(counter.long, now.since(counter.updated).as_secs_f64(), half_life)
+}
+
+fn halved(value: f64, age: f64, half_life: f64) -> f64 {
+    // Most requests of a crowd come within the same moment.
+    if age == 0.0 { value } else { value * (-age / half_life).exp2() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const START: Time = Time::from_secs(10_000);
+
+    fn blob(n: u64) -> Blob {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        Blob { id: BlobId(id), size: 1 }
+    }
+
+    fn demand() -> Demand {
+        Demand::new(&Params::default())
+    }
+
     #[test]
-    fn halves_and_is_bounded() {
-        let mut demand = Demand::new(Duration::from_secs(600));
-        let start = Time::from_secs(10_000);
-        let hot = BlobId([255; 32]);
+    fn halves_by_both_half_lives_and_takes_the_higher_rate() {
+        let mut demand = demand();
+        let hot = blob(u64::MAX);
         for _ in 0..4 {
-            demand.record(Blob { id: hot, size: 1 }, start);
+            demand.record(hot, START);
         }
-        assert_eq!(demand.of(hot, start + Duration::from_secs(600)).requests, 2.0);
-        assert_eq!(demand.of(BlobId([0; 32]), start).requests, 0.0);
+        let later = |secs| START + Duration::from_secs(secs);
+        assert_eq!(demand.of(hot.id, later(600)).requests, 2.0);
+        assert_eq!(demand.of(hot.id, later(86_400)).lasting, 2.0);
+        assert_eq!(demand.of(blob(0).id, START), Recent::default());
+        let (now, day) = (demand.of(hot.id, START), demand.of(hot.id, later(86_400)));
+        assert!((now.per_second - 4.0 * LN_2 / 600.0).abs() < 1e-12 && day.per_second == day.usual);
+        assert!((now.expected(Duration::from_secs(86_400)) - (4.0 + 4.0 * LN_2)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn is_bounded_and_forgets_what_is_asked_for_least_in_the_long_run() {
+        let mut demand = demand();
+        let daily = blob(u64::MAX);
+        let day = |n: u64| START + Duration::from_secs(86_400 * n);
+        for n in 0..10 {
+            demand.record(daily, day(n / 2));
+        }
         for n in 0..MAX_COUNTERS as u64 + 10 {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&n.to_be_bytes());
-            demand.record(Blob { id: BlobId(id), size: 1 }, start);
+            demand.record(blob(n), day(5));
+            assert!(demand.counters.len() <= MAX_COUNTERS);
         }
-        assert!(demand.counters.len() <= MAX_COUNTERS);
-        assert_eq!(demand.of(hot, start).requests, 4.0);
+        let lasting = demand.of(daily.id, day(5)).lasting;
+        assert!((1.0..2.0).contains(&lasting), "{lasting}: more than each of those, though none is of today");
+    }
+
+    #[test]
+    fn a_new_version_inherits_and_keeps_what_it_has() {
+        let mut demand = demand();
+        for _ in 0..10 {
+            demand.record(blob(1), START);
+        }
+        demand.record(blob(3), START);
+        let later = START + Duration::from_secs(86_400);
+        assert!((demand.inherit(blob(2), blob(1).id, later) - 5.0 * LN_2 / 86_400.0).abs() < 1e-12);
+        assert_eq!(demand.of(blob(2).id, later).lasting, 5.0);
+        assert_eq!(demand.of(blob(2).id, later).requests, 0.0, "nobody asked for it yet");
+        demand.inherit(blob(2), blob(3).id, later);
+        assert_eq!(demand.of(blob(2).id, later).lasting, 5.0);
+        assert_eq!(demand.inherit(blob(4), blob(9).id, later), 0.0);
+        assert_eq!(demand.size(blob(4).id), None, "of nothing nothing is inherited");
+    }
+
+    #[test]
+    fn lost_copies_are_waited_for_and_then_given_up() {
+        let mut demand = demand();
+        demand.record(blob(1), START);
+        let at = |secs| START + Duration::from_secs(secs);
+        let mut lost = |copies, secs| demand.lost(blob(1).id, copies, 3, Duration::from_secs(100), at(secs));
+        let table = [(0, 0, 0), (3, 1, 0), (1, 10, 2), (2, 109, 1), (2, 110, 0), (1, 111, 1), (2, 112, 0)];
+        for (copies, secs, want) in table {
+            assert_eq!(lost(copies, secs), want, "{copies} copies after {secs} s");
+        }
+        demand.given_up(blob(1).id);
+        assert_eq!(demand.lost(blob(1).id, 1, 3, Duration::from_secs(100), at(200)), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_imported_again_rates_the_same(
+            asks in proptest::collection::vec((0u64..20, 0u64..200_000), 0..100),
+            max in 0usize..30,
+        ) {
+            let mut demand = demand();
+            let mut now = START;
+            for (n, secs) in asks {
+                now = now + Duration::from_secs(secs / 20);
+                demand.record(blob(n), now);
+            }
+            let exported = demand.export(max, now);
+            proptest::prop_assert!(exported.len() <= max);
+            let later = now + Duration::from_secs(3600);
+            let mut other = Demand::new(&Params::default());
+            other.import(exported.iter().copied(), later);
+            let least = exported.last().map_or(f64::INFINITY, |kept| kept.lasting);
+            for n in 0..20 {
+                let (before, after) = (demand.of(blob(n).id, later), other.of(blob(n).id, later));
+                if exported.iter().any(|kept| kept.blob == blob(n)) {
+                    // Within that hour it may be forgotten.
+                    let is_forgotten = before.lasting < FORGOTTEN && after.usual == 0.0;
+                    proptest::prop_assert!(is_forgotten || (before.usual - after.usual).abs() <= 1e-9 * before.usual);
+                } else if exported.len() == max {
+                    proptest::prop_assert!(demand.of(blob(n).id, now).lasting <= least);
+                }
+            }
+        }
     }
 }

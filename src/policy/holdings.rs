@@ -134,6 +134,11 @@ impl Holdings {
         shelves.into_iter().flat_map(move |shelves| shelves.iter_from(first)).filter_map(|s| self.owner(s))
     }
 
+    /// Blobs from this one on, in order.
+    pub(super) fn blobs_from(&self, from: BlobId) -> impl Iterator<Item = BlobId> + '_ {
+        self.blobs.range(from..).map(|(blob, _)| *blob)
+    }
+
     /// Every holding that counts.
     pub(super) fn all(&self) -> impl Iterator<Item = (BlobId, NodeNo)> + '_ {
         self.blobs.iter().flat_map(move |(blob, shelves)| {

@@ -11,18 +11,22 @@ mod crowd;
 mod demand;
 mod eligible;
 mod events;
+mod evict;
 mod holdings;
 mod ledger;
+mod lint;
 mod node;
 mod orders;
 mod params;
 mod placement;
 mod release;
 mod resume;
+mod rings;
 mod roster;
 mod shelves;
 mod stability;
 mod standing;
+mod sync;
 mod tracker;
 
 use std::sync::Arc;
@@ -30,8 +34,10 @@ use std::sync::Arc;
 pub use askers::Asker;
 pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use crowd::{CrowdReport, Stage, Subject};
+pub use demand::Remembered;
 pub use eligible::{Exclusion, Request};
 pub use events::{Event, Load};
+pub use lint::Violation;
 pub use node::{Joined, Node, NodeNo, NodeState};
 pub use params::Params;
 pub use placement::{Order, Task};
@@ -43,13 +49,16 @@ pub use standing::{Outcome, Record};
 pub use tracker::Tracker;
 
 use askers::Askers;
-use demand::Demand;
+use crowd::{Crowds, Decided};
+use demand::{Demand, Recent};
 use eligible::View;
+use placement::{Placer, Scene, Want};
 use rand::Rng;
+use release::Releases;
 
 use crate::config::Networks;
 use crate::formats::control::JournalSpan;
-use crate::model::{Blob, Time};
+use crate::model::{Blob, BlobId, Time};
 
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
 const TENDED: usize = 1024;
@@ -61,6 +70,9 @@ pub struct Policy {
     networks: Networks,
     tracker: Tracker,
     demand: Demand,
+    placer: Placer,
+    releases: Releases,
+    crowds: Crowds,
     askers: Askers,
     has_doubts: bool,
 }
@@ -77,8 +89,17 @@ pub struct Probe {
 
 impl Policy {
     pub fn new(params: Params, networks: Networks) -> Self {
-        let (tracker, demand) = (Tracker::new(params.clone()), Demand::new(params.demand_half_life));
-        Self { params, networks, tracker, demand, askers: Askers::default(), has_doubts: false }
+        Self {
+            tracker: Tracker::new(params.clone()),
+            demand: Demand::new(&params),
+            placer: Placer::default(),
+            releases: Releases::default(),
+            crowds: Crowds::default(),
+            askers: Askers::default(),
+            has_doubts: false,
+            params,
+            networks,
+        }
     }
 
     pub fn tracker(&self) -> &Tracker {
@@ -86,6 +107,7 @@ impl Policy {
     }
 
     pub fn join(&mut self, join: Joined, now: Time) -> (NodeNo, u32) {
+        self.placer.rings.changed();
         self.tracker.join(join, now)
     }
 
@@ -95,18 +117,34 @@ impl Policy {
     }
 
     pub fn handle(&mut self, event: Event<'_>, now: Time) {
+        if matches!(event, Event::Left { .. } | Event::Probed { .. }) {
+            self.placer.rings.changed();
+        }
         self.tracker.handle(event, now);
     }
 
     /// Decides who answers a package request, and books it.
     pub fn choose(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> Decision {
+        self.book(request, now, rng).0
+    }
+
+    /// The decision, and the demand with this request.
+    fn book(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> (Decision, Recent) {
         let (blob, asker) = (request.blob, request.client);
         self.tracker.note_origin_load(request.origin_load);
         let tries = self.tries(request, now);
         let view = View { params: &self.params, networks: &self.networks, request, tries, now };
         let decision = balancer::choose(&mut self.tracker, &view, rng);
+        let mut recent = Recent::default();
         if request.len > 0 {
-            self.demand.record(blob, now);
+            recent = self.demand.record(blob, now);
+            let release = self.releases.of(&self.params, blob.id, now).map(|file| file.release);
+            let node = match decision {
+                Decision::Volunteer { node, .. } => Some(node),
+                Decision::Origin(_) => None,
+            };
+            let decided = Decided { bytes: request.len, node, is_segment: request.is_segment };
+            self.crowds.record(&self.params, (blob, recent), release, decided, now);
             if let Some((tries, last)) = tries.and_then(|tries| Some((tries, tries.last()?))) {
                 // Of a crowd, most that ask have not asked before.
                 if tries.is_crowd() {
@@ -126,7 +164,7 @@ impl Policy {
                 Decision::Origin(_) => self.askers.served(&self.params, (asker, blob.id), tries, now),
             }
         }
-        decision
+        (decision, recent)
     }
 
     fn tries(&self, request: &Request, now: Time) -> Option<askers::Tries> {
@@ -163,14 +201,12 @@ impl Policy {
 
     /// [`Self::choose`], and the copies that the demand now asks for.
     pub fn decide(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> (Decision, Vec<Order>) {
-        let decision = self.choose(request, now, rng);
+        let (decision, recent) = self.book(request, now, rng);
         let may_place = request.len > 0
             && match decision {
                 Decision::Origin(OriginReason::SmallFile) => false,
                 Decision::Origin(_) => true,
-                Decision::Volunteer { .. } => {
-                    self.demand.of(request.blob.id, now).requests >= self.params.hot_requests
-                }
+                Decision::Volunteer { .. } => recent.requests >= self.params.hot_requests,
             };
         let orders = if may_place && self.demand.is_due(request.blob.id, now) {
             self.place(request.blob, now)
@@ -188,39 +224,96 @@ impl Policy {
     }
 
     /// Copies that are missing of what was asked for lately, over the next blobs in turn: for volunteers
-    /// that have just joined, and instead of those that have left.
+    /// that have just joined, and instead of those that have left. What full stores may give up is looked for.
     pub fn tend(&mut self, now: Time) -> Vec<Order> {
-        let blobs = self.demand.slice(TENDED, now);
+        let mut orders = self.seed(now);
+        self.placer.sweep(&self.tracker);
+        let Self { placer, releases, tracker, demand, params, networks, .. } = self;
+        let scene = Scene { tracker, demand, params, networks, now };
+        placer.rings.refresh(scene.tracker, params, now);
+        placer.cold.look(&scene, &placer.rings.full, |blob| releases.of(params, blob, now).is_some());
         let smallest = self.params.small_file;
-        blobs
-            .into_iter()
-            .filter(|blob| blob.size >= smallest)
-            .flat_map(|blob| self.place(blob, now))
-            .collect()
+        for blob in self.demand.slice(TENDED, now).into_iter().filter(|blob| blob.size >= smallest) {
+            orders.extend(self.place_as(blob, false, now));
+        }
+        orders
     }
 
-    /// A generation is about to become visible. Its files inherit the demand for their predecessors; the orders
-    /// are for the copies that its likely hot ones need before.
+    /// A generation is about to become visible, or just has. Its files inherit the demand for their predecessors;
+    /// the orders are for the copies that its likely hot ones need before. Where a gate exempts a repository,
+    /// this is called all the same, and [`Self::gate`] is not.
     pub fn released(&mut self, release: &Release, now: Time) -> (ReleaseNo, Vec<Order>) {
-        let _ = (release, now);
-        (ReleaseNo(0), Vec::new())
+        self.placer.cold.forget();
+        let (no, usual) = self.releases.add(&self.params, &mut self.demand, release, now);
+        self.crowds.watch(&self.params, no, release.name.clone(), usual);
+        (no, self.seed(now))
     }
 
     /// Whether that generation may become visible.
     pub fn gate(&mut self, release: ReleaseNo, now: Time) -> Gate {
-        let _ = (release, now);
-        Gate::Open
+        let Some((awaited, until)) = self.releases.awaited(&self.params, release, now) else {
+            return Gate::Open;
+        };
+        let lacking: Vec<(Blob, usize)> =
+            awaited.into_iter().map(|blob| (blob, self.lacking(blob, now))).filter(|(_, n)| *n > 0).collect();
+        let copies = lacking.iter().map(|(_, copies)| copies).sum();
+        self.releases.arrived(release, |blob| !lacking.iter().any(|(waiting, _)| waiting == blob));
+        if copies == 0 { Gate::Open } else { Gate::Waits { copies, until } }
+    }
+
+    /// Orders that are still missing for the generations that wait at their gates; to be asked every second
+    /// while one waits.
+    pub fn seed(&mut self, now: Time) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for (no, blobs) in self.releases.waiting() {
+            // One whose time is over is open, whether anybody asks or not.
+            if self.releases.awaited(&self.params, no, now).is_some() {
+                blobs.into_iter().for_each(|blob| orders.extend(self.place_as(blob, false, now)));
+            }
+        }
+        orders
     }
 
     /// What there is to say of flash crowds; to be asked every second.
     pub fn crowds(&mut self, now: Time) -> Vec<CrowdReport> {
-        let _ = now;
-        Vec::new()
+        self.crowds.reports(&self.params, &self.tracker, now)
     }
 
     /// Which volunteers should fetch the blob now, given what is asked for.
     pub fn place(&mut self, blob: Blob, now: Time) -> Vec<Order> {
-        let demand = self.demand.of(blob.id, now);
-        placement::place(&mut self.tracker, &self.params, blob, demand, now)
+        self.place_as(blob, true, now)
+    }
+
+    fn place_as(&mut self, blob: Blob, is_asked: bool, now: Time) -> Vec<Order> {
+        let want = self.want(blob.id, is_asked, now);
+        let Self { placer, tracker, demand, params, networks, .. } = self;
+        placer.place(&mut Scene { tracker, demand, params, networks, now }, blob, want)
+    }
+
+    fn lacking(&mut self, blob: Blob, now: Time) -> usize {
+        let want = self.want(blob.id, false, now);
+        let Self { placer, tracker, demand, params, networks, .. } = self;
+        placer.lacking(&mut Scene { tracker, demand, params, networks, now }, blob, want)
+    }
+
+    fn want(&self, blob: BlobId, is_asked: bool, now: Time) -> Want {
+        let new = self.releases.of(&self.params, blob, now);
+        Want {
+            recent: self.demand.of(blob, now),
+            crowd: self.crowds.rate(&self.params, blob),
+            is_new: new.is_some(),
+            is_awaited: new.is_some_and(|file| file.is_hot),
+            is_asked,
+        }
+    }
+
+    /// What is asked for most in the long run, to be kept over a restart; at most `max`.
+    pub fn export_demand(&self, max: usize, now: Time) -> Vec<Remembered> {
+        self.demand.export(max, now)
+    }
+
+    /// Takes back what was exported.
+    pub fn import_demand(&mut self, remembered: impl IntoIterator<Item = Remembered>, now: Time) {
+        self.demand.import(remembered, now);
     }
 }

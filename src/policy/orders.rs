@@ -13,6 +13,8 @@ pub(super) struct OrderState {
     pub(super) has_failed: bool,
     /// The volunteer whose line it takes.
     pub(super) source: Option<NodeNo>,
+    /// Bytes that it brings.
+    pub(super) size: u64,
 }
 
 /// See the module's documentation.
@@ -38,12 +40,17 @@ impl Orders {
         self.all.len() - self.failed
     }
 
+    /// Bytes that are on their way.
+    pub(super) fn bytes(&self) -> u64 {
+        self.all.values().map(|order| order.size).sum()
+    }
+
     /// It ended. One that failed is remembered for a while. Returns what it was, if it was open.
     pub(super) fn end(&mut self, blob: BlobId, failed: bool, now: Time) -> Option<OrderState> {
         let order = self.all.remove(&blob)?;
         self.failed -= usize::from(order.has_failed);
         if failed {
-            self.insert(blob, OrderState { since: now, has_failed: true, source: None });
+            self.insert(blob, OrderState { since: now, has_failed: true, source: None, size: 0 });
         }
         Some(order)
     }

@@ -76,6 +76,51 @@ pub struct Params {
     /// A client that could not come back is not sent to one of unknown staying that ends, as likely as
     /// this, before the download does.
     pub break_risk: f64,
+    /// Half-life of the long demand counters: what is asked for every day stays known, last week's does not.
+    pub demand_long_half_life: Duration,
+    /// For so long a release is new: volatile volunteers take its files, and requests for them may be its crowd.
+    pub new_for: Duration,
+    /// A volunteer on probation takes files up to this size only: little is lost with it.
+    pub probation_size: u64,
+    /// Requests that one copy must be expected to serve, or its transfer costs more than it spares.
+    pub payback: f64,
+    /// What a copy is expected to live: demand beyond it pays nothing back.
+    pub copy_life: Duration,
+    /// So long a copy whose volunteer is gone is waited for, unless its file is hot and nearly without.
+    pub repair_after: Duration,
+    /// What a volunteer has not spent of its sync share is kept for so long: a release comes at once.
+    pub sync_window: Duration,
+    /// What the server itself sends for copies, in bytes/s in the long run: 100 Mbit/s.
+    pub origin_sync: f64,
+    /// From this load of the server on, copies are made from any other copy.
+    pub peer_load: f64,
+    /// Copies of one blob that are fetched at a time from one holder, and from the server: copies then double
+    /// rather than wait in one queue.
+    pub fan_out: usize,
+    pub origin_fan: usize,
+    /// A copy that no demand asks for is made only where less than this of the store is in use.
+    pub spare_room: f64,
+    /// From this use of a store on, what nobody asks for goes before more comes.
+    pub evict_above: f64,
+    /// Requests are counted in slots of this length. A crowd is told of after `burst_slots` and at most one
+    /// more, so within 15 s; the model's 20 s would take a minute, when most of a release's crowd has passed.
+    pub slot: Duration,
+    pub burst_slots: u32,
+    /// A slot is of a burst with so many standard deviations over the forecast, and at least so many requests
+    /// for a file, or for the files of a release: a handful is no crowd.
+    pub burst_sigmas: f64,
+    pub burst_requests: u32,
+    pub burst_release: u32,
+    /// A crowd is over after so long at the usual rate.
+    pub crowd_quiet: Duration,
+    /// How often there is something to say of a crowd that goes on.
+    pub crowd_every: Duration,
+    /// A generation waits for the copies of its hot files so long at most.
+    pub gate_wait: Duration,
+    /// Share of a release's files that counts as likely hot, by the demand for their predecessors.
+    pub gate_share: f64,
+    /// Bytes of hot files that a release waits for at most.
+    pub gate_bytes: u64,
 }
 
 impl Default for Params {
@@ -116,6 +161,29 @@ impl Default for Params {
             session_shape: 0.38,
             session_scale: Duration::from_secs(2544),
             break_risk: 0.05,
+            demand_long_half_life: Duration::from_secs(86_400),
+            new_for: Duration::from_secs(72 * 3600),
+            probation_size: 8 << 20,
+            payback: 2.0,
+            copy_life: Duration::from_secs(86_400),
+            repair_after: Duration::from_secs(86_400),
+            sync_window: Duration::from_secs(300),
+            origin_sync: 12_500_000.0,
+            peer_load: 0.1,
+            fan_out: 2,
+            origin_fan: 4,
+            spare_room: 0.8,
+            evict_above: 0.9,
+            slot: Duration::from_secs(5),
+            burst_slots: 2,
+            burst_sigmas: 3.0,
+            burst_requests: 8,
+            burst_release: 20,
+            crowd_quiet: Duration::from_secs(30),
+            crowd_every: Duration::from_secs(10),
+            gate_wait: Duration::from_secs(120),
+            gate_share: 0.2,
+            gate_bytes: 4 << 30,
         }
     }
 }

@@ -1,21 +1,50 @@
-//! Which volunteers should hold a blob: as many as its demand needs, picked by weighted rendezvous.
+//! Which volunteers should hold a blob: as many as its demand needs and pays for, where they are relied on.
 //!
-//! Copies R = ceil(demand * size / (target utilisation * mean rate)), at least one for what was asked for and
-//! `hot_copies` for what is hot, at most one per volunteer (reference policy, section E.2). Rendezvous
-//! hashing ranks volunteers per blob by -weight / ln(h), h a hash of both in (0, 1): the same blob always
-//! prefers the same volunteers, and one that leaves moves only its own share.
+//! Copies R = ceil(rate * size / (target utilisation * mean rate)), at least `hot_copies` of what is hot, at most
+//! one per volunteer (reference policy, sections E.2 and E.3). The rate is the highest of the demand's and the
+//! running slot's. Every copy must be expected to serve `payback` requests within `copy_life`. Beyond that one
+//! copy of what was asked for is made where nobody misses what it costs: a store with room, a sync budget hardly
+//! touched, a server at leisure; so a small fleet fills up.
+//!
+//! Properties, tested in `placement_tests.rs` by [`super::lint`] over random fleets:
+//! - asking again at once orders nothing more; nobody is ordered what it holds, nor more than it may take;
+//! - `hot_copies` of what is hot are on stable volunteers, if there are as many; volatile ones take new files
+//!   only and those on probation small ones of them; where stable ones are too few, the others fill in;
+//! - copies that are lost are waited for, since their volunteers come back; not if less than two are left of
+//!   what is hot, or the load needs them;
+//! - sync stays within its budgets ([`super::sync`]);
+//! - the first copy comes from the server, the others from those that have it, each from another as far as
+//!   they go: so copies double;
+//! - one call does bounded work, whatever the size of the rings.
 
-use super::demand::Recent;
-use super::node::{Node, NodeNo, NodeState};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::demand::{Demand, Recent};
+use super::evict::Cold;
+use super::node::{Node, NodeNo};
 use super::params::Params;
+use super::rings::{self, Rings};
+use super::stability::Class;
+use super::sync::{Sync, Way};
 use super::tracker::Tracker;
-use crate::model::{Blob, Time};
+use crate::config::Networks;
+use crate::model::{Blob, BlobId, Time};
+
+/// Orders made per call.
+const MAX_ORDERS: usize = 64;
+/// Holders looked at as sources per call.
+const MAX_SOURCES: usize = 32;
+/// Sources named in one order.
+const NAMED: usize = 2;
+/// Blobs whose open orders are looked at again per [`Placer::sweep`].
+const SWEEP: usize = 1024;
 
 /// Work for a volunteer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     pub node: NodeNo,
     pub epoch: u32,
+    /// Of a [`Task::Drop`], the size is 0 where it is not known.
     pub blob: Blob,
     pub task: Task,
 }
@@ -28,62 +57,332 @@ pub enum Task {
     Drop,
 }
 
-/// Orders the copies that are missing, and books them. Asking again at once orders nothing.
-pub fn place(tracker: &mut Tracker, params: &Params, blob: Blob, demand: Recent, now: Time) -> Vec<Order> {
-    let copies = tracker.live_holders(blob.id, now).count();
-    let (mut ordered, mut rate_sum, mut up) = (0, 0.0, 0_usize);
-    let mut able: Vec<(f64, NodeNo)> = Vec::new();
-    for (no, node) in tracker.nodes().filter(|(_, node)| node.state(params, now) == NodeState::Up) {
-        up += 1;
-        rate_sum += node.rate();
-        match node.orders.get(&blob.id) {
-            Some(order) if !order.has_failed => ordered += 1,
-            Some(_) => {}
-            None if can_take(node, params, blob) => able.push((score(node, blob), no)),
-            None => {}
+/// What a blob is wanted for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Want {
+    pub recent: Recent,
+    /// Requests/s of the running slot, if it is many.
+    pub crowd: f64,
+    /// It came with a release of late.
+    pub is_new: bool,
+    /// It is likely to be asked for by many, though nobody did yet.
+    pub is_awaited: bool,
+    /// Somebody asks for it now.
+    pub is_asked: bool,
+}
+
+/// What a call works on, besides the placer's own.
+pub struct Scene<'a> {
+    pub tracker: &'a mut Tracker,
+    pub demand: &'a mut Demand,
+    pub params: &'a Params,
+    pub networks: &'a Networks,
+    pub now: Time,
+}
+
+/// How many copies there should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Goal {
+    copies: usize,
+    /// Of these, what the load needs at once.
+    by_load: usize,
+    /// Of these, on stable volunteers.
+    safe: usize,
+    is_hot: bool,
+    /// One that no demand pays for.
+    is_spare: bool,
+}
+
+/// An order that is not known to have ended.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    node: NodeNo,
+    source: Option<NodeNo>,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Placer {
+    pub rings: Rings,
+    pub sync: Sync,
+    pub(super) cold: Cold,
+    open: BTreeMap<BlobId, Vec<Open>>,
+    swept: Option<BlobId>,
+}
+
+/// Copies that there are, and that are under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Census {
+    live: usize,
+    safe: usize,
+    ordered: usize,
+    ordered_safe: usize,
+}
+
+/// A holder that others may fetch from.
+struct Source {
+    no: NodeNo,
+    is_stable: bool,
+    /// Orders of this blob that it serves.
+    named: usize,
+    /// When one more would be through, in seconds.
+    until: f64,
+}
+
+impl Placer {
+    /// Orders the copies that are missing, and books them. Asking again at once orders nothing.
+    pub fn place(&mut self, scene: &mut Scene<'_>, blob: Blob, want: Want) -> Vec<Order> {
+        self.rings.refresh(scene.tracker, scene.params, scene.now);
+        if self.rings.up() == 0 {
+            return Vec::new();
+        }
+        let goal = goal(&self.rings, scene.params, blob, want);
+        let census = self.census(scene, blob.id, goal);
+        let missing = missing(scene, blob.id, want, goal, census);
+        if missing == (0, 0) || (goal.is_spare && !self.has_leisure(scene)) {
+            return Vec::new();
+        }
+        let holders: BTreeSet<NodeNo> = scene.tracker.holders(blob.id).collect();
+        let mut sources = self.sources(scene, blob, &holders);
+        let from_peers =
+            scene.tracker.origin_load() >= scene.params.peer_load || sources.iter().any(|s| s.is_stable);
+        if !from_peers {
+            sources.clear();
+        }
+        let mut orders = Vec::new();
+        for node in self.targets(scene, blob, want, goal, missing, &holders) {
+            let Some(peers) = self.choose_source(scene, blob, node, &mut sources) else { continue };
+            orders.extend(self.cold.make_room(scene, node, blob, self.rings.full.contains(&node)));
+            orders.push(self.book(scene, blob, node, peers));
+        }
+        orders
+    }
+
+    /// Copies of a blob that many are about to ask for which are not there yet, on their way or not.
+    pub fn lacking(&mut self, scene: &mut Scene<'_>, blob: Blob, want: Want) -> usize {
+        self.rings.refresh(scene.tracker, scene.params, scene.now);
+        let goal = goal(&self.rings, scene.params, blob, want);
+        let Goal { copies, safe, .. } = goal;
+        let least = copies.min(scene.params.hot_copies);
+        let census = self.census(scene, blob.id, Goal { copies: least, ..goal });
+        least.saturating_sub(census.live).max(safe.saturating_sub(census.safe))
+    }
+
+    /// Whether a copy that no demand pays for costs nobody anything.
+    fn has_leisure(&self, scene: &Scene<'_>) -> bool {
+        scene.tracker.origin_load() < scene.params.small_file_load
+            && self.sync.origin_spent(scene.params, scene.now) < 0.5
+            && !self.rings.is_tired()
+    }
+
+    /// Counts copies as far as the goal goes, and the orders that are open.
+    fn census(&mut self, scene: &Scene<'_>, blob: BlobId, goal: Goal) -> Census {
+        let Scene { tracker, now, .. } = scene;
+        let is_safe = |no: NodeNo| tracker.brief(no).class == Class::Stable;
+        let mut census = Census::default();
+        for no in tracker.live_holders(blob, *now) {
+            census.live += 1;
+            census.safe += usize::from(is_safe(no));
+            if census.live >= goal.copies && census.safe >= goal.safe {
+                break;
+            }
+        }
+        if let Some(open) = self.open.get_mut(&blob) {
+            open.retain(|open| is_open(tracker, open.node, blob));
+            census.ordered = open.len();
+            census.ordered_safe = open.iter().filter(|open| is_safe(open.node)).count();
+            if open.is_empty() {
+                self.open.remove(&blob);
+            }
+        }
+        census
+    }
+
+    /// The holders that may be fetched from.
+    fn sources(&self, scene: &Scene<'_>, blob: Blob, holders: &BTreeSet<NodeNo>) -> Vec<Source> {
+        let Scene { tracker, now, .. } = scene;
+        let open = self.open.get(&blob.id).map_or(&[][..], Vec::as_slice);
+        // Of very many, others each time.
+        let skipped = open.len().checked_rem(holders.len()).unwrap_or(0);
+        let able = |no: &NodeNo| tracker.is_up(*no, *now) && self.may_send(scene, *no);
+        let source = |no: NodeNo| {
+            let node = tracker.node(no);
+            let sharing = (node.in_flight() + 1) as f64 * blob.size as f64;
+            Source {
+                no,
+                is_stable: tracker.brief(no).class == Class::Stable,
+                named: open.iter().filter(|open| open.source == Some(no)).count(),
+                until: (sharing + self.sync.owed(tracker, no, Way::From, *now)) / node.rate(),
+            }
+        };
+        let turned = holders.iter().skip(skipped).chain(holders.iter().take(skipped)).copied();
+        turned.take(MAX_SOURCES).filter(able).map(source).collect()
+    }
+
+    /// The volunteers that get a copy, the most preferred first.
+    fn targets(
+        &mut self,
+        scene: &Scene<'_>,
+        blob: Blob,
+        want: Want,
+        goal: Goal,
+        (copies, safe): (usize, usize),
+        holders: &BTreeSet<NodeNo>,
+    ) -> Vec<NodeNo> {
+        let Scene { tracker, params, now, .. } = scene;
+        let ordered = self.open.get(&blob.id).into_iter().flatten().map(|open| open.node);
+        let near = holders.iter().copied().chain(ordered).take(MAX_ORDERS);
+        let mut taken: BTreeSet<_> = near.map(|no| rings::group(tracker.node(no))).collect();
+        let is_able = |no: NodeNo| {
+            let node = tracker.node(no);
+            let spent = self.sync.spent(params, tracker, no, Way::To, *now);
+            !holders.contains(&no)
+                && tracker.is_up(no, *now)
+                && can_take(node, params, blob, goal.is_spare)
+                && spent < if goal.is_spare { 0.5 } else { 1.0 }
+        };
+        let is_small = blob.size <= params.probation_size;
+        let may_fill = goal.is_hot || self.rings.of_class(Class::Stable) < goal.copies;
+        // Each as often as it is needed, in this order: classes and how many they may take together.
+        let mut chosen: Vec<NodeNo> = Vec::new();
+        let rounds: [(&[Class], usize); 5] = [
+            (&[Class::Stable], safe),
+            (&rings::CLASSES, if want.is_new && is_small { copies } else { 0 }),
+            (&[Class::Stable, Class::Volatile], if want.is_new { copies } else { 0 }),
+            (&[Class::Stable], copies),
+            (&[Class::Volatile, Class::Probation], if may_fill { copies } else { 0 }),
+        ];
+        for (classes, upto) in rounds {
+            let more = upto.min(MAX_ORDERS).saturating_sub(chosen.len());
+            if more > 0 {
+                let is_left = |no| !chosen.contains(&no) && is_able(no);
+                let more = self.rings.select(classes, blob.id, more, &mut taken, is_left);
+                chosen.extend(more);
+            }
+        }
+        chosen
+    }
+
+    /// From whom a volunteer gets the copy: the server is no peer. `None` if it has to wait for one.
+    fn choose_source(
+        &self,
+        scene: &Scene<'_>,
+        blob: Blob,
+        node: NodeNo,
+        sources: &mut [Source],
+    ) -> Option<Vec<NodeNo>> {
+        let Scene { tracker, params, networks, now, .. } = scene;
+        let target = tracker.node(node);
+        let mut near: Vec<&mut Source> = sources
+            .iter_mut()
+            .filter(|s| self.may_send(scene, s.no) && is_reachable(tracker.node(s.no), target, networks))
+            .collect();
+        near.sort_by(|a, b| (a.named.cmp(&b.named)).then(a.until.total_cmp(&b.until)).then(a.no.cmp(&b.no)));
+        if let Some(first) = near.first_mut() {
+            if first.named >= params.fan_out {
+                return None;
+            }
+            first.named += 1;
+            return Some(near.iter().take(NAMED).map(|source| source.no).collect());
+        }
+        let from_origin = self
+            .open
+            .get(&blob.id)
+            .map_or(0, |open| open.iter().filter(|open| open.source.is_none()).count());
+        (from_origin < params.origin_fan && self.sync.origin_spent(params, *now) < 1.0).then(Vec::new)
+    }
+
+    /// Whether a volunteer has sync budget left to send copies.
+    fn may_send(&self, Scene { tracker, params, now, .. }: &Scene<'_>, no: NodeNo) -> bool {
+        self.sync.spent(params, tracker, no, Way::From, *now) < 1.0
+    }
+
+    fn book(&mut self, scene: &mut Scene<'_>, blob: Blob, no: NodeNo, peers: Vec<NodeNo>) -> Order {
+        let Scene { tracker, params, now, .. } = scene;
+        let source = peers.first().copied();
+        match source {
+            Some(source) => self.sync.book(tracker, source, Way::From, blob.size, *now),
+            None => self.sync.book_origin(params, blob.size, *now),
+        }
+        self.sync.book(tracker, no, Way::To, blob.size, *now);
+        self.open.entry(blob.id).or_default().push(Open { node: no, source });
+        tracker.order_fetch(no, blob, peers, *now)
+    }
+
+    /// Forgets orders that have ended, of the next blobs in turn.
+    pub fn sweep(&mut self, tracker: &Tracker) {
+        let from = self.swept.unwrap_or(BlobId([0; 32]));
+        let slice: Vec<BlobId> = self.open.range(from..).take(SWEEP).map(|(blob, _)| *blob).collect();
+        self.swept = slice.last().copied().filter(|_| slice.len() == SWEEP);
+        for blob in slice {
+            let Some(open) = self.open.get_mut(&blob) else { continue };
+            open.retain(|open| is_open(tracker, open.node, blob));
+            if open.is_empty() {
+                self.open.remove(&blob);
+            }
         }
     }
-    if up == 0 {
-        return Vec::new();
+}
+
+/// How many copies the demand asks for.
+fn goal(rings: &Rings, params: &Params, blob: Blob, want: Want) -> Goal {
+    let Want { recent, crowd, .. } = want;
+    let per_second = recent.per_second.max(crowd);
+    let by_load = (per_second * blob.size as f64 / (params.target_utilisation * rings.mean_rate())).ceil();
+    let paid = (recent.expected(params.copy_life) / params.payback).floor();
+    let by_load = by_load.min(paid) as usize;
+    let is_hot = recent.requests >= params.hot_requests || crowd > 0.0 || want.is_awaited;
+    let least = if is_hot { params.hot_copies } else { 0 };
+    let copies = by_load.max(least);
+    let is_able = rings.up();
+    Goal {
+        copies: copies.max(1).min(is_able),
+        by_load: by_load.min(is_able),
+        safe: least.min(rings.of_class(Class::Stable)),
+        is_hot,
+        is_spare: copies == 0,
     }
-    let wanted = wanted_copies(params, blob, demand, rate_sum / up as f64).min(up);
-    if copies + ordered >= wanted {
-        return Vec::new();
-    }
-    let holders: Vec<NodeNo> = tracker.live_holders(blob.id, now).collect();
-    able.retain(|(_, no)| !holders.contains(no));
-    able.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    able.truncate(wanted - copies - ordered);
-    able.into_iter().map(|(_, no)| tracker.order_fetch(no, blob, Vec::new(), now)).collect()
 }
 
-fn can_take(node: &Node, params: &Params, blob: Blob) -> bool {
-    node.open_orders() < params.max_orders && blob.size <= node.max_size.0
+/// Copies that are missing, and those of them that must be on stable volunteers.
+fn missing(scene: &mut Scene<'_>, blob: BlobId, want: Want, goal: Goal, census: Census) -> (usize, usize) {
+    let Census { live, safe, ordered, ordered_safe } = census;
+    let lost = scene.demand.lost(blob, live, goal.copies, scene.params.repair_after, scene.now);
+    let is_urgent = (goal.is_hot && live < 2) || (want.is_asked && live == 0);
+    let awaited = ordered + if is_urgent { 0 } else { lost };
+    // One copy is no load that must be shared.
+    let by_load = if goal.by_load > 1 { goal.by_load.saturating_sub(live + ordered) } else { 0 };
+    let copies = goal.copies.saturating_sub(live + awaited).max(by_load);
+    let lost_safe = awaited - ordered;
+    (copies, goal.safe.saturating_sub(safe + ordered_safe + lost_safe))
 }
 
-fn wanted_copies(params: &Params, blob: Blob, demand: Recent, mean_rate: f64) -> usize {
-    let by_demand = demand.per_second * blob.size as f64 / (params.target_utilisation * mean_rate);
-    let least = if demand.requests >= params.hot_requests { params.hot_copies } else { 1 };
-    (by_demand.ceil() as usize).max(least)
+fn is_open(tracker: &Tracker, no: NodeNo, blob: BlobId) -> bool {
+    tracker.node(no).orders.get(&blob).is_some_and(|order| !order.has_failed)
 }
 
-/// Weighted rendezvous score; the donated rate is the weight.
-fn score(node: &Node, blob: Blob) -> f64 {
-    let hash = mix(blob.id.prefix() ^ fnv1a(node.id.as_str()));
-    // 53 bits, moved off both ends of (0, 1).
-    let unit = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    -(node.donate.0 as f64) / unit.ln()
+/// Whether it has room for one more order, and the order room in its store. `is_spare` leaves room for others.
+fn can_take(node: &Node, params: &Params, blob: Blob, is_spare: bool) -> bool {
+    let max = node.max_size.0;
+    let coming = || node.orders.bytes() + blob.size;
+    let has_room = || node.load.store_bytes + coming() <= (max as f64 * params.spare_room) as u64;
+    node.open_orders() < params.max_orders
+        && node.orders.get(&blob.id).is_none()
+        && coming() <= max
+        && (!is_spare || has_room())
 }
 
-/// FNV-1a, 64 bits.
-pub fn fnv1a(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+/// Whether one volunteer can fetch from another.
+fn is_reachable(source: &Node, target: &Node, networks: &Networks) -> bool {
+    // Of a name nothing is known; what serves everybody serves it.
+    let address = rings::address(target);
+    let somewhere = address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
+    source.id != target.id
+        && (!source.is_local || target.is_local)
+        && (source.clients.is_empty() || address.is_some_and(|address| source.serves(address)))
+        && networks.serves(&source.id, somewhere)
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
+#[cfg(test)]
+#[path = "placement_tests.rs"]
+mod tests;

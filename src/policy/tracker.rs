@@ -245,6 +245,10 @@ impl Tracker {
         self.origin_load = load;
     }
 
+    pub(super) fn origin_load(&self) -> f64 {
+        self.origin_load
+    }
+
     /// Share of a donated rate that copying to other volunteers may take while clients download.
     pub fn sync_share(&self) -> f64 {
         let is_busy = self.origin_load > self.params.origin_load;
@@ -273,7 +277,7 @@ impl Tracker {
             self.node_mut(source).ledger.begin_sync(blob, now);
         }
         let node = self.node_mut(no);
-        node.orders.insert(blob.id, OrderState { since: now, has_failed: false, source });
+        node.orders.insert(blob.id, OrderState { since: now, has_failed: false, source, size: blob.size });
         Order { node: no, epoch: node.epoch, blob, task: Task::Fetch { peers } }
     }
 
@@ -333,6 +337,11 @@ impl Tracker {
     /// Those of them that count as copies: that are, or may soon be, sent clients.
     pub fn live_holders(&self, blob: BlobId, now: Time) -> impl Iterator<Item = NodeNo> + '_ {
         self.holders(blob).filter(move |no| self.brief(*no).is_live(now))
+    }
+
+    /// The next blobs from this one on that anybody holds or held.
+    pub(super) fn held_from(&self, from: BlobId, count: usize) -> Vec<BlobId> {
+        self.holdings.blobs_from(from).take(count).collect()
     }
 
     /// Sweeps out holdings of ended sessions that no new one can go on with, a little now and then.
