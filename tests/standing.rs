@@ -226,6 +226,10 @@ fn rules_about_networks_are_kept_and_explained() {
     }
     let told = why("127.7.0.200", &[]);
     assert!(told.contains("most likely to v2") && told.contains("client's site"), "{told}");
+    assert!(!told.contains("a program at"), "it has not asked: {told}");
+    // Whatever program it was that asked.
+    let told = why("127.7.0.1", &[]);
+    assert!(told.contains("a program at 127.7.0.1 asked") && told.contains("sent to v2"), "{told}");
     let json: serde_json::Value = serde_json::from_str(&why("127.9.0.200", &["--json"])).expect("JSON");
     let third = json["holders"].as_array().expect("holders").iter().find(|h| h["id"] == "v3");
     assert_eq!(third.expect("v3")["excluded"], "not for the client's network");

@@ -175,8 +175,8 @@ pub fn by_hash_path(member: &RepoPath, expected: &Expected) -> Option<RepoPath> 
     Some(name.under(member.parent().unwrap_or("")))
 }
 
-/// One immutable generation.
-#[derive(Debug)]
+/// One immutable generation. Its tables are shared with its clones.
+#[derive(Clone, Debug)]
 pub struct Unit {
     pub key: UnitKey,
     /// Counts adoptions since the server first knew the unit.

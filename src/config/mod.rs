@@ -4,6 +4,7 @@
 //! system: roles read the file and hand over its text.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
@@ -48,6 +49,20 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
         Paths::One(path) => Vec::from([path]),
         Paths::Many(paths) => paths,
     })
+}
+
+/// A time as people write it: `90s`, `2m`, `1h`.
+fn duration(key: &str, text: &str) -> Result<Duration, ConfigError> {
+    let wrong = || ConfigError::value(key, format!("{text:?} is no time: write 90s, 2m or 1h"));
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
 }
 
 /// What a relative path means depends on where a daemon was started.

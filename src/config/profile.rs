@@ -60,6 +60,10 @@ pub struct Profile {
     /// need `false`.
     #[serde(default = "yes")]
     pub check_valid_until: bool,
+    /// Units, such as `dists/noble-security`, whose new generations never wait for copies on volunteers; `*` matches
+    /// any text.
+    #[serde(default)]
+    pub ungated: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -89,9 +93,28 @@ impl Profile {
         })
     }
 
+    /// Whether a unit's new generations become visible at once.
+    pub fn is_ungated(&self, unit: &str) -> bool {
+        self.ungated.iter().any(|pattern| matches(pattern, unit))
+    }
+
     pub fn is_package_name(&self, file_name: &str) -> bool {
         self.package_suffixes.iter().any(|suffix| file_name.ends_with(suffix.as_str()))
     }
+}
+
+/// Whether the text is the pattern, each of whose `*` stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(head) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let tail = parts.pop().unwrap_or("");
+    for part in parts {
+        // The first place leaves most for what follows.
+        let Some((_, after)) = text.split_once(part) else { return false };
+        text = after;
+    }
+    text.ends_with(tail)
 }
 
 /// All known profiles by name.
@@ -153,6 +176,32 @@ mod tests {
             ("aa", true),
         ] {
             assert_eq!(profile.is_checksum_file(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_units_that_do_not_wait() {
+        for (pattern, text, want) in [
+            ("*-security*", "dists/noble-security", true),
+            ("*-security*", "dists/noble-security/main", true),
+            ("*-security*", "dists/noble", false),
+            ("*", "./", true),
+            ("dists/a", "dists/a", true),
+            ("dists/a", "dists/ab", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c", false),
+            ("ab*b", "ab", false),
+        ] {
+            assert_eq!(matches(pattern, text), want, "{pattern} {text}");
+        }
+        let profiles = Profiles::built_in().expect("every file in distros/ parses");
+        for (profile, unit, want) in [
+            ("ubuntu", "dists/noble-security", true),
+            ("ubuntu", "dists/noble-updates", false),
+            ("debian-security", "dists/trixie-security", true),
+            ("fedora", "updates/43/Everything/x86_64", false),
+        ] {
+            assert_eq!(profiles.get(profile).expect("built in").is_ungated(unit), want, "{profile} {unit}");
         }
     }
 

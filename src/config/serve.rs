@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::failover::{FailoverConfig, RawFailover};
 use super::networks::{Networks, RawNetwork, RawVolunteer};
 use super::proxy::{ProxyConfig, RawProxy};
-use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, one_or_many};
+use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, duration, one_or_many};
 use crate::formats::authority::Authority;
 use crate::model::{Rate, RepoPath, Size};
 
@@ -74,7 +74,13 @@ pub struct RepoConfig {
     pub keyring: Vec<PathBuf>,
     /// deb: whether a suite whose `Valid-Until` has passed is refused. Default: the profile's, true.
     pub check_valid_until: bool,
+    /// How long a new generation may wait until volunteers hold those of its files that many will want; zero is not
+    /// at all. Default 2 min. At most [`MAX_GATE`].
+    pub publish_gate: Duration,
 }
+
+/// Longest time that clients may be kept from a new generation.
+pub const MAX_GATE: Duration = Duration::from_secs(3600);
 
 /// Where a repository's files come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +159,7 @@ struct RawRepo {
     poll_secs: Option<u64>,
     keyring: Option<Keyring>,
     check_valid_until: Option<bool>,
+    publish_gate: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -285,10 +292,16 @@ impl RepoConfig {
             origin,
             aliases,
             poll: Duration::from_secs(raw.poll_secs.unwrap_or(300).max(1)),
+            publish_gate: publish_gate(&key, raw.publish_gate.as_deref())?,
             keyring,
             check_valid_until: raw.check_valid_until.unwrap_or(profile.check_valid_until),
             profile,
         })
+    }
+
+    /// Whether new generations of a unit become visible at once, whatever `publish_gate` says.
+    pub fn is_ungated(&self, unit: &str) -> bool {
+        self.profile.is_ungated(unit)
     }
 
     /// The lines that a person pastes to point a client here.
@@ -328,6 +341,14 @@ pub(super) fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> 
             format!("{text:?} is not ADDRESS:PORT, for example 0.0.0.0:8080 or [::]:8080"),
         )
     })
+}
+
+fn publish_gate(key: &str, text: Option<&str>) -> Result<Duration, ConfigError> {
+    let gate = duration(&format!("{key} publish_gate"), text.unwrap_or("2m"))?;
+    if gate > MAX_GATE {
+        return Err(ConfigError::value(format!("{key} publish_gate"), "one hour is the longest"));
+    }
+    Ok(gate)
 }
 
 #[cfg(test)]
@@ -420,6 +441,8 @@ mod tests {
             ),
             (format!("[proxy]\nconnect=['*:443']\n{repo}tree='/x'"), "*.DOMAIN:PORT"),
             ("[cache]\nmax_size='lots'".into(), "lots"),
+            (format!("{repo}tree='/x'\npublish_gate='soon'"), "90s, 2m or 1h"),
+            (format!("{repo}tree='/x'\npublish_gate='2h'"), "one hour"),
         ] {
             let error = parse(&text).expect_err(&text).to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -17,8 +17,9 @@ pub const SESSION_PATH: &str = "/_mh/v1/session";
 pub const MATCH_PATH: &str = "/_mh/v1/match";
 /// Where `manyhands verify` asks what the server knows of a file.
 pub const LOOKUP_PATH: &str = "/_mh/v1/lookup";
-/// Header with which a volunteer shows that it fetches on order: its id and a ticket path of its own,
-/// signed for size 0.
+/// Header with which a volunteer shows the server that it fetches on order: its id and a ticket path of its own,
+/// signed for size 0. Other volunteers are told its id alone, which they cannot check: it makes them send more
+/// slowly, never faster.
 pub const SYNC_HEADER: &str = "x-manyhands-sync";
 /// Largest control message: bounds what either side buffers for the other.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -28,6 +29,11 @@ pub const MAX_HOLDINGS: usize = 16_384;
 pub const MAX_BATCH: usize = 1000;
 /// Running uploads listed in a report; the busiest volunteer only summarises the rest.
 pub const MAX_UPLOADS: usize = 256;
+/// Other volunteers named as sources of one order. The server comes after them, and a fetch goes on elsewhere five
+/// times at most.
+pub const MAX_SOURCES: usize = 4;
+/// Longest URL of a source: a base URL has 255 characters, a ticket 120, a file name as many as file systems take.
+pub const MAX_SOURCE_URL: usize = 1200;
 
 /// Networks that a volunteer may name.
 pub const MAX_NETWORKS: usize = 64;
@@ -44,6 +50,9 @@ pub enum ToServer {
         blob: BlobId,
         #[serde(default)]
         error: Option<String>,
+        /// Those of its order's sources whose bytes were, or were part of, a wrong file. At most [`MAX_SOURCES`].
+        #[serde(default)]
+        bad: Vec<VolunteerId>,
     },
     /// Clean drain: no more redirects, please; running downloads end here.
     Leaving,
@@ -100,6 +109,18 @@ pub struct Report {
     /// All changes of holdings before this number of the journal have been announced.
     #[serde(default)]
     pub announced: Option<u64>,
+    /// Package bytes sent to other volunteers since the process started; not part of `served_bytes`.
+    #[serde(default)]
+    pub sync_bytes: u64,
+    /// What is left of the uploads to other volunteers that run now; at most [`MAX_UPLOADS`] are listed. Not part
+    /// of `uploads`.
+    #[serde(default)]
+    pub sync_uploads: Vec<Blob>,
+    /// Bytes fetched on order since the process started, from other volunteers and from the server.
+    #[serde(default)]
+    pub peer_bytes: u64,
+    #[serde(default)]
+    pub fetched_bytes: u64,
 }
 
 /// From the server.
@@ -110,6 +131,18 @@ pub enum ToVolunteer {
     Fetch {
         blob: Blob,
         file_name: String,
+        /// Volunteers to ask before the server, in this order. At most [`MAX_SOURCES`] are asked.
+        #[serde(default)]
+        sources: Vec<PeerSource>,
+    },
+    /// It need not be kept any longer: to be removed from the store, where nobody reads it now. Never from an
+    /// adopted tree. Answered by a [`ToServer::Done`].
+    Drop {
+        blob: BlobId,
+    },
+    /// How much of the donated rate may go to other volunteers while clients download, in percent.
+    SyncShare {
+        percent: u8,
     },
     /// Why the server ends the session; the volunteer logs it and tries again later.
     Refused {
@@ -120,6 +153,14 @@ pub enum ToVolunteer {
     Standing {
         problem: Option<String>,
     },
+}
+
+/// A volunteer that holds what another one is to fetch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerSource {
+    pub id: VolunteerId,
+    /// Signed by the server with that volunteer's key. At most [`MAX_SOURCE_URL`] characters.
+    pub url: String,
 }
 
 /// The answer to a hello.

@@ -28,6 +28,20 @@ pub struct Why {
     pub origin: Option<String>,
     /// The file's holders, in the order in which they would be chosen; those left out last.
     pub holders: Vec<WhyHolder>,
+    /// Where programs at the client's address were sent for the file within the last minute: each is sent elsewhere
+    /// when it asks again.
+    #[serde(default)]
+    pub asked_before: Vec<WhyAsked>,
+}
+
+/// One program's recent requests for the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhyAsked {
+    /// The last one last.
+    pub sent_to: Vec<VolunteerId>,
+    pub secs_ago: u64,
+    /// It asked so often that it is taken for many behind one address: no request counts as a second try.
+    pub is_crowd: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +58,9 @@ pub struct WhyHolder {
     pub cost_ms: f64,
     pub rate: u64,
     pub in_flight: u64,
+    /// How long it is trusted to stay.
+    #[serde(default)]
+    pub stability: String,
 }
 
 /// Which files are identical, within and between repositories. Identical by SHA-256: files whose metadata
@@ -88,6 +105,35 @@ pub struct Status {
     pub cache: CacheStatus,
     pub volunteers: Vec<VolunteerStatus>,
     pub offload: OffloadStatus,
+    /// Flash crowds that run, then the last ones that ended, newest first.
+    pub crowds: Vec<CrowdStatus>,
+}
+
+/// A flash crowd: many who want the same file, or files of the same release, at once.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CrowdStatus {
+    /// Counts from 1 since the server started.
+    pub number: u64,
+    /// A path of the file, or the release's name.
+    pub what: String,
+    pub is_over: bool,
+    pub began_secs: u64,
+    /// What the figures below are of: the time since the last line in the log, or the whole of one that is over.
+    pub span_secs: f64,
+    pub requests: u64,
+    /// Requests per second: over the span, of the busiest slot, and as expected without a crowd.
+    pub rate: f64,
+    pub peak_rate: f64,
+    pub usual_rate: f64,
+    /// Requests still to come, if it is like others.
+    pub forecast: u64,
+    /// Bytes of the requests that volunteers were chosen for, and of those left to the server.
+    pub redirected_bytes: u64,
+    pub origin_bytes: u64,
+    /// redirected / (redirected + origin).
+    pub ratio: f64,
+    pub volunteers: u64,
 }
 
 /// The current generation of one unit of a repository.
@@ -108,6 +154,9 @@ pub struct SnapshotStatus {
     pub skipped: u64,
     /// Why the last look at the origin brought nothing.
     pub problem: Option<String>,
+    /// The next generation is whole, and waits for so many copies of its hot files until then at the latest.
+    pub waits_for_copies: Option<u64>,
+    pub waits_until: Option<u64>,
 }
 
 /// Names and blobs over all repositories.
@@ -164,6 +213,16 @@ pub struct VolunteerStatus {
     /// Clients that asked again for what it should have sent.
     #[serde(default)]
     pub complaints: u64,
+    /// Package bytes sent to other volunteers, and uploads to them that run now, as the volunteer reported.
+    #[serde(default)]
+    pub sync_bytes: u64,
+    #[serde(default)]
+    pub sync_uploads: u64,
+    /// Bytes that it fetched on order, from other volunteers and from the server, as it reported.
+    #[serde(default)]
+    pub peer_bytes: u64,
+    #[serde(default)]
+    pub fetched_bytes: u64,
 }
 
 /// Package bytes by who carries them.
@@ -183,6 +242,8 @@ pub struct OffloadStatus {
     pub metadata_bytes: u64,
     /// Package bytes that the server sent to volunteers.
     pub sync_bytes: u64,
+    /// Package bytes that volunteers fetched from each other, as they reported.
+    pub peer_bytes: u64,
     /// Bytes of files that no metadata names, passed through.
     pub passed_bytes: u64,
     /// Bytes to clients through tunnels.

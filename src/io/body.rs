@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http_body::{Frame, SizeHint};
 
-use super::shaper::Shaper;
+use super::shaper::Flow;
 
 /// Bytes read from disk at a time: large enough that the system call costs nothing, small enough that
 /// thousands of downloads fit in memory.
@@ -44,17 +44,17 @@ impl Body {
     }
 
     /// A part of a file, perhaps at a bounded rate.
-    pub fn file(file: Arc<File>, range: Range<u64>, shaper: Option<Arc<Shaper>>) -> Self {
+    pub fn file(file: Arc<File>, range: Range<u64>, flow: Option<Arc<Flow>>) -> Self {
         Self::stream(stream::try_unfold(range, move |range| {
-            let (file, shaper) = (file.clone(), shaper.clone());
+            let (file, flow) = (file.clone(), flow.clone());
             async move {
                 if range.is_empty() {
                     return Ok(None);
                 }
-                let limit = if shaper.is_some() { SHAPED_CHUNK } else { CHUNK };
+                let limit = if flow.is_some() { SHAPED_CHUNK } else { CHUNK };
                 let len = (range.end - range.start).min(limit);
-                if let Some(shaper) = shaper {
-                    shaper.take(len).await;
+                if let Some(flow) = flow {
+                    flow.take(len).await;
                 }
                 let bytes = read_at(file, range.start, len).await?;
                 Ok(Some((bytes, range.start + len..range.end)))

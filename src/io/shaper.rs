@@ -1,9 +1,13 @@
-//! One upload rate for all downloads together: a queue of reservations on a virtual line.
+//! One upload rate for everything together: a queue of reservations on a virtual line.
 //!
 //! Each chunk reserves its time on the line and waits for it. Reservations are served in the order of
 //! asking and chunks are equal, so downloads share the line equally. An idle line lends a short burst.
+//!
+//! What goes to other volunteers ([`Class::Sync`]) is one chunk at a time, whatever the number of uploads. While a
+//! client downloads, these chunks are as far apart as their share of the rate says; otherwise they have the line.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +16,18 @@ use crate::model::Rate;
 
 /// What an idle line may send at once: enough for one small package, little against a second.
 const BURST: Duration = Duration::from_millis(50);
+/// What other volunteers get at most while clients download, in percent (reference policy, section E.2).
+const SYNC_PERCENT: u32 = 20;
+/// The most that a server may ask for: half of the line stays with clients.
+const MAX_SYNC_PERCENT: u32 = 50;
+
+/// Whom an upload is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Client,
+    /// Another volunteer.
+    Sync,
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -19,24 +35,101 @@ pub struct Shaper {
     rate: f64,
     /// When the line is free again.
     free_at: Mutex<Instant>,
+    /// Uploads to clients that run.
+    clients: AtomicUsize,
+    sync_percent: AtomicU32,
+    /// Whose turn it is among uploads to volunteers, and when the next chunk may go while clients download.
+    sync_at: tokio::sync::Mutex<Instant>,
+}
+
+/// One upload; it runs until it is dropped.
+#[derive(Debug)]
+pub struct Flow {
+    shaper: Arc<Shaper>,
+    class: Class,
 }
 
 impl Shaper {
     pub fn new(rate: Rate) -> Self {
-        Self { rate: (rate.0 as f64).max(1.0), free_at: Mutex::new(Instant::now()) }
+        let now = Instant::now();
+        Self {
+            rate: (rate.0 as f64).max(1.0),
+            free_at: Mutex::new(now),
+            clients: AtomicUsize::new(0),
+            sync_percent: AtomicU32::new(SYNC_PERCENT),
+            sync_at: tokio::sync::Mutex::new(now),
+        }
     }
 
-    /// Waits until `len` bytes may be sent.
-    pub async fn take(&self, len: u64) {
+    /// Begins an upload.
+    pub fn flow(self: &Arc<Self>, class: Class) -> Flow {
+        if class == Class::Client {
+            self.clients.fetch_add(1, Relaxed);
+        }
+        Flow { shaper: self.clone(), class }
+    }
+
+    /// How much volunteers get at most while clients download; more than half counts as half.
+    pub fn set_sync_share(&self, percent: u8) {
+        self.sync_percent.store(u32::from(percent).clamp(1, MAX_SYNC_PERCENT), Relaxed);
+    }
+
+    /// As much as they get where no server says otherwise.
+    pub fn set_usual_sync_share(&self) {
+        self.sync_percent.store(SYNC_PERCENT, Relaxed);
+    }
+
+    fn time_of(&self, len: u64) -> Duration {
+        Duration::from_secs_f64(len as f64 / self.rate)
+    }
+
+    /// Reserves the line for `len` bytes; when they may be sent.
+    fn reserve(&self, len: u64, now: Instant) -> Instant {
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = (*free_at).max(now.checked_sub(BURST).unwrap_or(now));
+        *free_at = start + self.time_of(len);
+        start
+    }
+
+    async fn take_for_client(&self, len: u64) {
         let now = Instant::now();
-        let send_at = {
-            let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let start = (*free_at).max(now.checked_sub(BURST).unwrap_or(now));
-            *free_at = start + Duration::from_secs_f64(len as f64 / self.rate);
-            start
-        };
+        let send_at = self.reserve(len, now);
         if send_at > now {
             tokio::time::sleep_until(send_at).await;
+        }
+    }
+
+    async fn take_for_sync(&self, len: u64) {
+        // A fair lock, kept until the chunk goes: a client that comes now waits for one such chunk at most.
+        let mut next_at = self.sync_at.lock().await;
+        let is_shared = self.clients.load(Relaxed) > 0;
+        if is_shared {
+            tokio::time::sleep_until(*next_at).await;
+        }
+        let send_at = self.reserve(len, Instant::now());
+        tokio::time::sleep_until(send_at).await;
+        let percent = f64::from(self.sync_percent.load(Relaxed));
+        let apart = self.time_of(len).mul_f64(100.0 / percent);
+        // What the queue held up is made good, by one chunk at most.
+        let earliest = send_at.checked_sub(apart).unwrap_or(send_at);
+        *next_at = if is_shared { (*next_at).max(earliest) } else { send_at } + apart;
+    }
+}
+
+impl Flow {
+    /// Waits until `len` bytes may be sent.
+    pub async fn take(&self, len: u64) {
+        match self.class {
+            Class::Client => self.shaper.take_for_client(len).await,
+            Class::Sync => self.shaper.take_for_sync(len).await,
+        }
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        if self.class == Class::Client {
+            self.shaper.clients.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -44,18 +137,47 @@ impl Shaper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+    use tokio::task::JoinHandle;
+
+    const CHUNK: u64 = 32 << 10;
+    const RATE: u64 = 1 << 20;
+
+    fn line() -> Arc<Shaper> {
+        Arc::new(Shaper::new(Rate(RATE)))
+    }
+
+    /// An upload without end, and what it has sent.
+    fn upload(shaper: &Arc<Shaper>, class: Class) -> (Arc<AtomicU64>, JoinHandle<()>) {
+        let sent = Arc::<AtomicU64>::default();
+        let (flow, count) = (shaper.flow(class), sent.clone());
+        let run = async move {
+            loop {
+                flow.take(CHUNK).await;
+                count.fetch_add(CHUNK, Relaxed);
+            }
+        };
+        (sent, tokio::spawn(run))
+    }
+
+    /// What uploads send within `secs`, of the rate.
+    async fn shares(uploads: &[&AtomicU64], secs: u64) -> Vec<f64> {
+        let before: Vec<u64> = uploads.iter().map(|sent| sent.load(Relaxed)).collect();
+        tokio::time::sleep(Duration::from_secs(secs)).await;
+        let of = |(sent, before): (&&AtomicU64, u64)| (sent.load(Relaxed) - before) as f64;
+        uploads.iter().zip(before).map(|pair| of(pair) / (RATE * secs) as f64).collect()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn four_takers_share_the_rate() {
-        let shaper = Arc::new(Shaper::new(Rate(1 << 20)));
+        let shaper = line();
         let start = Instant::now();
         let takers: Vec<_> = (0..4)
             .map(|_| {
-                let shaper = shaper.clone();
+                let flow = shaper.flow(Class::Client);
                 tokio::spawn(async move {
                     for _ in 0..32 {
-                        shaper.take(32 << 10).await;
+                        flow.take(CHUNK).await;
                     }
                     Instant::now()
                 })
@@ -65,5 +187,47 @@ mod tests {
             let took = (taker.await.expect("no panic") - start).as_secs_f64();
             assert!((3.7..4.1).contains(&took), "4 MiB at 1 MiB/s took {took} s");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn volunteers_get_their_share_while_clients_download_and_the_line_when_none_does() {
+        let shaper = line();
+        let syncs: Vec<_> = (0..3).map(|_| upload(&shaper, Class::Sync)).collect();
+        let synced = |shares: &[f64]| shares.iter().take(3).sum::<f64>();
+        let alone: Vec<&AtomicU64> = syncs.iter().map(|(sent, _)| &**sent).collect();
+        let idle = shares(&alone, 60).await;
+        assert!((0.97..1.01).contains(&synced(&idle)), "all of the idle line: {idle:?}");
+        assert!(idle.iter().all(|share| (0.3..0.37).contains(share)), "in turn: {idle:?}");
+
+        let (client, download) = upload(&shaper, Class::Client);
+        let all = [&alone[..], &[&*client]].concat();
+        for (percent, at_most, least) in [(20, 0.2, 0.18), (50, 0.5, 0.45), (90, 0.5, 0.45)] {
+            shaper.set_sync_share(percent);
+            let both = shares(&all, 60).await;
+            assert!((least..=at_most + 0.01).contains(&synced(&both)), "{percent} %: {both:?}");
+            assert!(both[3] >= 1.0 - at_most - 0.01, "clients lose no more: {percent} %: {both:?}");
+            assert!(both.iter().sum::<f64>() < 1.01, "never above the donated rate: {both:?}");
+        }
+        download.abort();
+        assert!(download.await.is_err_and(|e| e.is_cancelled()));
+        assert!(synced(&shares(&alone, 60).await) > 0.97, "the line is theirs again");
+        syncs.iter().for_each(|(_, upload)| upload.abort());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_alone_lose_nothing_and_wait_for_one_chunk_at_most() {
+        let shaper = line();
+        let syncs: Vec<_> = (0..16).map(|_| upload(&shaper, Class::Sync)).collect();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let begin = Instant::now();
+        shaper.flow(Class::Client).take(CHUNK).await;
+        assert!(begin.elapsed() <= 2 * shaper.time_of(CHUNK), "waited {:?}", begin.elapsed());
+        syncs.iter().for_each(|(_, upload)| upload.abort());
+        for (_, upload) in syncs {
+            let _ = upload.await;
+        }
+        let (client, download) = upload(&shaper, Class::Client);
+        assert!(shares(&[&*client], 60).await[0] > 0.98);
+        download.abort();
     }
 }

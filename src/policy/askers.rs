@@ -49,6 +49,11 @@ impl Tries {
         &self.nodes[..self.count]
     }
 
+    /// When that was last.
+    pub fn at(&self) -> Time {
+        self.at
+    }
+
     /// Whether many clients stand behind the address.
     pub fn is_crowd(&self) -> bool {
         self.is_crowd
@@ -72,6 +77,20 @@ impl Askers {
     pub fn before(&self, params: &Params, client: Asker, blob: BlobId, now: Time) -> Option<Tries> {
         let tries = self.tries.get(&(client, blob))?;
         (now.since(tries.at) <= params.asker_window).then_some(*tries)
+    }
+
+    /// The same for every program at an address, for people.
+    pub fn of_address(
+        &self,
+        params: &Params,
+        address: IpAddr,
+        blob: BlobId,
+        now: Time,
+    ) -> impl Iterator<Item = Tries> {
+        let end = |agent, byte| (Asker { address, agent }, BlobId([byte; 32]));
+        let known = self.tries.range(end(0, 0)..=end(u64::MAX, u8::MAX));
+        let is_recent = move |tries: &Tries| now.since(tries.at) <= params.asker_window;
+        known.filter(move |((_, of), _)| *of == blob).map(|(_, tries)| *tries).filter(is_recent)
     }
 
     /// Books a redirect; `before` is what [`Self::before`] says.
@@ -144,6 +163,24 @@ mod tests {
         let params = Params::default();
         let before = askers.before(&params, CLIENT, blob, now);
         askers.redirected(&params, (CLIENT, blob), node, before, now);
+    }
+
+    #[test]
+    fn an_address_is_all_its_programs_and_no_other() {
+        let (mut askers, params) = (Askers::default(), Params::default());
+        let (now, blob) = (Time::from_secs(1000), BlobId([1; 32]));
+        let other = "192.0.2.2".parse().expect("an address");
+        for (address, agent, blob) in [
+            (CLIENT.address, 0, blob),
+            (CLIENT.address, u64::MAX, blob),
+            (other, 1, blob),
+            (CLIENT.address, 1, BlobId([2; 32])),
+        ] {
+            askers.redirected(&params, (Asker { address, agent }, blob), node_no(7), None, now);
+        }
+        let told = |now| askers.of_address(&params, CLIENT.address, blob, now).count();
+        assert_eq!(told(now), 2);
+        assert_eq!(told(now + params.asker_window + Duration::from_secs(1)), 0);
     }
 
     #[test]

@@ -72,4 +72,8 @@ pub struct Load {
     pub served_bytes: u64,
     pub served_requests: u64,
     pub store_bytes: u64,
+    /// The same to other volunteers; and fetched on order, from other volunteers and from the server.
+    pub sync_bytes: u64,
+    pub peer_bytes: u64,
+    pub fetched_bytes: u64,
 }

@@ -29,9 +29,10 @@ mod standing;
 mod sync;
 mod tracker;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use askers::Asker;
+pub use askers::{Asker, Tries};
 pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use crowd::{CrowdReport, Stage, Subject};
 pub use demand::Remembered;
@@ -194,6 +195,16 @@ impl Policy {
         self.tracker.node_mut(node).standing.hasten();
     }
 
+    /// The same where it may have sent wrong bytes of a blob: it is tested by that one, if it says that it holds it.
+    pub fn suspect(&mut self, node: NodeNo, blob: Blob) {
+        if !self.tracker.holders(blob.id).any(|holder| holder == node) {
+            return;
+        }
+        let standing = &mut self.tracker.node_mut(node).standing;
+        standing.sent(blob);
+        standing.hasten();
+    }
+
     /// Tests of volunteers that are due; at most `max` at a time.
     pub fn probes(&mut self, max: usize, now: Time) -> Vec<Probe> {
         self.tracker.probes(max, now)
@@ -221,6 +232,11 @@ impl Policy {
         let tries = self.tries(request, now);
         let view = View { params: &self.params, networks: &self.networks, request, tries, now };
         balancer::explain(&mut self.tracker, &view)
+    }
+
+    /// Where clients of an address were sent for a blob a moment ago, whatever programs they are.
+    pub fn asked_before(&self, address: IpAddr, blob: BlobId, now: Time) -> Vec<Tries> {
+        self.askers.of_address(&self.params, address, blob, now).collect()
     }
 
     /// Copies that are missing of what was asked for lately, over the next blobs in turn: for volunteers

@@ -12,12 +12,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::formats::status::{
-    DEDUP_PATH, DedupCount, DedupPair, DedupReport, STATUS_PATH, SnapshotStatus, Status, VolunteerStatus,
-    WHY_PATH, Why,
+    CrowdStatus, DEDUP_PATH, DedupCount, DedupPair, DedupReport, STATUS_PATH, SnapshotStatus, Status,
+    VolunteerStatus, WHY_PATH, Why,
 };
 use crate::io::clock;
 use crate::io::upstream::{Upstream, whole};
-use crate::model::{Rate, Size};
+use crate::model::{Rate, Size, VolunteerId};
 
 /// Largest report taken: ten thousand volunteers are 4 MB.
 const MAX_REPORT: u64 = 64 << 20;
@@ -121,6 +121,7 @@ fn show_why(why: &Why) -> String {
         let mut notes: Vec<&str> = h.excluded.as_deref().filter(|e| *e != h.state).into_iter().collect();
         notes.extend(h.problem.as_deref());
         notes.extend(h.is_saturated.then_some("saturated"));
+        notes.extend(Some(h.stability.as_str()).filter(|class| !matches!(*class, "" | "stable")));
         let _ = writeln!(
             text,
             "{:<width$} {:<11} {cost:>9} {rate:>14} {:>7}  {}",
@@ -128,6 +129,17 @@ fn show_why(why: &Why) -> String {
             h.state,
             h.in_flight,
             notes.join("; ")
+        );
+    }
+    for asked in &why.asked_before {
+        let sent_to: Vec<&str> = asked.sent_to.iter().map(VolunteerId::as_str).collect();
+        let _ = writeln!(
+            text,
+            "\na program at {} asked {} s ago{}{}",
+            why.client,
+            asked.secs_ago,
+            if sent_to.is_empty() { String::new() } else { format!(", sent to {}", sent_to.join(", then ")) },
+            if asked.is_crowd { "; taken for many behind one address" } else { "" }
         );
     }
     text
@@ -215,18 +227,37 @@ fn show(status: &Status) -> String {
     );
     let _ = writeln!(
         text,
-        "offload   {:.1} %: {} redirected in {} requests, {} served here in {}; {} of metadata, {} to volunteers",
+        "offload   {:.1} %: {} redirected in {} requests, {} served here in {}; {} of metadata, {} to \
+         volunteers, {} among them",
         100.0 * offload.ratio,
         Size(offload.redirected_bytes),
         offload.redirects,
         Size(offload.served_bytes),
         offload.served_requests,
         Size(offload.metadata_bytes),
-        Size(offload.sync_bytes)
+        Size(offload.sync_bytes),
+        Size(offload.peer_bytes)
     );
+    crowds(&mut text, &status.crowds);
     snapshots(&mut text, &status.snapshots);
     volunteers(&mut text, &status.volunteers);
     text
+}
+
+fn crowds(text: &mut String, crowds: &[CrowdStatus]) {
+    for crowd in crowds.iter().filter(|crowd| !crowd.is_over) {
+        let _ = writeln!(
+            text,
+            "crowd     {} since {}: {:.1} requests/s (usually {:.2}), {:.1} % absorbed by {} volunteers, {} from here",
+            crowd.what,
+            duration(clock::now().as_secs().saturating_sub(crowd.began_secs)),
+            crowd.rate,
+            crowd.usual_rate,
+            100.0 * crowd.ratio,
+            crowd.volunteers,
+            Size(crowd.origin_bytes)
+        );
+    }
 }
 
 fn snapshots(text: &mut String, snapshots: &[SnapshotStatus]) {
@@ -235,7 +266,9 @@ fn snapshots(text: &mut String, snapshots: &[SnapshotStatus]) {
     for s in snapshots {
         let name = format!("{}/{}", s.repo, s.unit);
         let date = s.date.or(s.adopted).map_or_else(|| "-".to_owned(), date);
-        let problem = s.problem.as_deref().map(|p| format!("  ({p})")).unwrap_or_default();
+        let waits = s.waits_for_copies.map(|copies| format!("the next one waits for {copies} copies"));
+        let notes: Vec<&str> = s.problem.as_deref().into_iter().chain(waits.as_deref()).collect();
+        let problem = if notes.is_empty() { String::new() } else { format!("  ({})", notes.join("; ")) };
         let _ = writeln!(text, "{name:<width$} {:>3} {:>8}  {date}{problem}", s.generation, s.paths);
     }
 }

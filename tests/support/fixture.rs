@@ -120,7 +120,8 @@ pub fn overlay_tree(from: &Path, to: &Path) {
 #[derive(Debug)]
 pub struct DebRepo {
     pub root: PathBuf,
-    entries: Vec<(String, u64, String)>,
+    /// Name, version, size, SHA-256.
+    entries: Vec<(String, u32, u64, String)>,
 }
 
 impl DebRepo {
@@ -131,20 +132,26 @@ impl DebRepo {
 
     /// Adds `NAME_1_all.deb`.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> String {
-        let file = format!("{name}_1_all.deb");
+        self.add_version(name, 1, bytes)
+    }
+
+    /// Adds `NAME_VERSION_all.deb` in place of an earlier version, whose file stays.
+    pub fn add_version(&mut self, name: &str, version: u32, bytes: &[u8]) -> String {
+        let file = format!("{name}_{version}_all.deb");
         fs::write(self.root.join(&file), bytes).expect("the scratch folder is writable");
-        self.entries.push((name.to_owned(), bytes.len() as u64, sha256_hex(bytes)));
+        self.entries.retain(|(other, ..)| other != name);
+        self.entries.push((name.to_owned(), version, bytes.len() as u64, sha256_hex(bytes)));
         file
     }
 
     /// Writes Packages and Release.
     pub fn publish(&self) {
         let mut packages = String::new();
-        for (name, size, sha256) in &self.entries {
+        for (name, version, size, sha256) in &self.entries {
             let _ = write!(
                 packages,
-                "Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: Tests <tests@example.org>\n\
-                 Filename: ./{name}_1_all.deb\nSize: {size}\nSHA256: {sha256}\nDescription: test\n\n"
+                "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: Tests <tests@example.org>\n\
+                 Filename: ./{name}_{version}_all.deb\nSize: {size}\nSHA256: {sha256}\nDescription: test\n\n"
             );
         }
         let release = format!(

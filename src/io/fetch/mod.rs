@@ -76,6 +76,39 @@ impl FetchError {
 pub struct Source {
     pub urls: Vec<String>,
     pub headers: HeaderMap,
+    /// The first so many URLs are other volunteers', whom nobody vouches for: they are sent `peer_headers` alone, a
+    /// redirect of theirs is not followed, and one that is slow is left sooner.
+    pub peers: usize,
+    pub peer_headers: HeaderMap,
+    pub told: OnGiven,
+}
+
+/// What a URL of a source gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    Bytes(u64),
+    /// Its bytes were, or were part of, a wrong file.
+    Wrong,
+}
+
+/// Told what each URL gives, by its index. Says nothing of a fetch that somebody else had begun.
+#[derive(Clone, Default)]
+pub struct OnGiven(pub Option<Arc<GivenFn>>);
+
+type GivenFn = dyn Fn(usize, Given) + Send + Sync;
+
+impl OnGiven {
+    fn tell(&self, index: usize, given: Given) {
+        if let Some(told) = &self.0 {
+            told(index, given);
+        }
+    }
+}
+
+impl std::fmt::Debug for OnGiven {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnGiven")
+    }
 }
 
 /// What a look-up found.
@@ -271,7 +304,7 @@ impl Fetcher {
         let committed = written.map_err(|e| match e {
             VerifyError::Store(e) => FetchError::store(e),
             wrong => {
-                transfer.used().for_each(|url| self.remember_bad(&expected, url));
+                transfer.were_wrong();
                 let urls: Vec<&str> = transfer.used().collect();
                 FetchError::Wrong { url: urls.join(" and "), problem: wrong.to_string() }
             }

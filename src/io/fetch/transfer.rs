@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::super::upstream::health::Outcome;
 use super::super::upstream::{Reply, UpstreamError};
-use super::{FetchError, Fetcher, Source};
+use super::{FetchError, Fetcher, Given, Source};
 use crate::model::Expected;
 
 /// Continuations of one file. A link that breaks more often is better left to the next request.
@@ -23,6 +23,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// What gives less than this, over this much waiting, is left for another URL, if there is one.
 const CRAWL_RATE: u64 = 4 << 10;
 const CRAWL_WINDOW: Duration = Duration::from_secs(30);
+/// The same for other volunteers: clients wait for the copy. One that gives the least rate and has clients sends
+/// others a fifth of it, 26 KB/s.
+const PEER_CRAWL_RATE: u64 = 16 << 10;
+const PEER_CRAWL_WINDOW: Duration = Duration::from_secs(10);
+/// Longest silence of one in mid-file.
+const PEER_SILENCE: Duration = Duration::from_secs(10);
 /// How long a host's other fetches are waited for, if another host may have the file, and if none.
 const SHORT_WAIT: Duration = Duration::from_secs(5);
 const LONG_WAIT: Duration = Duration::from_secs(20);
@@ -32,7 +38,8 @@ pub(super) struct Opened {
     pub(super) reply: Reply,
     /// Bytes that come first and are there already.
     skip: u64,
-    _permit: OwnedSemaphorePermit,
+    /// Of the host's fetches at a time. Other volunteers have none: orders are bounded already.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// See the module's documentation.
@@ -83,6 +90,10 @@ impl<'a> Transfer<'a> {
         self.order.get(self.at).map_or("", |&index| &self.source.urls[index])
     }
 
+    fn is_peer(&self) -> bool {
+        self.order.get(self.at).is_some_and(|&index| index < self.source.peers)
+    }
+
     fn next_url(&mut self) {
         self.at = (self.at + 1) % self.order.len().max(1);
         self.is_again = false;
@@ -96,6 +107,12 @@ impl<'a> Transfer<'a> {
     /// What gave the bytes so far.
     pub(super) fn used(&self) -> impl Iterator<Item = &'a str> {
         self.used.iter().map(|&index| self.source.urls[index].as_str())
+    }
+
+    /// What they gave was not the file.
+    pub(super) fn were_wrong(&self) {
+        self.used().for_each(|url| self.fetcher.remember_bad(&self.expected, url));
+        self.used.iter().for_each(|&index| self.source.told.tell(index, Given::Wrong));
     }
 
     /// The next upstream that has the file, with the right length if it says one.
@@ -117,18 +134,21 @@ impl<'a> Transfer<'a> {
     }
 
     async fn ask(&self, url: &str) -> Result<Opened, FetchError> {
-        let wait = if self.order.len() > 1 { SHORT_WAIT } else { LONG_WAIT };
-        let permit = tokio::time::timeout(wait, self.fetcher.host(url).acquire_owned()).await;
-        let permit =
-            permit.map_err(|_| FetchError::Store("too many fetches from its upstream".to_owned()))?;
-        let permit = permit.map_err(|_| FetchError::aborted())?;
-        let mut headers = self.source.headers.clone();
+        let is_peer = self.is_peer();
+        let permit = if is_peer { None } else { Some(self.permit(url).await?) };
+        let mut headers = if is_peer { &self.source.peer_headers } else { &self.source.headers }.clone();
         if self.position > 0
             && let Ok(value) = HeaderValue::from_str(&format!("bytes={}-", self.position))
         {
             headers.insert(header::RANGE, value);
         }
-        let reply = self.fetcher.upstream.get(url, &headers).await.map_err(|e| match e {
+        let upstream = &self.fetcher.upstream;
+        let reply = if is_peer {
+            upstream.get_of_peer(url, headers).await
+        } else {
+            upstream.get(url, &headers).await
+        };
+        let reply = reply.map_err(|e| match e {
             e if e.is_not_found() => FetchError::NotFound,
             e => FetchError::Upstream(e),
         })?;
@@ -139,6 +159,14 @@ impl<'a> Transfer<'a> {
                 Err(FetchError::Wrong { url: url.to_owned(), problem })
             }
         }
+    }
+
+    async fn permit(&self, url: &str) -> Result<OwnedSemaphorePermit, FetchError> {
+        let wait = if self.order.len() > 1 { SHORT_WAIT } else { LONG_WAIT };
+        let permit = tokio::time::timeout(wait, self.fetcher.host(url).acquire_owned()).await;
+        let permit =
+            permit.map_err(|_| FetchError::Store("too many fetches from its upstream".to_owned()))?;
+        permit.map_err(|_| FetchError::aborted())
     }
 
     /// Where in the file the reply begins: at its beginning or where we are.
@@ -177,7 +205,7 @@ impl<'a> Transfer<'a> {
                     self.fetcher.upstream.report(self.url(), Outcome::Answered);
                     return Ok(());
                 }
-                Ended::Broken(e) => (e, self.is_again),
+                Ended::Broken(e) => (e, self.is_again || self.is_peer()),
                 Ended::Crawling(e) => (e, true),
             };
             drop(opened);
@@ -204,10 +232,10 @@ impl<'a> Transfer<'a> {
     /// Hands a reply's bytes on until it ends.
     async fn drain(&mut self, opened: &mut Opened, sender: &mpsc::Sender<Bytes>, may_leave: bool) -> Ended {
         let index = self.order.get(self.at).copied().unwrap_or_default();
-        let mut pace = Pace::default();
+        let mut pace = if self.is_peer() { Pace::of_peer() } else { Pace::of_upstream() };
         loop {
             let begin = Instant::now();
-            let mut chunk = match opened.reply.chunk().await {
+            let mut chunk = match self.chunk(opened).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) if opened.skip > 0 || self.size.is_some_and(|size| self.position < size) => {
                     return Ended::Broken(self.broken(&format!("ended after {} bytes", self.position)));
@@ -219,6 +247,7 @@ impl<'a> Transfer<'a> {
                 Err(e) => return Ended::Broken(e),
             };
             self.fetcher.count_bytes(chunk.len() as u64);
+            self.source.told.tell(index, Given::Bytes(chunk.len() as u64));
             let is_crawling = pace.is_crawling(chunk.len() as u64, begin.elapsed());
             let known = usize::try_from(opened.skip).map_or(chunk.len(), |skip| skip.min(chunk.len()));
             chunk.advance(known);
@@ -240,27 +269,44 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    async fn chunk(&self, opened: &mut Opened) -> Result<Option<Bytes>, UpstreamError> {
+        if !self.is_peer() {
+            return opened.reply.chunk().await;
+        }
+        let chunk = tokio::time::timeout(PEER_SILENCE, opened.reply.chunk()).await;
+        chunk.unwrap_or_else(|_| Err(UpstreamError::Silent { url: self.url().to_owned() }))
+    }
+
     fn broken(&self, problem: &str) -> UpstreamError {
         UpstreamError::Broken { url: self.url().to_owned(), problem: problem.to_owned() }
     }
 }
 
 /// The pace of an upstream: only what we wait for it counts, not what our own disk takes.
-#[derive(Default)]
 struct Pace {
+    rate: u64,
+    window: Duration,
     bytes: u64,
     waited: Duration,
 }
 
 impl Pace {
+    fn of_upstream() -> Self {
+        Self { rate: CRAWL_RATE, window: CRAWL_WINDOW, bytes: 0, waited: Duration::ZERO }
+    }
+
+    fn of_peer() -> Self {
+        Self { rate: PEER_CRAWL_RATE, window: PEER_CRAWL_WINDOW, ..Self::of_upstream() }
+    }
+
     fn is_crawling(&mut self, bytes: u64, waited: Duration) -> bool {
         self.bytes += bytes;
         self.waited += waited;
-        if self.waited < CRAWL_WINDOW {
+        if self.waited < self.window {
             return false;
         }
-        let is_crawling = self.bytes < CRAWL_RATE * self.waited.as_secs();
-        *self = Self::default();
+        let is_crawling = self.bytes < self.rate * self.waited.as_secs();
+        (self.bytes, self.waited) = (0, Duration::ZERO);
         is_crawling
     }
 }
@@ -292,7 +338,7 @@ mod tests {
 
     #[test]
     fn crawling_is_measured_over_half_a_minute_of_waiting() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::of_upstream();
         for _ in 0..29 {
             assert!(!pace.is_crawling(1, Duration::from_secs(1)));
         }

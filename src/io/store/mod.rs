@@ -256,6 +256,18 @@ impl BlobStore {
         None
     }
 
+    /// Removes a blob that need not be kept; whether it was there. Who reads it now reads on. Blocks.
+    pub fn remove(&self, id: BlobId) -> bool {
+        let _names = self.lock_names();
+        let mut index = self.lock();
+        if self.is_left() || index.get(id).is_none() {
+            return false;
+        }
+        index.remove(id);
+        self.forget(index, &[id]);
+        true
+    }
+
     /// Drops a blob whose file failed while it was read, if that is the file's fault.
     pub fn read_failed(&self, id: BlobId, error: &io::Error) {
         let born = self.lock().get(id).map(|entry| entry.born);

@@ -46,6 +46,29 @@ fn held(store: &BlobStore, blobs: &[Blob]) -> Vec<bool> {
 }
 
 #[test]
+fn what_need_not_be_kept_goes_and_is_told() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let removed = Arc::new(Mutex::new(Vec::new()));
+    let told = removed.clone();
+    let tell = OnChange(Box::new(move |change| {
+        if let Change::Removed(id) = change {
+            told.lock().expect("no panic").push(id);
+        }
+    }));
+    let store = BlobStore::open(dir.path(), Limits::new(1 << 20, 0), tell).expect("open");
+    let (a, b) = (put(&store, b"goes"), put(&store, b"stays"));
+    let (mut reader, _) = store.open_blob(a.id).expect("held");
+    assert!(store.remove(a.id) && !store.remove(a.id), "only once");
+    assert_eq!((held(&store, &[a, b]), store.totals()), (vec![false, true], (1, 5)));
+    assert_eq!(*removed.lock().expect("no panic"), [a.id]);
+    let mut text = String::new();
+    io::Read::read_to_string(&mut reader, &mut text).expect("who reads reads on");
+    assert_eq!(text, "goes");
+    store.leave();
+    assert!(!store.remove(b.id), "another process keeps it now");
+}
+
+#[test]
 fn least_recently_used_goes_first_and_survives_reopening() {
     let dir = tempfile::tempdir().expect("temp dir");
     let store = open(dir.path(), 250);

@@ -27,6 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// Longest silence within a body. Clients give up after 30 s (apt, dnf): what goes on elsewhere must begin before.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
+/// From request to response head of another volunteer, the connection included.
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REDIRECTS: usize = 5;
 /// Connections kept per host while nothing is asked.
 const IDLE_CONNECTIONS: usize = 32;
@@ -39,7 +41,7 @@ pub enum UpstreamError {
     NotFound { url: String },
     #[error("{url}: answered {status}")]
     Status { url: String, status: StatusCode },
-    #[error("{url}: sent nothing for {} s in mid-file", SILENCE_TIMEOUT.as_secs())]
+    #[error("{url}: falls silent in mid-file")]
     Silent { url: String },
     #[error("{url}: {problem}")]
     Broken { url: String, problem: String },
@@ -140,6 +142,22 @@ impl Upstream {
             self.fresh.request(request).await.map_err(|e| UpstreamError::broken(url, chain(&e)))?;
         let (parts, body) = response.into_parts();
         Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
+    }
+
+    /// GET from another volunteer. It redirects to our server when it has not the file, and nobody knows where to
+    /// else: that is not followed, and means that it has not the file.
+    pub async fn get_of_peer(&self, url: &str, headers: HeaderMap) -> Result<Reply, UpstreamError> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = url.parse().map_err(|e| UpstreamError::broken(url, e))?;
+        *request.headers_mut() = headers;
+        let exchange = self.exchange(url, request, Reach::Anywhere);
+        let answered = tokio::time::timeout(PEER_TIMEOUT, exchange).await;
+        let answered = answered.unwrap_or_else(|_| Err(UpstreamError::broken(url, "does not answer")));
+        let reply = answered.inspect_err(|_| self.report(url, Outcome::Failed(None)))?;
+        match reply.status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(reply),
+            _ => Err(UpstreamError::NotFound { url: url.to_owned() }),
+        }
     }
 
     /// The same without a body.

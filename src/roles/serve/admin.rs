@@ -96,6 +96,7 @@ fn status(server: &Server) -> Status {
             policy.tracker().nodes().map(|(_, node)| volunteer(node, &params, now)).collect()
         }),
         offload: offload(&server.traffic),
+        crowds: server.crowds.status(),
     }
 }
 
@@ -120,6 +121,8 @@ fn snapshots(repo: &Repo) -> Vec<SnapshotStatus> {
             paths: unit.packages.len() as u64,
             skipped: unit.skipped,
             problem: state.problem,
+            waits_for_copies: state.gate.map(|(copies, _)| copies),
+            waits_until: state.gate.map(|(_, until)| until.as_secs()),
         }
     };
     snapshot.units().map(one).collect()
@@ -143,6 +146,10 @@ fn volunteer(node: &Node, params: &Params, now: Time) -> VolunteerStatus {
         problem: node.standing.problem.clone(),
         is_volatile: node.standing.is_volatile(params, node.connected, now),
         complaints: node.standing.complaints,
+        sync_bytes: node.load.sync_bytes,
+        sync_uploads: node.load.syncs.len() as u64,
+        peer_bytes: node.load.peer_bytes,
+        fetched_bytes: node.load.fetched_bytes,
     }
 }
 
@@ -157,6 +164,7 @@ fn offload(traffic: &Traffic) -> OffloadStatus {
         served_requests: traffic.served_requests.load(Relaxed),
         metadata_bytes: traffic.metadata_bytes.load(Relaxed),
         sync_bytes: traffic.sync_bytes.load(Relaxed),
+        peer_bytes: traffic.peer_bytes.load(Relaxed),
         passed_bytes: traffic.passed_bytes.load(Relaxed),
         tunnel_bytes: traffic.tunnel_bytes.load(Relaxed),
     }

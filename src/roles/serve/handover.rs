@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use super::open_repos;
 use super::server::Server;
+use super::{open_repos, popularity};
 use crate::io::config_file::read_serve_config;
 use crate::io::handover::Role;
 
@@ -24,6 +24,7 @@ impl Role for Reload {
     fn let_go(&self) {
         let Server { packages, metadata, indexes, db, .. } = &*self.server;
         self.server.keep_holdings();
+        popularity::write(&self.server);
         packages.store.save_use();
         packages.store.leave();
         metadata.store.leave();

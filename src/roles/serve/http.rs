@@ -181,7 +181,11 @@ pub async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Respons
         return plain(StatusCode::NOT_FOUND, "no such blob");
     };
     let mut answer = plain(StatusCode::NOT_FOUND, "no repository names this blob");
-    for (repo, path, expected) in server.find(id) {
+    // What is not yet visible is for volunteers that fetch on order.
+    let may_have = |repo: &Repo, path: &RepoPath| {
+        asked.kind == Kind::Sync || repo.snapshot().package(path.as_str()).is_some()
+    };
+    for (repo, path, expected) in server.find(id).into_iter().filter(|(repo, path, _)| may_have(repo, path)) {
         answer = package::answer(server, repo, &path, expected, asked).await;
         // One repository's missing file or failing upstream is no reason: others publish the same bytes.
         if !(answer.status() == StatusCode::NOT_FOUND || answer.status().is_server_error()) {

@@ -3,15 +3,17 @@
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
 //! and [`connect`], by [`lists`] for clients that take several URLs, by [`zone`] under the names of volunteers
 //! that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
-//! after a restart. [`control`] and [`session`] talk with volunteers, [`probe`] tests them. [`handover`] lets
-//! another process take over, [`holdings`] keeps for it what volunteers have announced. [`server`] is what
-//! they share. Decisions are the policy's, two layers below; [`why`] explains them.
+//! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
+//! tests them. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have
+//! announced, [`popularity`] what is asked for. [`server`] is what they share. Decisions are the policy's, two layers below; [`why`] explains them,
+//! [`crowds`] and [`traffic`] tell of their effect.
 
 mod access;
 mod admin;
 mod aliases;
 mod connect;
 mod control;
+mod crowds;
 pub mod door;
 mod handover;
 mod hints;
@@ -20,9 +22,11 @@ mod http;
 mod lists;
 mod metadata;
 mod nested;
+mod orders;
 mod origin;
 mod package;
 mod pins;
+mod popularity;
 mod probe;
 mod ranks;
 mod records;
@@ -122,7 +126,11 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
     if !matches!(end, Ok(End::Succeeded)) {
         let keeping = server.clone();
-        let _ = tokio::task::spawn_blocking(move || keeping.keep_holdings()).await;
+        let keep = move || {
+            keeping.keep_holdings();
+            popularity::write(&keeping);
+        };
+        let _ = tokio::task::spawn_blocking(keep).await;
     }
     scrub::save_use(&server.packages.store).await;
     end?;
@@ -219,6 +227,9 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, i
         scrub::keep(&fetcher.store, server.config.cache.scrub_days);
     }
     tokio::spawn(ranks::keep(server.clone()));
+    tokio::spawn(crowds::keep(server.clone()));
+    tokio::spawn(popularity::keep(server.clone()));
+    tokio::spawn(orders::keep_share(server.clone()));
     tokio::spawn(probe::keep(server.clone()));
     let forgetting = server.clone();
     tokio::spawn(async move {

@@ -57,7 +57,7 @@ pub fn source(upstreams: &[String], path: &RepoPath, by_hash: Option<&RepoPath>)
     let paths = || by_hash.into_iter().chain([path]);
     let urls =
         upstreams.iter().flat_map(|base| paths().map(move |p| format!("{base}/{}", p.to_url()))).collect();
-    Source { urls, headers: HeaderMap::new() }
+    Source { urls, ..Source::default() }
 }
 
 /// What an upstream said about a file when it sent it: asked with this, it says whether it has changed.

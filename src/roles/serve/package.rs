@@ -31,7 +31,7 @@ use crate::policy::Request;
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Further holders that the answer to a HEAD names.
+/// Further holders that a redirect names.
 const MAX_DUPLICATES: usize = 3;
 
 /// Whether a request by hash comes from a volunteer that fetches: it signs with its own key.
@@ -152,6 +152,14 @@ fn comes_back(user_agent: &str) -> bool {
     ["libdnf", "librepo", "dnf"].iter().any(|name| user_agent.starts_with(name))
 }
 
+/// Whether a client may read `Link: rel=duplicate`. Package managers do not, and they are the many: looking for
+/// other holders takes longer than the choice of one.
+fn reads_duplicates(user_agent: &str) -> bool {
+    const IGNORE_THEM: [&str; 8] =
+        ["Debian APT", "apt", "libdnf", "librepo", "dnf", "ZYpp", "urlgrabber", "PackageKit"];
+    !IGNORE_THEM.iter().any(|name| user_agent.starts_with(name))
+}
+
 fn redirect(
     server: &Server,
     repo: &Repo,
@@ -187,8 +195,8 @@ fn redirect(
     } else {
         let mut response = respond::redirect(&first);
         respond::digest_headers(response.headers_mut(), blob.id, None);
-        // Those who look before they fetch read it, as RFC 6249 has it; the many who only fetch do not.
-        if asked.method == Method::HEAD {
+        // RFC 6249 has it for those who can take another when the first fails.
+        if asked.method == Method::HEAD || reads_duplicates(asked.user_agent()) {
             others(MAX_DUPLICATES).for_each(|url| respond::duplicate(response.headers_mut(), &url));
         }
         response

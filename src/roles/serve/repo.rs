@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use super::origin::Validator;
 use crate::catalog::{Snapshot, Trust, Unit, UnitKey, Warm};
 use crate::config::{Origin, RepoConfig};
-use crate::model::{BlobId, RepoPath, Time};
+use crate::model::{BlobId, Digest, Expected, RepoPath, Time};
 
 /// A client's request for a root file makes the server look at the origin again if its last look is older.
 /// Upstreams are asked rarely: a crowd refreshing must not become our upstream's crowd.
@@ -51,6 +51,8 @@ pub struct UnitState {
     pub validators: BTreeMap<RepoPath, Validator>,
     /// Generations that have an index file, and whether it is that of a retired one.
     indexed: BTreeMap<u64, bool>,
+    /// The next generation is whole: copies of its hot files that it waits for, and until when at the latest.
+    pub gate: Option<(u64, Time)>,
     /// Held while the unit is being refreshed.
     pub refreshing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -64,6 +66,8 @@ pub struct Repo {
     pub trust: Trust,
     snapshot: ArcSwap<Snapshot>,
     units: Mutex<BTreeMap<UnitKey, UnitState>>,
+    /// Generations that are whole and not yet visible.
+    pending: Mutex<BTreeMap<UnitKey, Arc<Unit>>>,
     is_warm: tokio::sync::watch::Sender<bool>,
     /// Looks at units that are not known yet: whoever asks for random names must not flood the upstream.
     pub discoveries: Arc<tokio::sync::Semaphore>,
@@ -78,6 +82,7 @@ impl Repo {
             trust,
             snapshot: ArcSwap::default(),
             units: Mutex::default(),
+            pending: Mutex::default(),
             is_warm,
             discoveries: Arc::new(tokio::sync::Semaphore::new(DISCOVERIES)),
         }
@@ -88,9 +93,28 @@ impl Repo {
         self.is_warm.send_replace(true);
     }
 
+    pub fn is_warm(&self) -> bool {
+        *self.is_warm.borrow()
+    }
+
+    /// Notes that a generation waits to become visible, or no longer.
+    pub fn set_pending(&self, key: &UnitKey, unit: Option<Arc<Unit>>) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        match unit {
+            Some(unit) => _ = pending.insert(key.clone(), unit),
+            None => _ = pending.remove(key),
+        }
+    }
+
+    /// Where a blob stands in a generation that is not yet visible.
+    pub fn pending_path_of(&self, digest: &Digest) -> Option<(String, Expected)> {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.values().find_map(|unit| unit.packages.path_of(digest))
+    }
+
     /// Waits until that is so, for a while; true if there was something to wait for.
     pub async fn wait_warm(&self, patience: Duration) -> bool {
-        if *self.is_warm.borrow() {
+        if self.is_warm() {
             return false;
         }
         let mut warm = self.is_warm.subscribe();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +12,13 @@ use rand_pcg::Pcg64Mcg;
 use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
+use super::crowds::Crowds;
 use super::door::Door;
 use super::holdings::{self, Kept};
 use super::lists::Courtesy;
+use super::orders;
 use super::pins::Pins;
+use super::popularity;
 use super::repo::Repo;
 use super::traffic::Traffic;
 use super::zone::Failover;
@@ -31,8 +34,8 @@ use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
-use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Size, Time, VolunteerId};
-use crate::policy::{Candidate, Decision, Event, Known, NodeNo, Order, Params, Policy, Request};
+use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Time, VolunteerId};
+use crate::policy::{Candidate, Decision, Event, Known, NodeNo, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
 pub const OUTBOX: usize = 1024;
@@ -94,6 +97,9 @@ pub struct Server {
     pub doubts: Notify,
     /// Volunteers' holdings from before the start.
     kept: Kept,
+    pub crowds: Crowds,
+    /// What volunteers were told last of their share for each other, in percent; 0 is nothing.
+    sync_share: AtomicU8,
 }
 
 /// The policy and what it needs to act: randomness and keys.
@@ -161,11 +167,13 @@ impl Server {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
         let Parts { config, repos, packages, metadata, upstream, db, access, indexes, shutdown } = parts;
-        let chooser = Chooser {
-            policy: Policy::new(Params::default(), config.networks.clone()),
-            rng: Pcg64Mcg::from_seed(seed),
-            signers: BTreeMap::new(),
-        };
+        // Each repository has its own bound on waiting, which is kept where that is.
+        let gates = config.repos.iter().map(|repo| repo.publish_gate);
+        let params = Params::default();
+        let gate_wait = gates.max().unwrap_or_default().max(params.gate_wait);
+        let mut policy = Policy::new(Params { gate_wait, ..params }, config.networks.clone());
+        policy.import_demand(popularity::read(&config.state_dir), clock::now());
+        let chooser = Chooser { policy, rng: Pcg64Mcg::from_seed(seed), signers: BTreeMap::new() };
         let ten_minutes = Duration::from_secs(600);
         Ok(Self {
             repos,
@@ -207,6 +215,8 @@ impl Server {
             lookups: Arc::new(tokio::sync::Semaphore::new(1)),
             chooser: Mutex::new(chooser),
             volunteers: Mutex::default(),
+            crowds: Crowds::default(),
+            sync_share: AtomicU8::new(0),
         })
     }
 
@@ -300,7 +310,7 @@ impl Server {
             }
             (Decision::Volunteer { .. }, None) => {}
         }
-        self.send_orders(&orders);
+        orders::send(self, &orders);
         choice
     }
 
@@ -353,7 +363,8 @@ impl Server {
         census
     }
 
-    /// Where the catalog has a blob, once per repository: by its SHA-256, or by a digest that its hashed bytes are known to have.
+    /// Where the catalog has a blob, once per repository: by its SHA-256, or by a digest that its hashed bytes are
+    /// known to have. A generation that is about to become visible counts: volunteers fetch its files.
     pub fn find(&self, id: BlobId) -> Vec<(&Repo, RepoPath, Expected)> {
         let mut digests = vec![id.digest()];
         if let Ok(Some(all)) = self.db.digests(id) {
@@ -361,7 +372,9 @@ impl Server {
         }
         let in_repo = |repo| {
             let snapshot = Repo::snapshot(repo);
-            let (path, expected) = digests.iter().find_map(|digest| snapshot.path_of(digest))?;
+            let visible = digests.iter().find_map(|digest| snapshot.path_of(digest));
+            let pending = || digests.iter().find_map(|digest| Repo::pending_path_of(repo, digest));
+            let (path, expected) = visible.or_else(pending)?;
             Some((repo, RepoPath::new(&path).ok()?, expected))
         };
         self.repos.iter().filter_map(in_repo).collect()
@@ -370,36 +383,39 @@ impl Server {
     /// Has copies made of a blob whose bytes have just become known.
     pub fn place(&self, blob: Blob) {
         let orders = self.policy(|policy| policy.place(blob, clock::now()));
-        self.send_orders(&orders);
+        orders::send(self, &orders);
     }
 
     /// Has copies made that are missing of what was asked for lately.
     pub fn tend(&self) {
         let orders = self.policy(|policy| policy.tend(clock::now()));
-        self.send_orders(&orders);
+        orders::send(self, &orders);
     }
 
-    fn send_orders(&self, orders: &[Order]) {
-        for order in orders {
-            // What no catalog names has no name to be fetched by.
-            let sent = self.find(order.blob.id).first().is_some_and(|(repo, path, _)| {
-                let message = ToVolunteer::Fetch { blob: order.blob, file_name: path.file_name().to_owned() };
-                // A full or closed outbox loses the order.
-                let sent = self.tell(order.node, order.epoch, message);
-                let name = repo.config.name.as_str();
-                tracing::debug!(repo = name, path = path.as_str(), size = %Size(order.blob.size), sent, "ordered a copy");
-                sent
-            });
-            if !sent {
-                let Order { node, epoch, blob, .. } = *order;
-                let lost = Event::OrderEnded { node, epoch, blob: blob.id, failed: true };
-                self.policy(|policy| policy.handle(lost, clock::now()));
-            }
+    /// Who a volunteer is, where it serves and what signs for it there.
+    pub fn address_of(&self, node: NodeNo) -> Option<(VolunteerId, Arc<str>, Arc<Key>)> {
+        let chooser = self.chooser();
+        let key = chooser.signers.get(&node)?.key.clone();
+        let node = chooser.policy.tracker().node(node);
+        Some((node.id.clone(), node.base_url.clone(), key))
+    }
+
+    /// Tells every volunteer how much of its line others may have; those who join later are told then.
+    pub fn set_sync_share(&self, percent: u8) {
+        self.sync_share.store(percent, Ordering::Relaxed);
+        for outbox in self.volunteers().values() {
+            // Who does not read has other problems.
+            let _ = outbox.sender.try_send(ToVolunteer::SyncShare { percent });
         }
     }
 
     /// Connects a session's outbox; an older session of the same volunteer loses its own and ends.
     pub fn attach(&self, node: NodeNo, epoch: u32, sender: mpsc::Sender<ToVolunteer>, life: Arc<Life>) {
+        // Whoever asks for nothing gets what every volunteer begins with.
+        let percent = self.sync_share.load(Ordering::Relaxed);
+        if percent > 0 {
+            let _ = sender.try_send(ToVolunteer::SyncShare { percent });
+        }
         let mut volunteers = self.volunteers();
         // Two sessions that begin at once may come here in the other order.
         if volunteers.get(&node).is_none_or(|outbox| outbox.epoch < epoch) {

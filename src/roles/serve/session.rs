@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -13,12 +14,13 @@ use tokio::time::Instant;
 use super::server::{Life, OUTBOX, Server, Signer};
 use super::standing;
 use crate::formats::control::{
-    Hello, MAX_NETWORKS, PROTOCOL, Report, ToServer, ToVolunteer, Welcome, decode_holdings,
+    Hello, MAX_NETWORKS, MAX_SOURCES, MAX_UPLOADS, PROTOCOL, Report, ToServer, ToVolunteer, Welcome,
+    decode_holdings,
 };
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::tokens::Token;
-use crate::model::{BlobId, Rate, VolunteerId};
+use crate::model::{Blob, BlobId, Rate, VolunteerId};
 use crate::policy::{Event, Joined, Load, NodeNo, Params, Policy};
 
 /// A volunteer that connects says hello at once.
@@ -33,6 +35,8 @@ const LIFE_SIGN: Duration = Duration::from_secs(2);
 const RECHECK: Duration = Duration::from_secs(10);
 /// Volunteers' names under one token: a site may give all its machines the same.
 const MAX_NAMES: usize = 256;
+/// In place of a count that no report has told yet.
+const UNTOLD: u64 = u64::MAX;
 /// Kind of the database's records of volunteers.
 const RECORD: &str = "volunteer";
 
@@ -59,6 +63,18 @@ struct Session {
     node: NodeNo,
     epoch: u32,
     token: Token,
+    /// What it had fetched from other volunteers at its last report.
+    peer_bytes: AtomicU64,
+}
+
+impl Session {
+    /// Counts what it says it fetched since; the first report may tell of times before this session.
+    fn count_peer_bytes(&self, peer_bytes: u64) {
+        let before = self.peer_bytes.swap(peer_bytes, Relaxed);
+        if before != UNTOLD {
+            self.server.traffic.count_peers(peer_bytes.saturating_sub(before));
+        }
+    }
 }
 
 /// Runs the connection to its end.
@@ -189,7 +205,8 @@ async fn join(
     server.attach(node, epoch, sender, life.clone());
     // Whether clients can reach it is found out before any is sent.
     server.doubts.notify_one();
-    let session = Session { server: server.clone(), id, life, node, epoch, token };
+    let peer_bytes = AtomicU64::new(UNTOLD);
+    let session = Session { server: server.clone(), id, life, node, epoch, token, peer_bytes };
     let welcome = Welcome {
         key: key.to_string(),
         now_secs: clock::now().as_secs(),
@@ -365,6 +382,7 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
         {
             ToServer::Report(report) => {
                 let (announced, load) = (report.announced, load(report));
+                session.count_peer_bytes(load.peer_bytes);
                 server.policy(|policy| {
                     policy.handle(Event::Reported { node, epoch, load: &load }, now);
                     if let Some(next) = announced {
@@ -373,12 +391,13 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
                 });
                 Ok(())
             }
-            ToServer::Done { blob, error } => {
+            ToServer::Done { blob, error, bad } => {
                 if let Some(error) = &error {
-                    tracing::warn!(%blob, error, "a volunteer could not fetch");
+                    tracing::warn!(volunteer = %session.id, %blob, error, "a volunteer could not carry out an order");
                 }
                 let failed = error.is_some();
                 server.policy(|policy| policy.handle(Event::OrderEnded { node, epoch, blob, failed }, now));
+                suspect(server, session, blob, &bad);
                 Ok(())
             }
             ToServer::Leaving => {
@@ -391,13 +410,34 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
     }
 }
 
+/// A volunteer says that others sent it wrong bytes. That proves nothing, so they are tested by that blob.
+fn suspect(server: &Server, session: &Session, blob: BlobId, bad: &[VolunteerId]) {
+    let size = server.find(blob).first().and_then(|(_, _, expected)| expected.size);
+    let Some(size) = size.or_else(|| server.packages.store.size_of(blob)) else { return };
+    for id in bad.iter().take(MAX_SOURCES) {
+        tracing::warn!(volunteer = %session.id, of = %id, %blob, "says that another volunteer sent it wrong bytes");
+        server.policy(|policy| {
+            if let Some((node, _)) = policy.tracker().find(id) {
+                policy.suspect(node, Blob { id: blob, size });
+            }
+        });
+    }
+    if !bad.is_empty() {
+        server.doubts.notify_one();
+    }
+}
+
 fn load(report: Report) -> Load {
-    let mut remaining = report.remaining;
-    remaining.truncate(crate::formats::control::MAX_UPLOADS);
+    let Report { mut remaining, sync_uploads: mut syncs, .. } = report;
+    remaining.truncate(MAX_UPLOADS);
+    syncs.truncate(MAX_UPLOADS);
     Load {
         uploads: report.uploads,
         remaining,
-        syncs: Vec::new(),
+        syncs,
+        sync_bytes: report.sync_bytes,
+        peer_bytes: report.peer_bytes,
+        fetched_bytes: report.fetched_bytes,
         served_bytes: report.served_bytes,
         served_requests: report.served_requests,
         store_bytes: report.store_bytes,

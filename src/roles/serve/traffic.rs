@@ -32,6 +32,8 @@ pub struct Traffic {
     pub served_requests: AtomicU64,
     pub served_bytes: AtomicU64,
     pub sync_bytes: AtomicU64,
+    /// What volunteers say that they fetched from each other.
+    pub peer_bytes: AtomicU64,
     pub metadata_bytes: AtomicU64,
     pub passed_bytes: AtomicU64,
     pub tunnel_bytes: AtomicU64,
@@ -55,6 +57,11 @@ impl Traffic {
         body.counted(move |bytes| {
             traffic.counter(kind).fetch_add(bytes, Relaxed);
         })
+    }
+
+    /// Counts what a volunteer claims: no claim makes the sum wrap.
+    pub fn count_peers(&self, bytes: u64) {
+        let _ = self.peer_bytes.fetch_update(Relaxed, Relaxed, |sum| Some(sum.saturating_add(bytes)));
     }
 
     /// How busy the server's line is, 0 to 1 and beyond.
@@ -101,6 +108,7 @@ struct Figures {
     served: u64,
     metadata: u64,
     sync: u64,
+    peers: u64,
 }
 
 impl Figures {
@@ -112,11 +120,13 @@ impl Figures {
             served: traffic.served_bytes.load(Relaxed),
             metadata: traffic.metadata_bytes.load(Relaxed),
             sync: traffic.sync_bytes.load(Relaxed),
+            peers: traffic.peer_bytes.load(Relaxed),
         }
     }
 
     fn line(&self, last: &Self, volunteers_up: usize) {
-        if self.requests == last.requests && self.served == last.served && self.sync == last.sync {
+        let sums = |of: &Self| [of.requests, of.served, of.sync, of.peers];
+        if sums(self) == sums(last) {
             return;
         }
         let (redirected, served) = (self.redirected - last.redirected, self.served - last.served);
@@ -128,6 +138,7 @@ impl Figures {
             served = %Size(served),
             metadata = %Size(self.metadata - last.metadata),
             sync = %Size(self.sync - last.sync),
+            peers = %Size(self.peers.saturating_sub(last.peers)),
             offload_percent = format_args!("{share:.1}"),
             volunteers_up,
             "traffic"

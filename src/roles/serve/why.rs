@@ -9,10 +9,10 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::server::Server;
-use crate::formats::status::{Why, WhyHolder};
+use crate::formats::status::{Why, WhyAsked, WhyHolder};
 use crate::io::clock;
-use crate::model::{Blob, RepoPath};
-use crate::policy::{Asker, Candidate, Request};
+use crate::model::{Blob, RepoPath, Time};
+use crate::policy::{Asker, Candidate, NodeNo, Params, Policy, Request, Tries};
 
 #[derive(Debug, Deserialize)]
 pub struct Question {
@@ -63,7 +63,13 @@ fn look(server: &Server, question: &Question) -> Result<Why, String> {
         is_segment: false,
         is_sent_back: false,
     };
-    let explained = server.policy(|policy| policy.explain(&request, clock::now()));
+    let now = clock::now();
+    let (explained, holders, asked_before) = server.policy(|policy| {
+        let explained = policy.explain(&request, now);
+        let holders = explained.candidates.iter().map(|candidate| holder(policy, candidate, now)).collect();
+        let asked = policy.asked_before(request.client.address, id, now);
+        (explained, holders, asked.iter().map(|tries| asked_one(policy, tries, now)).collect())
+    });
     Ok(Why {
         client: request.client.address,
         repo: name.to_owned(),
@@ -72,12 +78,22 @@ fn look(server: &Server, question: &Question) -> Result<Why, String> {
         size,
         can_return: question.can_return,
         origin: explained.origin.map(|reason| reason.name().to_owned()),
-        holders: explained.candidates.iter().map(holder).collect(),
+        holders,
+        asked_before,
     })
 }
 
-fn holder(candidate: &Candidate) -> WhyHolder {
+fn asked_one(policy: &Policy, tries: &Tries, now: Time) -> WhyAsked {
+    WhyAsked {
+        sent_to: tries.nodes().iter().map(|node| policy.tracker().node(*node).id.clone()).collect(),
+        secs_ago: now.since(tries.at()).as_secs(),
+        is_crowd: tries.is_crowd(),
+    }
+}
+
+fn holder(policy: &Policy, candidate: &Candidate, now: Time) -> WhyHolder {
     WhyHolder {
+        stability: stability(policy, candidate.node, now).to_owned(),
         id: candidate.id.clone(),
         state: candidate.state.name().to_owned(),
         excluded: candidate.excluded.map(|excluded| excluded.name().to_owned()),
@@ -87,4 +103,8 @@ fn holder(candidate: &Candidate) -> WhyHolder {
         rate: candidate.rate as u64,
         in_flight: candidate.in_flight as u64,
     }
+}
+
+fn stability(policy: &Policy, no: NodeNo, now: Time) -> &'static str {
+    policy.tracker().node(no).class(&Params::default(), now).name()
 }

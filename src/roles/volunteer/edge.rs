@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,14 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::returners::Returners;
+use super::uploads::Uploads;
 use crate::config::VolunteerConfig;
-use crate::formats::control::{HoldingsChange, MAX_UPLOADS, Report};
+use crate::formats::control::{HoldingsChange, Report};
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::db::Db;
@@ -25,7 +26,7 @@ use crate::io::fetch::Fetcher;
 use crate::io::shaper::Shaper;
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
-use crate::model::{Blob, BlobId, Size, VolunteerId};
+use crate::model::{BlobId, Size, VolunteerId};
 
 /// Kinds of the database's records.
 const SELF: &str = "self";
@@ -60,7 +61,10 @@ pub struct Edge {
     server_clock: Mutex<Option<(u64, Instant)>>,
     adopted: Arc<AdoptedFiles>,
     pub journal: Arc<Journal>,
-    uploads: Arc<Uploads>,
+    pub uploads: Arc<Uploads>,
+    /// Fetched on order, from other volunteers and from the server.
+    pub peer_bytes: AtomicU64,
+    pub fetched_bytes: AtomicU64,
     is_draining: AtomicBool,
     /// Another process is the volunteer now, or about to be.
     has_let_go: watch::Sender<bool>,
@@ -69,58 +73,6 @@ pub struct Edge {
 
 /// Adopted files by what they are.
 type AdoptedFiles = Mutex<BTreeMap<BlobId, (PathBuf, Adopted)>>;
-
-/// Running uploads and what was sent.
-#[derive(Debug, Default)]
-struct Uploads {
-    state: Mutex<UploadState>,
-    next: AtomicU64,
-    served_bytes: AtomicU64,
-    served_requests: AtomicU64,
-    ended: Notify,
-}
-
-#[derive(Debug, Default)]
-struct UploadState {
-    running: BTreeMap<u64, (BlobId, Arc<AtomicU64>)>,
-}
-
-impl Uploads {
-    fn lock(&self) -> MutexGuard<'_, UploadState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One running upload; dropped with the response's body, however that ends.
-#[derive(Debug)]
-pub struct Upload {
-    uploads: Arc<Uploads>,
-    number: u64,
-    remaining: Arc<AtomicU64>,
-    blob: BlobId,
-    client: IpAddr,
-    returners: Arc<Returners>,
-}
-
-impl Upload {
-    /// Counts bytes as they leave.
-    pub fn sent(&self, bytes: u64) {
-        self.uploads.served_bytes.fetch_add(bytes, Relaxed);
-        self.remaining.fetch_sub(bytes.min(self.remaining.load(Relaxed)), Relaxed);
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if self.remaining.load(Relaxed) > 0 {
-            self.returners.broke_off(self.client, self.blob);
-        }
-        let mut state = self.uploads.lock();
-        state.running.remove(&self.number);
-        drop(state);
-        self.uploads.ended.notify_waiters();
-    }
-}
 
 impl Edge {
     /// Opens store and database. Blocks.
@@ -156,6 +108,8 @@ impl Edge {
             adopted,
             journal,
             uploads: Arc::default(),
+            peer_bytes: AtomicU64::new(0),
+            fetched_bytes: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
             has_let_go: watch::Sender::new(false),
             returned: AtomicU64::new(0),
@@ -215,6 +169,10 @@ impl Edge {
         let (blobs, bytes) = self.fetcher.store.totals();
         let adopted = self.lock_adopted();
         (blobs + adopted.len() as u64, bytes + adopted.values().map(|(_, file)| file.size).sum::<u64>())
+    }
+
+    pub fn holds(&self, id: BlobId) -> bool {
+        self.fetcher.store.size_of(id).is_some() || self.lock_adopted().contains_key(&id)
     }
 
     /// Opens a holding. One that was altered behind our back is dropped, and the server told.
@@ -285,21 +243,6 @@ impl Edge {
         self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Books an upload of `len` bytes.
-    pub fn start_upload(&self, blob: BlobId, client: IpAddr, len: u64) -> Upload {
-        let (uploads, remaining) = (self.uploads.clone(), Arc::new(AtomicU64::new(len)));
-        let number = uploads.next.fetch_add(1, Relaxed);
-        uploads.served_requests.fetch_add(1, Relaxed);
-        let mut state = uploads.lock();
-        state.running.insert(number, (blob, remaining.clone()));
-        drop(state);
-        Upload { uploads, number, remaining, blob, client, returners: self.returners.clone() }
-    }
-
-    pub fn running_uploads(&self) -> usize {
-        self.uploads.lock().running.len()
-    }
-
     pub fn count_returned(&self) {
         self.returned.fetch_add(1, Relaxed);
     }
@@ -339,32 +282,16 @@ impl Edge {
         let _ = self.has_let_go.subscribe().wait_for(|is| *is == wanted).await;
     }
 
-    /// Completes when no upload runs.
-    pub async fn idle(&self) {
-        loop {
-            let ended = self.uploads.ended.notified();
-            if self.running_uploads() == 0 {
-                return;
-            }
-            ended.await;
-        }
-    }
-
     /// The next heartbeat.
     pub fn report(&self) -> Report {
         let (holdings, store_bytes) = self.totals();
-        let served_bytes = self.uploads.served_bytes.load(Relaxed);
-        let state = self.uploads.lock();
-        let left = |(blob, left): &(BlobId, Arc<AtomicU64>)| Blob { id: *blob, size: left.load(Relaxed) };
         Report {
-            uploads: u32::try_from(state.running.len()).unwrap_or(u32::MAX),
-            remaining: state.running.values().take(MAX_UPLOADS).map(left).collect(),
-            served_bytes,
-            served_requests: self.uploads.served_requests.load(Relaxed),
             returned_requests: self.returned.load(Relaxed),
             store_bytes,
             holdings,
-            announced: None,
+            peer_bytes: self.peer_bytes.load(Relaxed),
+            fetched_bytes: self.fetched_bytes.load(Relaxed),
+            ..self.uploads.report()
         }
     }
 }

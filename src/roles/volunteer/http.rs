@@ -7,16 +7,19 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::edge::Edge;
-use crate::formats::control::WHO_PATH;
+use crate::formats::control::{SYNC_HEADER, WHO_PATH};
 use crate::formats::ticket::Ticket;
 use crate::io::body::Body;
 use crate::io::respond::{Representation, content_length, plain, redirect, respond};
+use crate::io::shaper::Class;
 use crate::model::Blob;
 
 /// How far the server's clock may have been set back since it told its time.
 const CLOCK_SLACK_SECS: u64 = 300;
 /// A download that would get less than this, in bytes/s, is better off at the server.
 const MIN_SHARE: u64 = 32 << 10;
+/// Uploads to other volunteers at a time: they take turns, so more are only slower.
+const MAX_SYNC: usize = 8;
 
 /// Answers one request.
 pub fn answer(edge: &Arc<Edge>, request: &Request<Incoming>, client: IpAddr) -> Response<Body> {
@@ -65,26 +68,37 @@ fn serve(
     if edge.is_draining() {
         return send_back(edge, "/direct", ticket, "draining");
     }
-    if edge.returners.knows(client, ticket.blob) {
+    // Whether it is a volunteer cannot be told here: who says so gets what clients leave.
+    let class = if request.headers().contains_key(SYNC_HEADER) { Class::Sync } else { Class::Client };
+    if class == Class::Client && edge.returners.knows(client, ticket.blob) {
         return send_back(edge, "/direct", ticket, "did not get it here before");
     }
-    if edge.config.donate.0 / (edge.running_uploads() as u64 + 1) < MIN_SHARE {
+    if is_overloaded(edge, class) {
         return send_back(edge, "/direct", ticket, "overloaded");
     }
     let digests = edge.fetcher.db.digests(ticket.blob).ok().flatten();
     let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests);
-    let (file, shaper, store) = (Arc::new(file), edge.shaper.clone(), edge.fetcher.store.clone());
+    let (file, flow, store) = (Arc::new(file), Arc::new(edge.shaper.flow(class)), edge.fetcher.store.clone());
     let id = ticket.blob;
     let open = move |part| {
         let store = store.clone();
-        Body::file(file.clone(), part, Some(shaper.clone())).watched(move |e| store.read_failed(id, e))
+        Body::file(file.clone(), part, Some(flow.clone())).watched(move |e| store.read_failed(id, e))
     };
     let response = respond(request.method(), request.headers(), &what, open);
     if matches!(response.body(), Body::Empty) {
         return response;
     }
-    let upload = edge.start_upload(ticket.blob, client, content_length(&response));
+    let (len, returners) = (content_length(&response), edge.returners.clone());
+    let upload = edge.uploads.start(class, ticket.blob, client, len, returners);
     response.map(|body| body.counted(move |bytes| upload.sent(bytes)))
+}
+
+fn is_overloaded(edge: &Edge, class: Class) -> bool {
+    let running = edge.uploads.running(class);
+    match class {
+        Class::Client => edge.config.donate.0 / (running as u64 + 1) < MIN_SHARE,
+        Class::Sync => running >= MAX_SYNC,
+    }
 }
 
 /// 302 to the server: under `/direct` it serves itself, else it decides anew.

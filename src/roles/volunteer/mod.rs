@@ -1,15 +1,18 @@
 //! `manyhands volunteer`: donates a server's bandwidth and disk.
 //!
-//! [`edge`] is the state, [`http`] serves signed requests from it, [`session`] keeps the control connection
-//! and carries out orders, [`journal`] numbers what it is told of, [`adopt`] takes in an existing mirror tree. What it lacks or must not serve now,
-//! it sends back to the server: it never answers a client with an error of its own.
+//! [`edge`] is the state, [`http`] serves signed requests from it, [`uploads`] counts what that sends. [`session`]
+//! keeps the control connection, [`orders`] carries out what it brings, [`journal`] numbers what it is told of,
+//! [`adopt`] takes in an existing mirror tree. What a volunteer lacks or must not serve now, it sends back to the
+//! server: it never answers a client with an error of its own.
 
 mod adopt;
 mod edge;
 mod http;
 mod journal;
+mod orders;
 mod returners;
 mod session;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +27,7 @@ use crate::io::config_file::read_volunteer_options;
 use crate::io::handover::{Role, Start};
 use crate::io::listen::{Bounds, Ends};
 use crate::io::patience::Patience;
+use crate::io::shaper::Class;
 use crate::io::shutdown::{DRAIN, Shutdown};
 use crate::io::sockets::PUBLIC;
 use crate::io::{listen, scrub};
@@ -81,7 +85,7 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
         begun.begun().await;
         closing.drain();
         if !closing.has_let_go() {
-            let _ = tokio::time::timeout(DRAIN, closing.idle()).await;
+            let _ = tokio::time::timeout(DRAIN, closing.uploads.idle()).await;
             tokio::time::sleep(LINGER).await;
         }
     });
@@ -144,6 +148,6 @@ impl Role for Reload {
     }
 
     fn probe(&self) {
-        let _ = (self.edge.running_uploads(), self.edge.totals());
+        let _ = (self.edge.uploads.running(Class::Client), self.edge.totals());
     }
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http::HeaderMap;
 use rand::{RngExt, SeedableRng};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -18,15 +17,14 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use super::edge::Edge;
+use super::orders::Orders;
 use crate::formats::control::{
-    Hello, HoldingsChange, MAX_HOLDINGS, MAX_MESSAGE, PROTOCOL, Report, SESSION_PATH, SYNC_HEADER, ToServer,
-    ToVolunteer, Welcome, encode_holdings,
+    Hello, HoldingsChange, MAX_HOLDINGS, MAX_MESSAGE, PROTOCOL, Report, SESSION_PATH, ToServer, ToVolunteer,
+    Welcome, encode_holdings,
 };
-use crate::formats::ticket;
 use crate::io::clock;
-use crate::io::fetch::Source;
 use crate::io::shutdown::Shutdown;
-use crate::model::{Blob, BlobId, encode_path};
+use crate::model::BlobId;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest pause before connecting again.
@@ -38,8 +36,6 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// A server that answers no ping for this long is gone, or the way to it is.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Orders carried out at a time; the rest wait in the session.
-const PARALLEL_ORDERS: usize = 4;
 /// Outcomes of orders on their way to the server.
 const OUTCOMES: usize = 256;
 
@@ -49,9 +45,6 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 #[derive(Debug, thiserror::Error)]
 #[error("refused: {0}")]
 struct Refused(String);
-
-/// The outcome of an order.
-type Outcome = (BlobId, Option<String>);
 
 /// Keeps a session with the server until the shutdown begins.
 pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
@@ -97,12 +90,12 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()
     let welcome = match next(&mut socket).await? {
         ToVolunteer::Welcome(welcome) => welcome,
         ToVolunteer::Refused { reason } => return Err(Refused(reason).into()),
-        ToVolunteer::Fetch { .. } | ToVolunteer::Standing { .. } => {
-            bail!("the server spoke before it welcomed")
-        }
+        _ => bail!("the server spoke before it welcomed"),
     };
     let key: BlobId = welcome.key.parse().context("the server's key cannot be read")?;
     edge.set_key(key.0, welcome.now_secs);
+    // It says so if it wants another.
+    edge.shaper.set_usual_sync_share();
     let (told, announced) = introduce(edge, &mut socket, welcome.announce_from).await?;
     tracing::info!(server = edge.config.server, holdings = edge.totals().0, announced, "joined");
     run(edge, Session { socket, told }, &welcome, shutdown).await
@@ -236,17 +229,17 @@ async fn run(
     shutdown: &mut Shutdown,
 ) -> anyhow::Result<()> {
     let mut heartbeat = tokio::time::interval(Duration::from_secs(welcome.heartbeat_secs.clamp(1, 60)));
-    let permits = Arc::new(Semaphore::new(PARALLEL_ORDERS));
-    let (outcomes, mut ended) = mpsc::channel::<Outcome>(OUTCOMES);
+    let (outcomes, mut ended) = mpsc::channel::<ToServer>(OUTCOMES);
+    let orders = Orders::new(edge.clone(), outcomes);
     let mut deadline = Instant::now() + SILENCE;
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(deadline) => bail!("the server is silent for {} s", SILENCE.as_secs()),
             received = session.socket.next() => { deadline = Instant::now() + SILENCE; match received {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-                    Ok(ToVolunteer::Fetch { blob, file_name }) => {
-                        tokio::spawn(carry_out(edge.clone(), blob, file_name, permits.clone(), outcomes.clone()));
-                    }
+                    Ok(ToVolunteer::Fetch { blob, file_name, sources }) => orders.fetch(blob, file_name, sources),
+                    Ok(ToVolunteer::Drop { blob }) => orders.let_go(blob),
+                    Ok(ToVolunteer::SyncShare { percent }) => edge.shaper.set_sync_share(percent),
                     Ok(ToVolunteer::Refused { reason }) => return Err(Refused(reason).into()),
                     Ok(ToVolunteer::Standing { problem }) => tell_standing(edge, problem.as_deref()),
                     // A newer server may say more than we understand.
@@ -263,9 +256,9 @@ async fn run(
                 session.socket.send(Message::Ping(Bytes::new())).await.map_err(|e| lost(&e))?;
             }
             () = edge.journal.woken.notified() => session.tell_changes(edge).await?,
-            Some((blob, error)) = ended.recv() => {
+            Some(outcome) = ended.recv() => {
                 session.tell_changes(edge).await?;
-                send(&mut session.socket, &ToServer::Done { blob, error }).await?;
+                send(&mut session.socket, &outcome).await?;
             }
             _ = shutdown.begun() => return leave(session.socket).await,
             () = edge.let_go_is(true) => return leave(session.socket).await,
@@ -290,29 +283,4 @@ async fn leave(mut socket: Socket) -> anyhow::Result<()> {
     // The server has what it needs; how the connection ends does not matter.
     let _ = socket.close(None).await;
     Ok(())
-}
-
-/// Fetches what was ordered, from the server.
-async fn carry_out(
-    edge: Arc<Edge>,
-    blob: Blob,
-    file_name: String,
-    permits: Arc<Semaphore>,
-    outcomes: mpsc::Sender<Outcome>,
-) {
-    let Ok(_permit) = permits.acquire_owned().await else { return };
-    let name = encode_path(&file_name.replace('/', "_"));
-    let url = format!("{}/direct/_blob/{}/{name}", edge.config.server, blob.id);
-    let mut headers = HeaderMap::new();
-    if let Some(key) = edge.key() {
-        let proof = Blob { size: 0, ..blob };
-        let signed = key.sign(proof, edge.server_now_secs() + ticket::LIFETIME_SECS, &name);
-        if let Ok(value) = format!("{} {signed}", edge.id).parse() {
-            headers.insert(SYNC_HEADER, value);
-        }
-    }
-    let fetched = edge.fetcher.get_whole(blob.into(), Source { urls: vec![url], headers }).await;
-    tracing::debug!(file = file_name, ok = fetched.is_ok(), "order ended");
-    // The session may have ended meanwhile; the next one announces what is held.
-    let _ = outcomes.send((blob.id, fetched.err().map(|e| e.to_string()))).await;
 }

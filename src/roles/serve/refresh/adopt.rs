@@ -3,27 +3,42 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::RefreshError;
+use super::{RefreshError, gate};
 use crate::catalog::{Diff, Unit};
+use crate::io::clock;
 use crate::roles::serve::repo::Repo;
 use crate::roles::serve::server::Server;
 use crate::roles::serve::{aliases, records};
 
-/// Writes down what a restart needs, then makes `unit` current. What takes long comes before or after the
-/// one step, and off the threads that answer requests.
+/// Waits until volunteers hold what will be wanted of it, writes down what a restart needs, then makes `unit`
+/// current. What takes long comes before or after the one step, and off the threads that answer requests.
 pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), RefreshError> {
+    let mut unit = Arc::new(unit);
+    let before = repo.snapshot().unit(&unit.key).cloned();
+    let diff = compare(before.clone(), unit.clone()).await?;
+    if let Some((before, diff)) = before.as_ref().zip(diff.as_ref())
+        && gate::wait(server, repo, before, &unit, diff).await?
+    {
+        let mut adopted = Unit::clone(&unit);
+        adopted.adopted_secs = clock::now().as_secs();
+        unit = Arc::new(adopted);
+    }
     let (shared, index) = (server.clone(), repo.index);
     let adopt = move || {
         let repo = &shared.repos[index];
-        let unit = Arc::new(unit);
-        let before = repo.snapshot().unit(&unit.key).cloned();
-        log(repo, before.as_deref(), &unit);
+        log(repo, diff.as_deref(), &unit);
         let generations = repo.snapshot().succession(unit);
         records::remember(&shared, repo, &generations)?;
         install(&shared, repo, generations);
         Ok(())
     };
     tokio::task::spawn_blocking(adopt).await.map_err(RefreshError::internal)?
+}
+
+/// What a generation brings, where there was one before: seconds for millions of paths.
+async fn compare(before: Option<Arc<Unit>>, unit: Arc<Unit>) -> Result<Option<Arc<Diff>>, RefreshError> {
+    let compare = move || before.map(|before| Arc::new(Diff::between(&before.packages, &unit.packages)));
+    tokio::task::spawn_blocking(compare).await.map_err(RefreshError::internal)
 }
 
 /// Makes generations visible, then sees to everything that follows from them. Blocks only shortly.
@@ -44,11 +59,10 @@ pub fn install(server: &Arc<Server>, repo: &Repo, generations: VecDeque<Arc<Unit
     });
 }
 
-fn log(repo: &Repo, before: Option<&Unit>, unit: &Unit) {
+fn log(repo: &Repo, diff: Option<&Diff>, unit: &Unit) {
     let (repo, paths) = (repo.config.name.as_str(), unit.packages.len());
-    match before {
-        Some(before) => {
-            let diff = Diff::between(&before.packages, &unit.packages);
+    match diff {
+        Some(diff) => {
             let updates = diff.new.iter().filter(|new| new.predecessor.is_some()).count();
             tracing::info!(
                 repo, unit = %unit.key, generation = unit.generation, paths,

@@ -1,11 +1,12 @@
 //! Looking at the origin: is there a new generation of a unit, and if so is it whole?
 //!
 //! [`look`] reads the root files and judges them, [`complete`] fetches every wanted member and verifies it
-//! against them; only then is the generation [`adopt`]ed, in one step. Anything that does not fit together
+//! against them; only then, and when the [`gate`] is open, is the generation [`adopt`]ed, in one step. Anything that does not fit together
 //! leaves the last good one in place. [`schedule`] looks without being asked.
 
 mod adopt;
 mod complete;
+mod gate;
 mod look;
 mod schedule;
 
@@ -46,6 +47,8 @@ pub enum RefreshError {
     Trust(#[from] TrustError),
     #[error("{path}: {source}")]
     Member { path: RepoPath, source: FetchError },
+    #[error("the server stops")]
+    Stopping,
     #[error("internal: {0}")]
     Internal(String),
 }
@@ -74,7 +77,11 @@ pub async fn refresh(
         let gone = || RefreshError::Internal("another process is taking over".to_owned());
         return current.map(drop).ok_or_else(gone);
     }
-    let outcome = look::look(server, repo, key, current.as_ref()).await;
+    let outcome = match look::look(server, repo, key, current.as_ref()).await {
+        // Nothing is wrong with the generation that clients see.
+        Err(RefreshError::Stopping) => return Ok(()),
+        outcome => outcome,
+    };
     let problem = outcome.as_ref().err().map(ToString::to_string);
     let before = repo.with_unit(key, |state| {
         state.looked = Some(clock::now());

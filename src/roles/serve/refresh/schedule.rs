@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
+
 use super::refresh;
 use crate::catalog::UnitKey;
 use crate::config::Origin;
@@ -10,6 +12,9 @@ use crate::io::clock;
 use crate::roles::serve::origin;
 use crate::roles::serve::repo::Repo;
 use crate::roles::serve::server::Server;
+
+/// Units looked at together: a new generation may wait for minutes until volunteers hold its hot files.
+const PARALLEL: usize = 4;
 
 /// Reads what the configuration names and, in a tree, everything that is there. Returns when done.
 pub async fn warm_up(server: &Arc<Server>, repo: &Repo) {
@@ -52,9 +57,11 @@ pub async fn poll(server: Arc<Server>, index: usize) {
         let jitter = clock::now().as_nanos() % 100;
         tokio::time::sleep(repo.config.poll.mul_f64(1.0 + jitter as f64 / 1000.0)).await;
         let keys: Vec<UnitKey> = repo.snapshot().units().map(|unit| unit.key.clone()).collect();
-        for key in keys {
+        let max_age = repo.fresh_for().min(repo.config.poll / 2);
+        let look = async |key: UnitKey| {
             // The outcome is in the log and in the status.
-            let _ = refresh(&server, repo, &key, repo.fresh_for().min(repo.config.poll / 2)).await;
-        }
+            let _ = refresh(&server, repo, &key, max_age).await;
+        };
+        stream::iter(keys).map(look).buffer_unordered(PARALLEL).for_each(|()| async {}).await;
     }
 }

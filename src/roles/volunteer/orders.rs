@@ -1,0 +1,128 @@
+//! Work that the server orders: fetching a blob from other volunteers or from it, and letting one go.
+//!
+//! What comes is verified like everything that enters a store. Who sent wrong bytes is only named to the server,
+//! which finds out itself whether that is so.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderMap;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::edge::Edge;
+use crate::formats::control::{
+    HoldingsChange, MAX_SOURCE_URL, MAX_SOURCES, PeerSource, SYNC_HEADER, ToServer,
+};
+use crate::formats::ticket;
+use crate::io::fetch::{FetchError, Given, OnGiven, Source};
+use crate::model::{Blob, BlobId, VolunteerId, encode_path};
+
+/// Orders carried out at a time; the rest wait in the session.
+const PARALLEL: usize = 4;
+
+/// The orders of one session.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    edge: Arc<Edge>,
+    permits: Arc<Semaphore>,
+    /// Where outcomes go.
+    outcomes: mpsc::Sender<ToServer>,
+}
+
+impl Orders {
+    pub fn new(edge: Arc<Edge>, outcomes: mpsc::Sender<ToServer>) -> Self {
+        Self { edge, permits: Arc::new(Semaphore::new(PARALLEL)), outcomes }
+    }
+
+    /// Fetches a blob in a task of its own.
+    pub fn fetch(&self, blob: Blob, file_name: String, sources: Vec<PeerSource>) {
+        let orders = self.clone();
+        tokio::spawn(async move {
+            let Ok(_permit) = orders.permits.acquire().await else { return };
+            let (fetched, bad) = fetch(&orders.edge, blob, &file_name, sources).await;
+            tracing::debug!(file = file_name, ok = fetched.is_ok(), bad = bad.len(), "order ended");
+            orders.done(blob.id, fetched.err().map(|e| e.to_string()), bad).await;
+        });
+    }
+
+    /// Removes a blob from the store in a task of its own.
+    pub fn let_go(&self, blob: BlobId) {
+        let orders = self.clone();
+        tokio::spawn(async move {
+            let edge = orders.edge.clone();
+            let removing = tokio::task::spawn_blocking(move || {
+                !edge.uploads.is_sending(blob) && edge.fetcher.store.remove(blob)
+            });
+            let is_gone = removing.await.unwrap_or(false);
+            // The server counts it as gone since it gave the order.
+            if orders.edge.holds(blob) {
+                orders.edge.journal.push(HoldingsChange::Add, [blob]);
+            }
+            orders
+                .done(blob, (!is_gone).then(|| "it is in use, or not in the store".to_owned()), Vec::new())
+                .await;
+        });
+    }
+
+    async fn done(&self, blob: BlobId, error: Option<String>, bad: Vec<VolunteerId>) {
+        // The session may have ended meanwhile; the next one announces what is held.
+        let _ = self.outcomes.send(ToServer::Done { blob, error, bad }).await;
+    }
+}
+
+/// Fetches a blob; says too who gave wrong bytes.
+async fn fetch(
+    edge: &Arc<Edge>,
+    blob: Blob,
+    file_name: &str,
+    mut sources: Vec<PeerSource>,
+) -> (Result<Blob, FetchError>, Vec<VolunteerId>) {
+    sources.retain(|source| source.url.len() <= MAX_SOURCE_URL && source.id != edge.id);
+    sources.truncate(MAX_SOURCES);
+    let name = encode_path(&file_name.replace('/', "_"));
+    let direct = format!("{}/direct/_blob/{}/{name}", edge.config.server, blob.id);
+    let bad = Arc::new(Mutex::new(BTreeSet::new()));
+    let source = Source {
+        urls: sources.iter().map(|source| source.url.clone()).chain([direct.clone()]).collect(),
+        headers: sync_header(edge, blob, &name),
+        peers: sources.len(),
+        peer_headers: header(edge.id.as_str()),
+        told: on_given(edge, sources.len(), bad.clone()),
+    };
+    let server_alone =
+        Source { urls: vec![direct], peers: 0, told: on_given(edge, 0, Arc::default()), ..source.clone() };
+    let mut fetched = edge.fetcher.get_whole(blob.into(), source).await;
+    // One that begins a file wrongly and leaves the rest to the server makes that look bad too.
+    if !sources.is_empty() && matches!(fetched, Err(FetchError::Wrong { .. })) {
+        fetched = edge.fetcher.get_whole(blob.into(), server_alone).await;
+    }
+    let bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
+    (fetched, bad.iter().map(|&index| sources[index].id.clone()).collect())
+}
+
+/// Counts what comes, and notes which of the first `peers` URLs gave wrong bytes.
+fn on_given(edge: &Arc<Edge>, peers: usize, bad: Arc<Mutex<BTreeSet<usize>>>) -> OnGiven {
+    let edge = edge.clone();
+    OnGiven(Some(Arc::new(move |index, given| match given {
+        Given::Bytes(bytes) if index < peers => _ = edge.peer_bytes.fetch_add(bytes, Relaxed),
+        Given::Bytes(bytes) => _ = edge.fetched_bytes.fetch_add(bytes, Relaxed),
+        Given::Wrong if index < peers => {
+            bad.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        }
+        Given::Wrong => {}
+    })))
+}
+
+/// Shows the server that we fetch on its order.
+fn sync_header(edge: &Edge, blob: Blob, name: &str) -> HeaderMap {
+    let Some(key) = edge.key() else { return HeaderMap::new() };
+    let proof = Blob { size: 0, ..blob };
+    let signed = key.sign(proof, edge.server_now_secs() + ticket::LIFETIME_SECS, name);
+    header(&format!("{} {signed}", edge.id))
+}
+
+fn header(text: &str) -> HeaderMap {
+    let value = text.parse().ok().map(|value| (http::HeaderName::from_static(SYNC_HEADER), value));
+    value.into_iter().collect()
+}
