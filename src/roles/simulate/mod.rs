@@ -20,6 +20,7 @@ mod line;
 mod nodes;
 #[cfg(test)]
 mod oracle_tests;
+mod parameters;
 mod plots;
 mod report;
 mod scenario;

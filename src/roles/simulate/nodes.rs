@@ -55,6 +55,9 @@ pub struct Node {
     /// Downloads at its last report, for the baseline that goes by it.
     pub reported: u32,
     pub served: u64,
+    /// Bytes of copies fetched.
+    pub from_peers: u64,
+    pub from_server: u64,
     /// Sent to clients when samples were taken last.
     pub bin_mark: f64,
     pub window_mark: f64,
@@ -113,6 +116,8 @@ impl Node {
             fetching: Vec::new(),
             reported: 0,
             served: 0,
+            from_peers: 0,
+            from_server: 0,
             bin_mark: 0.0,
             window_mark: 0.0,
         }
@@ -201,6 +206,9 @@ impl World<'_> {
             served_bytes: line.sent().0 as u64,
             served_requests: node.served,
             store_bytes: node.stored,
+            sync_bytes: line.sent().1 as u64,
+            peer_bytes: node.from_peers,
+            fetched_bytes: node.from_server,
         };
         let Some((node, epoch)) = node.known else { return };
         let now = self.now();
@@ -357,6 +365,8 @@ impl World<'_> {
         self.account.copied += ended.len;
         let node = &mut self.nodes[index as usize];
         node.fetching.retain(|other| *other != transfer);
+        let from = if ended.line > 0 { &mut node.from_peers } else { &mut node.from_server };
+        *from += self.files.sizes[file as usize];
         if let Err(at) = self.files.holders[file as usize].binary_search(&index) {
             self.files.holders[file as usize].insert(at, index);
             node.files.push(file);

@@ -2,13 +2,13 @@
 //! Unknown keys are errors. Every key is here with its default; `scenarios/*.toml` show them in use.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::balancers::Balancer;
 use super::figures;
 use super::laws::{RateLaw, SizeLaw, Span, SpanLaw};
+use super::parameters;
 use crate::model::{Rate, Size};
 use crate::policy::Params;
 
@@ -279,7 +279,8 @@ impl Scenario {
     pub fn params(&self) -> Result<Params, ScenarioError> {
         let mut params = Params::default();
         for (name, value) in &self.params {
-            set(&mut params, name, value)?;
+            parameters::set(&mut params, name, value)
+                .or_else(|problem| wrong(format!("params.{name}"), problem))?;
         }
         Ok(params)
     }
@@ -395,54 +396,6 @@ fn place_of<'a>(value: &'a mut toml::Value, key: &str) -> Option<&'a mut toml::V
         Some(rest) => place_of(inner, rest),
         None => Some(inner),
     }
-}
-
-/// Sets a parameter of the policy by its name: a number, in seconds where it is a time.
-fn set(params: &mut Params, name: &str, value: &toml::Value) -> Result<(), ScenarioError> {
-    let key = || format!("params.{name}");
-    let number = match value {
-        toml::Value::Float(number) => *number,
-        toml::Value::Integer(number) => *number as f64,
-        _ => return wrong(key(), "must be a number; times are in seconds, sizes in bytes"),
-    };
-    let least = if name == "heartbeat" { 0.1 } else { 0.0 };
-    if !(least..=1e12).contains(&number) {
-        return wrong(key(), format!("must be between {least} and 1e12"));
-    }
-    let time = Duration::from_secs_f64(number);
-    match name {
-        // How long one may be silent follows from how often it should speak.
-        "heartbeat" => {
-            params.stale_after = params.stale_after.mul_f64(number / params.heartbeat.as_secs_f64());
-            params.dead_after = params.dead_after.mul_f64(number / params.heartbeat.as_secs_f64());
-            params.heartbeat = time;
-        }
-        "stale_after" => params.stale_after = time,
-        "dead_after" => params.dead_after = time,
-        "asker_window" => params.asker_window = time,
-        "asker_tries" => params.asker_tries = number as usize,
-        "stable_after" => params.stable_after = time,
-        "probe_every" => params.probe_every = time,
-        "probe_retry" => params.probe_retry = time,
-        "slow_below" => params.slow_below = number,
-        "beta" => params.beta = number,
-        "score_all_up_to" => params.score_all_up_to = number as usize,
-        "sample" => params.sample = number as usize,
-        "min_share" => params.min_share = number,
-        "small_file" => params.small_file = number as u64,
-        "small_file_load" => params.small_file_load = number,
-        "origin_load" => params.origin_load = number,
-        "report_lag" => params.report_lag = time,
-        "demand_half_life" => params.demand_half_life = time,
-        "target_utilisation" => params.target_utilisation = number,
-        "hot_requests" => params.hot_requests = number,
-        "hot_copies" => params.hot_copies = number as usize,
-        "max_orders" => params.max_orders = number as usize,
-        "order_timeout" => params.order_timeout = time,
-        "order_retry" => params.order_retry = time,
-        _ => return wrong(key(), "is no parameter of the policy that a scenario may set"),
-    }
-    Ok(())
 }
 
 #[cfg(test)]

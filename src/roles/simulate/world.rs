@@ -441,11 +441,15 @@ impl<'a> World<'a> {
         self.look_at_gate();
     }
 
+    /// While the release waits for copies, those that are still missing are ordered again.
     fn look_at_gate(&mut self) {
-        if let (Some(release), None) = (self.release, self.opened)
-            && self.policy.gate(release, self.now()) == Gate::Open
-        {
+        let (Some(release), None) = (self.release, self.opened) else { return };
+        let now = self.now();
+        if self.policy.gate(release, now) == Gate::Open {
             self.open();
+        } else {
+            let orders = self.policy.seed(now);
+            self.send(&orders);
         }
     }
 
