@@ -118,8 +118,10 @@ fn baselines_meet_the_same_clients_and_volunteers_carry_the_crowd() {
 #[test]
 fn a_crowd_that_nobody_was_prepared_for_is_carried_by_copies() {
     let unseeded = SEEDED.replace("copies = 20", "");
-    let report = Played::new().report(&format!("{FLEET}{unseeded}{CROWD}"));
-    assert!(report.ours("offload_bytes") >= 0.6, "{}", report.ours("offload_bytes"));
+    // A server whose line the first of them do not fill before it could send the first copies.
+    let fleet = FLEET.replace("2MB/s\" }", "10MB/s\" }");
+    let report = Played::new().report(&format!("{fleet}{unseeded}{CROWD}"));
+    assert!(report.ours("offload_bytes") >= 0.8, "{}", report.ours("offload_bytes"));
     assert!(report.ours("sync") > 0.0 && report.ours("sync") < 0.5, "{}", report.ours("sync"));
     assert!(report.ours("peak_use") <= 1.0001, "{}", report.ours("peak_use"));
 }

@@ -25,7 +25,10 @@ pub struct Scenario {
     pub title: String,
     /// How long clients arrive; the run goes on until all are served.
     pub duration: Span,
-    /// What comes before is simulated, and left out of the figures.
+    /// How long volunteers are there before the first client: they are tested, and make themselves known.
+    #[serde(default = "thirty_seconds")]
+    pub settle: Span,
+    /// After clients begin to come, what is simulated and left out of the figures.
     #[serde(default)]
     pub warmup: Span,
     /// What manyhands is compared with; default: all.

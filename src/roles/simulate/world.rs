@@ -82,6 +82,8 @@ pub enum Event {
     Second,
     Tend,
     Release,
+    /// Clients may come.
+    Open,
 }
 
 /// Bytes on their way.
@@ -356,7 +358,7 @@ impl<'a> World<'a> {
         self.queue.at(self.params.heartbeat.as_nanos() as Nanos, Event::Tend);
         match &self.scenario.release {
             Some(release) => self.queue.at(release.at.nanos(), Event::Release),
-            None => self.open(),
+            None => self.queue.at(self.scenario.settle.nanos(), Event::Open),
         }
         while let Some(event) = self.queue.next() {
             if matches!(event, Event::Second) {
@@ -406,10 +408,11 @@ impl<'a> World<'a> {
                 self.queue.after(self.params.heartbeat.as_nanos() as Nanos, Event::Tend);
             }
             Event::Release => self.released(),
+            Event::Open => self.open(),
         }
     }
 
-    /// Clients may come.
+    /// What clients want is visible.
     fn open(&mut self) {
         let now = self.queue.now();
         self.opened = Some(now);
