@@ -115,6 +115,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
         config: PathBuf,
     },
+    /// Play a scenario with simulated clients and volunteers over the same policy code as the server's
+    Simulate(SimulateArgs),
     /// Run a server and three volunteers on loopback over test repositories
     Demo {
         /// Folder with the test repositories
@@ -130,6 +132,49 @@ pub enum Command {
     /// Print a shell's completion script
     #[command(hide = true)]
     Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// Scenario file
+    scenario: PathBuf,
+    /// The first seed: the same seed gives the same output
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Seeds to run; figures then have 95 % confidence intervals
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// Runs at a time [default: as many as there are processors]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Write all figures and curves as JSON; - is standard output, instead of the table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Fail if a target of the scenario is missed
+    #[arg(long)]
+    check: bool,
+    /// Show all that was said of flash crowds
+    #[arg(long)]
+    verbose: bool,
+}
+
+impl SimulateArgs {
+    fn options(self) -> roles::simulate::Options {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        roles::simulate::Options {
+            scenario: self.scenario,
+            seed: self.seed,
+            seeds: self.seeds,
+            jobs: self.jobs.unwrap_or_else(processors),
+            json: self.json,
+            html: self.html,
+            check: self.check,
+            verbose: self.verbose,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -250,6 +295,7 @@ impl Command {
                 block_on(roles::status::run(&admin, &Shown { report, json, watch }))?;
             }
             Self::Check { config } => roles::check::run(&config)?,
+            Self::Simulate(args) => return roles::simulate::run(&args.options()),
             Self::Demo { repos, listen } => block_on(roles::demo::run(&repos, listen))?,
             Self::Man { dir } => clap_mangen::generate_to(Cli::command(), dir)?,
             Self::Completions { shell } => {

@@ -20,6 +20,13 @@ use crate::model::{Rate, Size, Time, VolunteerId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeNo(pub(super) u32);
 
+impl NodeNo {
+    /// Counts from 0, in the order of first joining.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 #[cfg(test)]
 pub(super) fn node_no(number: u32) -> NodeNo {
     NodeNo(number)

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod demo;
 pub mod serve;
+pub mod simulate;
 pub mod status;
 pub mod token;
 pub mod verify;

@@ -1,0 +1,638 @@
+//! The simulated world: clients, volunteers and a server that does what the policy decides.
+//!
+//! What happens to clients is in `clients.rs`, what happens to volunteers in `nodes.rs`. Nothing here decides
+//! who serves or holds what: the policy does, or a baseline of `balancers.rs`.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use rand::SeedableRng;
+use rand_pcg::Pcg64Mcg;
+
+use super::arrivals::{self, Popularity};
+use super::balancers::Balancer;
+use super::crowds::Crowds;
+use super::engine::{Nanos, Queue, SECOND, secs};
+use super::figures::{Curves, Figures, Sample, Tally, Totals, WINDOW};
+use super::line::Line;
+use super::nodes::{self, Node, Presence};
+use super::scenario::{Scenario, Shape};
+use super::slab::Slab;
+use crate::model::{Blob, BlobId, Time};
+use crate::policy::{Gate, NodeNo, Order, Params, Policy, Release, ReleaseNo, ReleasedFile};
+
+/// When the simulated time begins: any moment does.
+const START: Time = Time::from_secs(1_800_000_000);
+/// Nothing that a client still waits for takes longer than this after the last one came: else the world is
+/// broken, and the run ends with an error instead of never.
+const LONGEST_DRAIN: Nanos = 30 * 86_400 * SECOND;
+/// What of all bytes may be lost in roundings.
+const ROUNDING: f64 = 1e-6;
+
+/// Index of a volunteer in the world.
+pub type NodeIndex = u32;
+
+/// What happens. A `session` tells that the volunteer is the same as when it was scheduled.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    /// The next client comes.
+    Arrive,
+    /// A client asks the server.
+    Ask {
+        client: u32,
+    },
+    /// A request has reached whoever will serve it.
+    Begin {
+        transfer: u32,
+    },
+    /// The first transfer of a line may have ended.
+    Wake {
+        line: u32,
+    },
+    Beat {
+        node: NodeIndex,
+        session: u32,
+    },
+    Join {
+        node: NodeIndex,
+    },
+    SessionEnds {
+        node: NodeIndex,
+        session: u32,
+    },
+    /// The server's connection to one that is gone breaks.
+    LossSeen {
+        node: NodeIndex,
+        session: u32,
+    },
+    /// One that leaves with a word waits no longer for its downloads.
+    Drained {
+        node: NodeIndex,
+        session: u32,
+    },
+    Depart {
+        index: u32,
+    },
+    /// A test ends; below 0 it failed, 0 is reached, else bytes/s.
+    Probed {
+        node: NodeIndex,
+        epoch: u32,
+        result: f32,
+    },
+    Second,
+    Tend,
+    Release,
+    /// Clients may come.
+    Open,
+}
+
+/// Bytes on their way.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    /// 0 is the server's, then the volunteers'.
+    pub line: u32,
+    /// Of the sending volunteer.
+    pub session: u32,
+    pub file: u32,
+    pub len: f64,
+    pub to: To,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    Client(u32),
+    Volunteer { node: NodeIndex, session: u32 },
+}
+
+/// A client and the file that it wants now.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    /// Its address.
+    pub number: u32,
+    pub file: u32,
+    /// Files that it wants after this one.
+    pub rest: Vec<u32>,
+    /// Bytes of the file that it has, and how many of them a volunteer sent.
+    pub got: f64,
+    pub by_volunteers: f64,
+    pub asked: Nanos,
+    /// Since when no bytes have come.
+    pub idle_since: Nanos,
+    pub is_stalled: bool,
+    pub retries: u32,
+    pub can_return: bool,
+    /// Whom it was sent to last.
+    pub last: Option<NodeIndex>,
+}
+
+/// Files by number, the most popular first.
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub sizes: Vec<u64>,
+    /// Volunteers that have the file on disk, present or not; sorted.
+    pub holders: Vec<Vec<NodeIndex>>,
+    /// What the clients want of them.
+    pub popularity: Popularity,
+}
+
+impl Files {
+    pub fn blob(&self, file: u32) -> Blob {
+        Blob { id: blob_id(u64::from(file)), size: self.sizes[file as usize] }
+    }
+
+    /// The file whose digest this is; `None` of a predecessor.
+    pub fn find(&self, id: BlobId) -> Option<u32> {
+        let number = number_of(id);
+        (number < self.sizes.len() as u64).then_some(number as u32)
+    }
+
+    pub fn has(&self, file: u32, node: NodeIndex) -> bool {
+        self.holders[file as usize].binary_search(&node).is_ok()
+    }
+}
+
+/// A digest that stands for a file: spread like a real one, with the number at its end.
+pub fn blob_id(number: u64) -> BlobId {
+    // The finaliser of SplitMix64.
+    let mut hash = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&hash.to_be_bytes());
+    id[24..].copy_from_slice(&number.to_be_bytes());
+    BlobId(id)
+}
+
+/// The number whose digest this is: that of a file, or beyond them all.
+pub fn number_of(id: BlobId) -> u64 {
+    id.0.last_chunk().map_or(0, |tail| u64::from_be_bytes(*tail))
+}
+
+/// The version before a released file; nobody holds it.
+fn predecessor(file: u32) -> BlobId {
+    blob_id(u64::from(file) | 1 << 40)
+}
+
+/// A stream of random numbers for each purpose: what one of them draws changes nothing in the others.
+#[derive(Debug)]
+pub struct Streams {
+    pub wants: Pcg64Mcg,
+    pub sessions: Pcg64Mcg,
+    pub faults: Pcg64Mcg,
+    pub choices: Pcg64Mcg,
+    pub history: Pcg64Mcg,
+}
+
+fn stream(seed: u64, purpose: u64) -> Pcg64Mcg {
+    Pcg64Mcg::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (purpose << 56))
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct World<'a> {
+    pub scenario: &'a Scenario,
+    pub params: Params,
+    pub balancer: Balancer,
+    pub queue: Queue<Event>,
+    pub policy: Policy,
+    pub files: Files,
+    pub nodes: Vec<Node>,
+    pub by_no: Vec<NodeIndex>,
+    pub lines: Vec<Line>,
+    pub transfers: Slab<Transfer>,
+    pub clients: Slab<Client>,
+    pub streams: Streams,
+    pub crowds: Crowds,
+    pub tally: Tally,
+    pub curves: Curves,
+    pub account: Account,
+    pub server_load: f64,
+    pub mean_rate: f64,
+    /// What a client gets at most.
+    pub fastest: f64,
+    /// When clients begin to come; unknown while the release is not visible.
+    pub opened: Option<Nanos>,
+    arrivals: Vec<Nanos>,
+    pub arrived: usize,
+    release: Option<ReleaseNo>,
+    history_left: usize,
+    marks: Marks,
+}
+
+/// Bytes as the receivers see them, and the clients in the system: checked against the lines at the end.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// Of whole files, to clients and to volunteers.
+    pub received: f64,
+    pub copied: f64,
+    /// Sent to clients and to volunteers, and thrown away.
+    pub wasted: f64,
+    pub wasted_copies: f64,
+    pub downloads: u64,
+    pub wanted_bytes: f64,
+    pub longest_alone: f64,
+    pub first_request: Option<Nanos>,
+    pub last_byte: Nanos,
+    /// Integral of running downloads over time, and the sum of their times, in seconds (Little's law).
+    pub area: f64,
+    pub time_sum: f64,
+    pub running: u64,
+    pub changed: Nanos,
+}
+
+impl Account {
+    pub fn running(&mut self, change: i64, now: Nanos) {
+        self.area += self.running as f64 * secs(now - self.changed);
+        self.running = self.running.saturating_add_signed(change);
+        self.changed = now;
+    }
+}
+
+/// What the lines had sent when samples were taken last.
+#[derive(Clone, Debug, Default)]
+struct Marks {
+    second: f64,
+    bin_due: Nanos,
+    bin: (f64, f64, f64),
+    /// When the next window ends; the first one begins then.
+    window_due: Nanos,
+    has_window: bool,
+}
+
+/// What a run gives.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub figures: Figures,
+    pub curves: Curves,
+    pub distribution: Vec<f64>,
+    /// True rate in bytes/s and use over the run of each volunteer, the fastest first.
+    pub volunteers: Vec<(f64, f64)>,
+    pub crowds: Vec<String>,
+    pub events: u64,
+}
+
+impl<'a> World<'a> {
+    pub fn new(
+        scenario: &'a Scenario,
+        catalog: &[u64],
+        balancer: Balancer,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
+        let params = scenario.params()?;
+        let mut draws = stream(seed, 1);
+        let sizes: Vec<u64> =
+            (0..scenario.files.count).map(|n| scenario.files.size.draw(n, catalog, &mut draws)).collect();
+        let wanted = scenario.release.as_ref().map_or(scenario.files.count, |release| release.files);
+        let popularity = Popularity::new(wanted, scenario.files.zipf);
+        let nodes = nodes::draw(scenario, &mut stream(seed, 2));
+        let client_rate = scenario.clients.line.map_or(f64::INFINITY, |line| line.0 as f64);
+        let server = Line::new(scenario.server.uplink.0 as f64, client_rate, scenario.server.sync_share);
+        let line =
+            |node: &Node| Line::new(node.rate, client_rate, scenario.volunteers[node.group].sync_share);
+        let lines: Vec<Line> = std::iter::once(server).chain(nodes.iter().map(line)).collect();
+        let fastest = lines.iter().map(Line::rate).fold(0.0, f64::max).min(client_rate);
+        let all_rates: f64 = nodes.iter().map(|node| node.rate).sum();
+        let mean_size = popularity.mean_size(&sizes[..wanted]);
+        let capacity = all_rates / (mean_size * scenario.clients.files as f64);
+        let arrivals =
+            arrivals::times(&scenario.clients, scenario.duration.0, capacity, &mut stream(seed, 3))?;
+        let history_left = scenario.release.as_ref().map_or(0, |release| {
+            (release.learned * (arrivals.len() * scenario.clients.files) as f64) as usize
+        });
+        let holders = nodes::seed_copies(scenario, &nodes, &mut stream(seed, 4));
+        let mut world = Self {
+            scenario,
+            balancer,
+            queue: Queue::default(),
+            policy: Policy::new(params.clone(), crate::config::Networks::default()),
+            params,
+            files: Files { sizes, holders, popularity },
+            mean_rate: all_rates / nodes.len().max(1) as f64,
+            fastest,
+            nodes,
+            by_no: Vec::new(),
+            lines,
+            transfers: Slab::default(),
+            clients: Slab::default(),
+            streams: Streams {
+                wants: stream(seed, 5),
+                sessions: stream(seed, 6),
+                faults: stream(seed, 7),
+                choices: stream(seed, 8),
+                history: stream(seed, 9),
+            },
+            crowds: Crowds::default(),
+            tally: Tally::default(),
+            curves: Curves::default(),
+            account: Account::default(),
+            server_load: 0.0,
+            opened: None,
+            arrivals,
+            arrived: 0,
+            release: None,
+            history_left,
+            marks: Marks::default(),
+        };
+        world.take_stock();
+        Ok(world)
+    }
+
+    /// Clients that will come.
+    pub fn expected(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    pub fn now(&self) -> Time {
+        START + Duration::from_nanos(self.queue.now())
+    }
+
+    /// Runs to the end. `progress` hears every simulated second how many clients have come.
+    pub fn run(mut self, progress: &dyn Fn(usize)) -> anyhow::Result<Outcome> {
+        if self.balancer.has_volunteers() {
+            for node in 0..self.nodes.len() as u32 {
+                self.queue.at(0, Event::Join { node });
+            }
+        }
+        self.queue.at(SECOND, Event::Second);
+        self.queue.at(self.params.heartbeat.as_nanos() as Nanos, Event::Tend);
+        match &self.scenario.release {
+            Some(release) => self.queue.at(release.at.nanos(), Event::Release),
+            None => self.queue.at(self.scenario.settle.nanos(), Event::Open),
+        }
+        while let Some(event) = self.queue.next() {
+            if matches!(event, Event::Second) {
+                progress(self.arrived);
+                if self.is_over() {
+                    break;
+                }
+            }
+            self.handle(event);
+            ensure!(
+                self.queue.now() <= LONGEST_DRAIN.saturating_add(self.scenario.duration.nanos()),
+                "some clients are never served: this is a fault of the simulator"
+            );
+        }
+        self.finish()
+    }
+
+    fn is_over(&self) -> bool {
+        let ends = self.opened.map(|opened| opened + self.scenario.duration.nanos());
+        self.arrived == self.arrivals.len()
+            && self.clients.is_empty()
+            && ends.is_some_and(|end| self.queue.now() >= end || self.comes_in_a_burst())
+    }
+
+    /// A crowd is over when its last client is served; steady arrivals go on for the whole time.
+    fn comes_in_a_burst(&self) -> bool {
+        matches!(self.scenario.clients.shape, Shape::Within { .. })
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrive => self.arrive(),
+            Event::Ask { client } => self.ask(client),
+            Event::Begin { transfer } => self.begin(transfer),
+            Event::Wake { line } => self.wake(line),
+            Event::Beat { node, session } => self.beat(node, session),
+            Event::Join { node } => self.join(node),
+            Event::SessionEnds { node, session } => self.session_ends(node, session),
+            Event::LossSeen { node, session } => self.loss_seen(node, session),
+            Event::Drained { node, session } => self.drained(node, session),
+            Event::Depart { index } => self.depart(index),
+            Event::Probed { node, epoch, result } => self.probed(node, epoch, result),
+            Event::Second => self.second(),
+            Event::Tend => {
+                let orders = self.policy.tend(self.now());
+                self.send(&orders);
+                self.queue.after(self.params.heartbeat.as_nanos() as Nanos, Event::Tend);
+            }
+            Event::Release => self.released(),
+            Event::Open => self.open(),
+        }
+    }
+
+    /// What clients want is visible.
+    fn open(&mut self) {
+        let now = self.queue.now();
+        self.opened = Some(now);
+        self.marks.window_due = now + self.scenario.warmup.nanos();
+        for (index, departure) in (0..).zip(&self.scenario.departures) {
+            self.queue.at(now + departure.at.nanos(), Event::Depart { index });
+        }
+        self.schedule_arrival();
+    }
+
+    pub fn schedule_arrival(&mut self) {
+        if let (Some(at), Some(opened)) = (self.arrivals.get(self.arrived), self.opened) {
+            self.queue.at(opened + at, Event::Arrive);
+        }
+    }
+
+    /// New files come to the server.
+    fn released(&mut self) {
+        let Some(release) = &self.scenario.release else { return };
+        let file = |file| ReleasedFile {
+            blob: self.files.blob(file),
+            predecessor: (release.learned > 0.0).then(|| predecessor(file)),
+        };
+        let files = (0..release.files as u32).map(file).collect();
+        let release = Release { name: "simulated release".into(), files };
+        let (number, orders) = self.policy.released(&release, self.now());
+        self.release = Some(number);
+        self.send(&orders);
+        self.look_at_gate();
+    }
+
+    /// While the release waits for copies, those that are still missing are ordered again.
+    fn look_at_gate(&mut self) {
+        let (Some(release), None) = (self.release, self.opened) else { return };
+        let now = self.now();
+        if self.policy.gate(release, now) == Gate::Open {
+            self.open();
+        } else {
+            let orders = self.policy.seed(now);
+            self.send(&orders);
+        }
+    }
+
+    /// What the server does every second.
+    fn second(&mut self) {
+        let now = self.queue.now();
+        self.lines[0].advance(now);
+        let sent = self.lines[0].sent().0 + self.lines[0].sent().1;
+        // As `serve` measures its own line.
+        let load = (sent - self.marks.second) / self.lines[0].rate();
+        self.server_load = (self.server_load * 2.0 + load) / 3.0;
+        self.marks.second = sent;
+        self.remember_history();
+        self.look_at_gate();
+        self.start_probes();
+        let time = self.now();
+        let reports = self.policy.crowds(time);
+        if let Some(opened) = self.opened {
+            self.crowds.take(&reports, START + Duration::from_nanos(opened));
+        }
+        self.sample();
+        self.queue.after(SECOND, Event::Second);
+    }
+
+    /// The demand for the versions before a release, as the server has learned it.
+    fn remember_history(&mut self) {
+        let Some(release) = self.scenario.release.as_ref().filter(|_| self.release.is_none()) else { return };
+        let seconds_left = (release.at.nanos().saturating_sub(self.queue.now()) / SECOND).max(1) as usize;
+        let count = self.history_left.div_ceil(seconds_left);
+        self.history_left -= count;
+        for _ in 0..count {
+            let file = self.files.popularity.draw(&mut self.streams.history);
+            let blob = Blob { id: predecessor(file), size: self.files.sizes[file as usize] };
+            self.ask_for_history(blob);
+        }
+    }
+
+    fn sample(&mut self) {
+        let now = self.queue.now();
+        if now >= self.marks.bin_due {
+            self.sample_bin(now);
+        }
+        if self.opened.is_some() && now >= self.marks.window_due {
+            self.sample_window(now);
+        }
+    }
+
+    fn sample_bin(&mut self, now: Nanos) {
+        let (server, server_copies) = self.sent_by(0, now);
+        let (mut volunteers, mut copies) = (0.0, server_copies);
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        for index in 0..self.nodes.len() {
+            let (clients, sync) = self.sent_by(index as u32 + 1, now);
+            volunteers += clients;
+            copies += sync;
+            let node = &mut self.nodes[index];
+            nodes.push((clients - node.bin_mark, node.rate));
+            node.bin_mark = clients;
+        }
+        nodes.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let before = std::mem::replace(&mut self.marks.bin, (volunteers, server, copies));
+        self.curves.push(&Sample {
+            volunteers: volunteers - before.0,
+            server: server - before.1,
+            copies: copies - before.2,
+            nodes,
+        });
+        self.marks.bin_due = now + self.curves.width();
+    }
+
+    pub fn sent_by(&mut self, line: u32, now: Nanos) -> (f64, f64) {
+        let line = &mut self.lines[line as usize];
+        line.advance(now);
+        line.sent()
+    }
+
+    /// How evenly the volunteers that were there all the time were used, as long as clients come.
+    fn sample_window(&mut self, now: Nanos) {
+        let end = self.opened.unwrap_or(0) + self.scenario.duration.nanos();
+        let begun = now.saturating_sub(WINDOW);
+        if self.marks.has_window && now <= end && self.arrived > 0 {
+            let mut uses = Vec::with_capacity(self.nodes.len());
+            for index in 0..self.nodes.len() {
+                let sent = self.sent_by(index as u32 + 1, now).0;
+                let node = &self.nodes[index];
+                if node.presence == Presence::Up && node.since <= begun {
+                    uses.push((sent - node.window_mark) / (node.rate * secs(WINDOW)));
+                }
+            }
+            self.tally.window(&uses);
+        }
+        self.marks.window_due = now + WINDOW;
+        self.marks.has_window = true;
+        for index in 0..self.nodes.len() {
+            self.nodes[index].window_mark = self.sent_by(index as u32 + 1, now).0;
+        }
+    }
+
+    /// Gives volunteers that are there their orders.
+    pub fn send(&mut self, orders: &[Order]) {
+        for order in orders {
+            self.order(order);
+        }
+    }
+
+    pub fn index_of(&self, no: NodeNo) -> NodeIndex {
+        self.by_no[no.index()]
+    }
+
+    fn take_stock(&mut self) {
+        for (file, holders) in (0_u32..).zip(&self.files.holders) {
+            for holder in holders {
+                let node = &mut self.nodes[*holder as usize];
+                node.files.push(file);
+                node.stored += self.files.sizes[file as usize];
+            }
+        }
+    }
+
+    fn finish(mut self) -> anyhow::Result<Outcome> {
+        let now = self.queue.now();
+        let (mut clients, mut copies, mut by_server) = (0.0, 0.0, 0.0);
+        let mut unfinished = 0.0;
+        for line in 0..self.lines.len() {
+            let (to_clients, to_volunteers) = self.sent_by(line as u32, now);
+            clients += to_clients;
+            copies += to_volunteers;
+            if line == 0 {
+                by_server = to_clients + to_volunteers;
+            }
+            for (transfer, left) in self.lines[line].clear(now) {
+                unfinished += self.transfers.get(transfer).map_or(0.0, |transfer| transfer.len) - left;
+            }
+        }
+        self.check_conservation(clients, copies, unfinished)?;
+        let account = &self.account;
+        let all_rates: f64 = self.lines.iter().map(Line::rate).sum();
+        let last_arrival = self.arrivals.last().map_or(0.0, |last| secs(*last));
+        let totals = Totals {
+            first_request: account.first_request.unwrap_or(0),
+            last_byte: account.last_byte,
+            fluid_bound: (account.wanted_bytes / all_rates).max(account.longest_alone).max(last_arrival),
+            to_clients: clients,
+            to_volunteers: copies,
+            by_server,
+            wasted: account.wasted + account.wasted_copies,
+        };
+        let span = secs(account.last_byte.saturating_sub(totals.first_request)).max(1e-9);
+        let mut volunteers: Vec<(f64, f64)> = (0_u32..)
+            .zip(&self.nodes)
+            .map(|(index, node)| (node.rate, self.lines[index as usize + 1].sent().0 / (node.rate * span)))
+            .collect();
+        let uses: Vec<f64> = volunteers.iter().map(|(_, used)| *used).collect();
+        volunteers.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)));
+        let figures = self.tally.figures(&uses, &totals);
+        Ok(Outcome {
+            figures,
+            curves: self.curves,
+            distribution: self.tally.distribution(),
+            volunteers,
+            crowds: self.crowds.lines(),
+            events: self.queue.handled(),
+        })
+    }
+
+    /// What was sent was received or wasted; the mean number of clients is their rate times their time.
+    fn check_conservation(&self, clients: f64, copies: f64, unfinished: f64) -> anyhow::Result<()> {
+        let account = &self.account;
+        let sent = clients + copies;
+        let kept = account.received + account.copied + account.wasted + account.wasted_copies + unfinished;
+        ensure!(
+            (sent - kept).abs() <= ROUNDING * sent.max(1e6),
+            "bytes are not conserved: {sent:.0} sent, {kept:.0} received or wasted; this is a fault of the simulator"
+        );
+        ensure!(
+            (account.area - account.time_sum).abs() <= ROUNDING * account.area.max(1.0),
+            "Little's law does not hold: {} and {}; this is a fault of the simulator",
+            account.area,
+            account.time_sum
+        );
+        Ok(())
+    }
+}
