@@ -39,6 +39,8 @@ pub struct Plan {
     /// Size of a volunteer's disk, as for mount(8), where it has one of its own.
     pub disk: Option<&'static str>,
     pub donate: &'static str,
+    /// What each of them gives, where they are not alike.
+    pub rates: &'static [&'static str],
 }
 
 impl Plan {
@@ -52,6 +54,7 @@ impl Plan {
             has_zone: false,
             disk: None,
             donate: RATE,
+            rates: &[],
         }
     }
 }
@@ -185,10 +188,14 @@ impl Bed {
 
     /// The server's log lines with this message, as their fields.
     pub fn messages(&self, message: &str) -> Vec<serde_json::Value> {
+        self.fields().into_iter().filter(|fields| fields["message"] == message).collect()
+    }
+
+    /// All of them.
+    pub fn fields(&self) -> Vec<serde_json::Value> {
         let fields = |line: &String| {
             let mut value: serde_json::Value = serde_json::from_str(line).ok()?;
-            let fields = value.get_mut("fields")?.take();
-            (fields["message"] == message).then_some(fields)
+            Some(value.get_mut("fields")?.take())
         };
         self.server.lines().iter().filter_map(fields).collect()
     }
@@ -235,7 +242,7 @@ impl Worker {
             store: bed.scratch.dir(&folder),
             token_file,
             server: bed.url("").trim_end_matches('/').to_owned(),
-            donate: Some(plan.donate.to_owned()),
+            donate: Some(plan.rates.get(usize::from(number) - 1).unwrap_or(&plan.donate).to_string()),
             max_size: None,
             adopt: Vec::new(),
         };

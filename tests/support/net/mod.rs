@@ -9,6 +9,7 @@
 //! line that lies or is ill, [`Bed`] all of it with a server, volunteers and clients.
 
 mod bed;
+pub mod edition;
 pub mod goods;
 mod host;
 mod keeper;
