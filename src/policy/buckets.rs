@@ -89,6 +89,12 @@ impl<K: Spread, V> Buckets<K, V> {
         old
     }
 
+    /// Keeps those whose values are such.
+    pub(super) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
+        self.trees.iter_mut().for_each(|tree| tree.retain(|_, value| keep(value)));
+        self.len = self.trees.iter().map(BTreeMap::len).sum();
+    }
+
     /// All of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.trees.iter().flatten()
@@ -147,6 +153,10 @@ mod tests {
             prop_assert_eq!(buckets.len(), plain.len());
             let all = |key: &BlobKey, value: &i32| (BlobId::from(*key), *value);
             prop_assert!(buckets.iter().map(|(k, v)| all(k, v)).eq(plain.iter().map(|(k, v)| (*k, *v))));
+            let mut even = buckets.clone();
+            even.retain(|n| n % 2 == 0);
+            prop_assert_eq!(even.len(), plain.values().filter(|n| *n % 2 == 0).count());
+            prop_assert_eq!(even.iter().count(), even.len());
             prop_assert!(buckets.after_mut(None).map(|(k, v)| all(k, v)).eq(plain.iter().map(|(k, v)| (*k, *v))));
             let rest = plain.range((Bound::Excluded(id(after)), Bound::Unbounded)).map(|(k, v)| (*k, *v));
             let found = buckets.after_mut(Some(id(after).into())).map(|(k, v)| all(k, v));
