@@ -164,13 +164,15 @@ impl Plan {
     }
 }
 
+/// What a run gave, and the time it took; empty until it has ended.
+type Slot = Mutex<Option<anyhow::Result<(Outcome, Duration)>>>;
+
 /// Every cell under every seed; the outcomes in that order, whichever thread was first.
 fn play_all(cells: &[Cell<'_>], seeds: &[u64], catalog: &[u64], jobs: usize) -> anyhow::Result<Vec<Outcome>> {
     let runs: Vec<(&Cell<'_>, u64)> =
         cells.iter().flat_map(|cell| seeds.iter().map(move |seed| (cell, *seed))).collect();
     let (next, bar, started) = (AtomicUsize::new(0), progress(), Instant::now());
-    let slots: Vec<Mutex<Option<anyhow::Result<(Outcome, Duration)>>>> =
-        runs.iter().map(|_| Mutex::new(None)).collect();
+    let slots: Vec<Slot> = runs.iter().map(|_| Mutex::new(None)).collect();
     std::thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, runs.len().max(1)) {
             scope.spawn(|| {
