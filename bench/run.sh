@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Redirects per second of manyhands and of nginx `return 302`, in turns on this machine, then metadata of a
-# mirror that changes, beside apt-cacher-ng; see README.md.
+# Redirects per second of manyhands and of nginx `return 302`, in turns on this machine, then what a decision of
+# the policy costs, then metadata of a mirror that changes, beside apt-cacher-ng; see README.md.
 # Environment: ROUNDS (3), SECONDS_EACH (5), ROUNDS_EACH (30), MANYHANDS (the binary; without it a release build is made).
 set -euo pipefail
 
@@ -220,6 +220,11 @@ awk -v n="$(median nginx 1)" -v m="$(median manyhands 1)" -v nc="$(median nginx 
         printf "%-22s %12d %22d\n", "manyhands serve", m, mc
         printf "%-22s %12.2f %22.2f\n", "ratio", m / n, nc ? mc / nc : 0
     }'
+
+# ---------------------------------------------------------------- decisions of the policy
+
+echo
+cargo bench --quiet --locked --manifest-path "$root/Cargo.toml" --bench decide
 
 # ---------------------------------------------------------------- metadata of a mirror that changes
 

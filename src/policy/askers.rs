@@ -5,17 +5,23 @@
 //! server look: the volunteer's standing changes by the server's own test alone, and one client cannot
 //! smear it. And an address that asks on after the server served it is many clients: the file's requests
 //! from there are redirected as any others, until there is none for the window.
+//!
+//! What is remembered lies in a table of small rows, one cache line per memory: what a request looks up it
+//! most likely changes next. A full row forgets its oldest.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use super::node::NodeNo;
 use super::params::Params;
-use super::rings::fnv1a;
+use super::rings::{fnv1a, mix};
 use crate::model::{BlobId, Time};
 
-/// Redirects remembered: about 20 MB. A crowd of 100,000 within a minute forgets its oldest.
-const MAX_REMEMBERED: usize = 100_000;
+/// Redirects remembered, 64 bytes each. A crowd of so many within a minute forgets its oldest.
+const MAX_REMEMBERED: usize = ROW << 16;
+/// Memories that a key may be in.
+const ROW: usize = 4;
+/// Rows of a table that is made.
+const FIRST_ROWS: usize = 64;
 /// Redirects of one client for one blob that are told apart.
 const MAX_TRIES: usize = 4;
 
@@ -35,18 +41,44 @@ impl Asker {
 
 pub type Key = (Asker, BlobId);
 
+/// A key in short. A quarter of the digest is enough: it is one of a catalog, which nobody made up to
+/// resemble another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tag {
+    address: u128,
+    agent: u64,
+    blob: u64,
+}
+
+impl From<Key> for Tag {
+    fn from((client, blob): Key) -> Self {
+        let address = match client.address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        Self { address: address.to_bits(), agent: client.agent, blob: blob.prefix() }
+    }
+}
+
+impl Tag {
+    fn hash(&self) -> u64 {
+        let address = self.address as u64 ^ mix((self.address >> 64) as u64);
+        mix(mix(address ^ self.blob) ^ self.agent)
+    }
+}
+
 /// Where one client was sent for one blob, the last one last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tries {
     nodes: [NodeNo; MAX_TRIES],
-    count: usize,
     at: Time,
+    count: u8,
     is_crowd: bool,
 }
 
 impl Tries {
     pub fn nodes(&self) -> &[NodeNo] {
-        &self.nodes[..self.count]
+        &self.nodes[..usize::from(self.count)]
     }
 
     /// When that was last.
@@ -64,19 +96,46 @@ impl Tries {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Memory {
+    tag: Tag,
+    tries: Tries,
+}
+
+impl Memory {
+    /// Longer ago than any window.
+    const NONE: Self = Self {
+        tag: Tag { address: 0, agent: 0, blob: 0 },
+        tries: Tries { nodes: [NodeNo(0); MAX_TRIES], at: Time::from_nanos(0), count: 0, is_crowd: false },
+    };
+
+    fn is_used(&self) -> bool {
+        self.tries.at > Time::default()
+    }
+}
+
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Askers {
-    tries: BTreeMap<Key, Tries>,
-    /// In the order of time; an entry that was renewed since is skipped.
-    order: VecDeque<(Time, Key)>,
+    /// A power of two of them, [`MAX_REMEMBERED`] at most.
+    rows: Vec<[Memory; ROW]>,
+    used: usize,
+}
+
+impl Default for Askers {
+    fn default() -> Self {
+        Self { rows: vec![[Memory::NONE; ROW]; FIRST_ROWS], used: 0 }
+    }
 }
 
 impl Askers {
     /// Where the client was sent for the blob within the window.
     pub fn before(&self, params: &Params, client: Asker, blob: BlobId, now: Time) -> Option<Tries> {
-        let tries = self.tries.get(&(client, blob))?;
-        (now.since(tries.at) <= params.asker_window).then_some(*tries)
+        let tag = Tag::from((client, blob));
+        let found = self.rows[self.row(&tag)].iter().find(|memory| memory.tag == tag)?;
+        let is_within = found.is_used() && now.since(found.tries.at) <= params.asker_window;
+        is_within.then_some(found.tries)
     }
 
     /// The same for every program at an address, for people.
@@ -94,60 +153,54 @@ impl Askers {
     }
 
     /// Books a redirect; `before` is what [`Self::before`] says.
-    pub fn redirected(
-        &mut self,
-        params: &Params,
-        (client, blob): Key,
-        node: NodeNo,
-        before: Option<Tries>,
-        now: Time,
-    ) {
-        let fresh = Tries { nodes: [node; MAX_TRIES], count: 0, at: now, is_crowd: false };
-        let mut tries = before.unwrap_or(fresh);
+    pub fn redirected(&mut self, key: Key, node: NodeNo, before: Option<Tries>, now: Time) {
+        let mut tries = before.unwrap_or(Memory::NONE.tries);
+        tries.at = now;
         if tries.is_crowd {
             (tries.nodes[0], tries.count) = (node, 1);
-            return self.renew(params, (client, blob), tries, now);
+        } else {
+            tries.count = (tries.count + 1).min(MAX_TRIES as u8);
+            tries.nodes[usize::from(tries.count) - 1] = node;
         }
-        tries.count = (tries.count + 1).min(MAX_TRIES);
-        tries.nodes[tries.count - 1] = node;
-        self.put(params, (client, blob), Tries { at: now, ..tries });
+        self.put(key.into(), tries);
     }
 
     /// The server serves the file: whoever asks for it next from there is somebody else.
-    pub fn served(&mut self, params: &Params, key: Key, before: Option<Tries>, now: Time) {
+    pub fn served(&mut self, key: Key, before: Option<Tries>, now: Time) {
         match before {
-            Some(tries) if tries.is_crowd => self.renew(params, key, tries, now),
-            Some(tries) => self.put(params, key, Tries { count: 0, at: now, is_crowd: true, ..tries }),
+            Some(tries) if tries.is_crowd => self.put(key.into(), Tries { at: now, ..tries }),
+            Some(tries) => self.put(key.into(), Tries { count: 0, at: now, is_crowd: true, ..tries }),
             None => {}
         }
     }
 
-    /// A crowd goes on. That is noted now and then: it may be thousands a second.
-    fn renew(&mut self, params: &Params, key: Key, tries: Tries, now: Time) {
-        if now.since(tries.at) > params.asker_window / 4 {
-            self.put(params, key, Tries { at: now, ..tries });
-        } else if let Some(known) = self.tries.get_mut(&key) {
-            *known = tries;
-        }
+    fn row(&self, tag: &Tag) -> usize {
+        tag.hash() as usize & (self.rows.len() - 1)
     }
 
-    fn put(&mut self, params: &Params, key: Key, tries: Tries) {
-        self.forget_old(params, tries.at);
-        self.tries.insert(key, tries);
-        self.order.push_back((tries.at, key));
-    }
-
-    fn forget_old(&mut self, params: &Params, now: Time) {
-        while let Some((at, key)) = self.order.front().copied() {
-            let is_over = now.since(at) > params.asker_window || self.order.len() >= MAX_REMEMBERED;
-            if !is_over {
-                break;
-            }
-            self.order.pop_front();
-            if self.tries.get(&key).is_some_and(|tries| tries.at <= at) {
-                self.tries.remove(&key);
+    fn put(&mut self, tag: Tag, tries: Tries) {
+        // Half full at most: so a row seldom forgets before its time.
+        if self.used * 2 > self.rows.len() * ROW && self.rows.len() * ROW < MAX_REMEMBERED {
+            let twice = vec![[Memory::NONE; ROW]; self.rows.len() * 2];
+            self.used = 0;
+            for memory in std::mem::replace(&mut self.rows, twice).into_iter().flatten() {
+                if memory.is_used() {
+                    self.set(memory.tag, memory.tries);
+                }
             }
         }
+        self.set(tag, tries);
+    }
+
+    fn set(&mut self, tag: Tag, tries: Tries) {
+        let row = self.row(&tag);
+        let row = &mut self.rows[row];
+        let at = row.iter().position(|memory| memory.tag == tag).unwrap_or_else(|| {
+            let oldest = row.iter().enumerate().min_by_key(|(_, memory)| memory.tries.at);
+            oldest.map_or(0, |(index, _)| index)
+        });
+        self.used += usize::from(!row[at].is_used());
+        row[at] = Memory { tag, tries };
     }
 }
 
@@ -162,7 +215,7 @@ mod tests {
     fn redirected(askers: &mut Askers, blob: BlobId, node: NodeNo, now: Time) {
         let params = Params::default();
         let before = askers.before(&params, CLIENT, blob, now);
-        askers.redirected(&params, (CLIENT, blob), node, before, now);
+        askers.redirected((CLIENT, blob), node, before, now);
     }
 
     #[test]
@@ -203,7 +256,7 @@ mod tests {
             "another program"
         );
         let before = askers.before(&params, CLIENT, blob, later);
-        askers.served(&params, (CLIENT, blob), before, later);
+        askers.served((CLIENT, blob), before, later);
         assert_eq!(nodes(&askers, later), Some(vec![]));
         redirected(&mut askers, blob, node_no(5), later);
         redirected(&mut askers, blob, node_no(7), later);
@@ -211,13 +264,23 @@ mod tests {
     }
 
     #[test]
-    fn is_bounded() {
-        let mut askers = Askers::default();
-        for n in 0..MAX_REMEMBERED as u64 + 1000 {
+    fn is_bounded_and_forgets_little_before_its_time() {
+        let (mut askers, params) = (Askers::default(), Params::default());
+        let now = Time::from_secs(1000);
+        let blob = |n: u64| {
             let mut id = [0; 32];
             id[..8].copy_from_slice(&n.to_be_bytes());
-            redirected(&mut askers, BlobId(id), node_no(0), Time::from_secs(1000));
-        }
-        assert!(askers.tries.len() <= MAX_REMEMBERED && askers.order.len() <= MAX_REMEMBERED);
+            BlobId(id)
+        };
+        let mut known = [100_000, 2 * MAX_REMEMBERED as u64].map(|count| {
+            for n in 0..count {
+                redirected(&mut askers, blob(n), node_no(0), now + Duration::from_nanos(n));
+            }
+            let last = count.saturating_sub(100_000)..count;
+            last.filter(|n| askers.before(&params, CLIENT, blob(*n), now).is_some()).count()
+        });
+        assert_eq!((askers.rows.len() * ROW, size_of::<Memory>()), (MAX_REMEMBERED, 64));
+        known.sort_unstable();
+        assert!(known[0] > 90_000, "{known:?}");
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Where copies are sent to other volunteers too, u is what they leave (see [`super::ledger`]). Who is
-//! not known yet costs the more, by its weight. The ledger has what was decided a moment ago, so that reports,
+//! not known yet is passed over every other time, beside others that are. The ledger has what was decided a moment ago, so that reports,
 //! however old, make no herd: they only correct it.
 //!
 //! Properties, tested below: the chosen one holds the blob and is not down; equal ones are chosen equally
@@ -250,7 +250,7 @@ fn eligible(
     let is_crowd = view.tries.is_some_and(|tries| tries.is_crowd());
     let (mut last, mut has_others) = (None, false);
     eligible.clear();
-    for no in tracker.holdings.some_of(view.request.blob.id, MAX_HOLDERS, pick) {
+    tracker.holdings.visit(view.request.blob.id, MAX_HOLDERS, pick, |no| {
         let excluded = if view.is_plain(tracker, no) { None } else { view.exclusion(tracker, no) };
         match excluded {
             None => eligible.push(no),
@@ -259,10 +259,8 @@ fn eligible(
             Some(Exclusion::SentBefore) if is_crowd => last = Some(no),
             Some(_) => has_others = true,
         }
-        if eligible.len() == MAX_HOLDERS {
-            break;
-        }
-    }
+        eligible.len() == MAX_HOLDERS
+    });
     if eligible.is_empty() {
         eligible.extend(last);
     }
@@ -293,7 +291,7 @@ fn nobody(has_others: bool) -> OriginReason {
     if has_others { OriginReason::NoneEligible } else { OriginReason::NoHolder }
 }
 
-/// The best ranked; equal ones with equal chance.
+/// The best ranked; equal ones with equal chance. Those that are not known yet have fewer turns than others.
 fn best(
     tracker: &mut Tracker,
     view: &View<'_>,
@@ -302,7 +300,12 @@ fn best(
 ) -> Option<(NodeNo, Rank)> {
     let mut chosen: Option<(NodeNo, Rank)> = None;
     let mut equals = 0_u32;
+    let most = holders.iter().map(|no| tracker.brief(*no).turns).fold(0.0, f64::max);
     for &no in holders {
+        let turns = tracker.brief(no).turns;
+        if turns < most && rng.random::<f64>() * most >= turns {
+            continue;
+        }
         let rank = rank(tracker, view, no);
         match chosen {
             Some((_, lowest)) if rank > lowest => {}
@@ -325,27 +328,25 @@ fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo) -> Rank {
     let View { params, request, now, .. } = *view;
     tracker.advance(no, now);
     let share = tracker.sync_share();
-    let node = tracker.node(no);
-    let (rate, len) = (node.rate(), request.len as f64);
+    let (brief, node) = (tracker.brief(no), tracker.node(no));
+    let (rate, len) = (brief.rate, request.len as f64);
     let backlog = node.ledger.backlog(request.len);
     let seconds = node.ledger.seconds(len + backlog, rate, share);
     let delay = if backlog > 0.0 { params.beta * seconds * backlog / (len + backlog) } else { 0.0 };
-    let cost = (seconds + delay) / node.standing.capacity.weight();
-    let age = now.since(node.connected);
     let is_brief = !request.can_return
-        && tracker.brief(no).class != Class::Stable
-        && break_risk(params, age, seconds) > params.break_risk;
+        && brief.class != Class::Stable
+        && break_risk(params, now.since(node.connected), seconds) > params.break_risk;
     Rank {
         is_brief,
         is_saturated: node.ledger.client_rate(rate, share) / (node.ledger.flows() + 1) as f64
             <= params.min_share,
         // A tenth of a millisecond is below what any estimate here is good for.
-        cost_micros: ((cost * 1e4) as u64).saturating_mul(100),
+        cost_micros: (((seconds + delay) * 1e4) as u64).saturating_mul(100),
     }
 }
 
-/// Leaves `count` different holders in `scratch.drawn`, drawn in proportion to their weights; fewer if some
-/// weigh next to nothing.
+/// Leaves `count` different holders in `scratch.drawn`, drawn in proportion to their rates; fewer if some
+/// rates are next to nothing.
 fn sample_by_rate(
     tracker: &Tracker,
     holders: &[NodeNo],
@@ -358,7 +359,7 @@ fn sample_by_rate(
     sums.clear();
     drawn.clear();
     sums.extend(holders.iter().map(|no| {
-        total += tracker.brief(*no).weight;
+        total += tracker.brief(*no).rate;
         total
     }));
     for _ in 0..count * DRAWS {

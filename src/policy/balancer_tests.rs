@@ -94,6 +94,7 @@ enum Step {
     Hold(usize, u8),
     Drop(usize, u8),
     Report(usize, u32),
+    Probe(usize, u8),
     Ask(u8),
     Wait(u64),
 }
@@ -105,7 +106,8 @@ fn step() -> impl Strategy<Value = Step> {
         node.clone().prop_map(Step::Leave),
         (node.clone(), 0u8..4).prop_map(|(n, b)| Step::Hold(n, b)),
         (node.clone(), 0u8..4).prop_map(|(n, b)| Step::Drop(n, b)),
-        (node, 0u32..40).prop_map(|(n, uploads)| Step::Report(n, uploads)),
+        (node.clone(), 0u32..40).prop_map(|(n, uploads)| Step::Report(n, uploads)),
+        (node, 0u8..5).prop_map(|(n, how)| Step::Probe(n, how)),
         (0u8..4).prop_map(Step::Ask),
         (0u64..20_000).prop_map(Step::Wait),
     ]
@@ -165,6 +167,17 @@ impl Model {
                     self.seen.insert(n, *millis);
                 }
             }
+            Step::Probe(n, how) => {
+                if let Some(&(node, epoch)) = self.sessions.get(&n) {
+                    let outcome = match how {
+                        0 => Outcome::Failed { why: "refused".into() },
+                        1 => Outcome::Good { bytes_per_sec: 1000.0 },
+                        2 => Outcome::Good { bytes_per_sec: 1e8 },
+                        _ => Outcome::Reached,
+                    };
+                    policy.handle(Event::Probed { node, epoch, outcome }, now);
+                }
+            }
             Step::Ask(b) => {
                 let blob = Blob { id: BlobId([b; 32]), size: 1 << 20 };
                 return Some(policy.choose(&request(blob), now, rng));
@@ -183,10 +196,19 @@ proptest! {
         let (mut model, mut millis) = (Model::default(), 0);
         for step in &steps {
             let decision = model.apply(&mut policy, step, &mut millis, &mut rng);
+            let (now, tracker) = (later(millis), policy.tracker());
+            // What decisions look at says what the volunteer itself says.
+            for (no, node) in tracker.nodes() {
+                let state = node.state(&Params::default(), now);
+                prop_assert_eq!(tracker.is_up(no, now), state == NodeState::Up);
+            }
             let (Some(decision), Step::Ask(b)) = (decision, step) else { continue };
             let holders = model.holders(*b, millis);
             match decision {
-                Decision::Volunteer { node, .. } => prop_assert!(holders.contains(&node), "{node:?} of {holders:?}"),
+                Decision::Volunteer { node, .. } => {
+                    prop_assert!(holders.contains(&node), "{node:?} of {holders:?}");
+                    prop_assert!(tracker.is_up(node, now));
+                }
                 Decision::Origin(OriginReason::NoHolder) => prop_assert!(holders.is_empty(), "{holders:?}"),
                 Decision::Origin(_) => {}
             }

@@ -23,7 +23,7 @@ const NEAR: f64 = 0.9;
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Tests that a volunteer passes before it is given its full share.
 const ENOUGH_TESTS: u8 = 3;
-/// Its share until then.
+/// Until then it is considered every other time.
 const SLOW_START: f64 = 0.5;
 
 /// See the module's documentation. Rates in bytes/s.
@@ -59,8 +59,8 @@ impl Capacity {
         least.max(1.0)
     }
 
-    /// By how much it counts among others until it is known.
-    pub fn weight(&self) -> f64 {
+    /// How often it is considered beside those that are known well.
+    pub fn turns(&self) -> f64 {
         if self.passed < ENOUGH_TESTS { SLOW_START } else { 1.0 }
     }
 
@@ -181,11 +181,11 @@ mod tests {
         let params = Params::default();
         let mut capacity = Capacity::default();
         for _ in 0..3 {
-            assert_eq!(capacity.weight(), 0.5);
+            assert_eq!(capacity.turns(), 0.5);
             capacity.tested(&params, 1e6, 0, START);
         }
-        assert_eq!(capacity.weight(), 1.0);
+        assert_eq!(capacity.turns(), 1.0);
         capacity.failed();
-        assert_eq!(capacity.weight(), 0.5);
+        assert_eq!(capacity.turns(), 0.5);
     }
 }

@@ -10,10 +10,10 @@
 //!
 //! Exact counters, not a sketch: only blobs that were asked for within some half-lives have one.
 
-use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 use std::time::Duration;
 
+use super::buckets::{BlobKey, Buckets};
 use super::params::Params;
 use crate::model::{Blob, BlobId, Time};
 
@@ -80,7 +80,7 @@ impl Counter {
 pub struct Demand {
     short: f64,
     long: f64,
-    counters: BTreeMap<BlobId, Counter>,
+    counters: Buckets<BlobKey, Counter>,
     /// Where the next slice begins.
     tended: BlobId,
 }
@@ -90,7 +90,7 @@ impl Demand {
         Self {
             short: params.demand_half_life.as_secs_f64(),
             long: params.demand_long_half_life.as_secs_f64(),
-            counters: BTreeMap::new(),
+            counters: Buckets::default(),
             tended: BlobId([0; 32]),
         }
     }
@@ -99,7 +99,7 @@ impl Demand {
     pub fn record(&mut self, blob: Blob, now: Time) -> Recent {
         self.make_room(blob.id, now);
         let (short, long) = (self.short, self.long);
-        let counter = self.counters.entry(blob.id).or_insert_with(|| Counter::new(blob.size, now));
+        let counter = self.counters.get_or_insert_with(blob.id.into(), || Counter::new(blob.size, now));
         let age = now.since(counter.updated).as_secs_f64();
         counter.short = halved(counter.short, age, short) + 1.0;
         counter.long = halved(counter.long, age, long) + 1.0;
@@ -122,7 +122,7 @@ impl Demand {
     fn remember(&mut self, blob: Blob, lasting: f64, now: Time) {
         self.make_room(blob.id, now);
         let (short, long) = (self.short, self.long);
-        let counter = self.counters.entry(blob.id).or_insert_with(|| Counter::new(blob.size, now));
+        let counter = self.counters.get_or_insert_with(blob.id.into(), || Counter::new(blob.size, now));
         let age = now.since(counter.updated).as_secs_f64();
         counter.short = halved(counter.short, age, short);
         counter.long = halved(counter.long, age, long).max(lasting);
@@ -132,7 +132,7 @@ impl Demand {
     /// Whether it is time to count the blob's copies again. Says so once a second at most, and at once for a
     /// blob that was just asked for the first time.
     pub fn is_due(&mut self, blob: BlobId, now: Time) -> bool {
-        let Some(counter) = self.counters.get_mut(&blob) else { return true };
+        let Some(counter) = self.counters.get_mut(&blob.into()) else { return true };
         let is_due = counter.placed.is_none_or(|placed| now.since(placed) >= PLACE_EVERY);
         if is_due {
             counter.placed = Some(now);
@@ -143,7 +143,7 @@ impl Demand {
     /// Takes in how many copies the blob has now, and should have; how many it has lost that may come back, since
     /// nobody has waited for them for `patience` yet.
     pub fn lost(&mut self, blob: BlobId, copies: usize, goal: usize, patience: Duration, now: Time) -> usize {
-        let Some(counter) = self.counters.get_mut(&blob) else { return 0 };
+        let Some(counter) = self.counters.get_mut(&blob.into()) else { return 0 };
         let of = |count| u32::try_from(count).unwrap_or(u32::MAX);
         let copies = of(copies);
         let since = *counter.fewer_since.get_or_insert(now);
@@ -155,7 +155,7 @@ impl Demand {
 
     /// A copy is given up: it is not waited for.
     pub fn given_up(&mut self, blob: BlobId) {
-        if let Some(counter) = self.counters.get_mut(&blob) {
+        if let Some(counter) = self.counters.get_mut(&blob.into()) {
             counter.copies = counter.copies.saturating_sub(1);
         }
     }
@@ -163,7 +163,7 @@ impl Demand {
     /// The next blobs in turn that were asked for lately; every counter has its turn.
     pub fn slice(&mut self, count: usize, now: Time) -> Vec<Blob> {
         let next: Vec<(BlobId, Counter)> =
-            self.counters.range(self.tended..).take(count).map(|(id, counter)| (*id, *counter)).collect();
+            self.counters.from(self.tended.into()).take(count).map(|(id, c)| ((*id).into(), *c)).collect();
         self.tended = match next.last() {
             Some((last, _)) if next.len() == count => *last,
             _ => BlobId([0; 32]),
@@ -173,19 +173,19 @@ impl Demand {
     }
 
     pub fn of(&self, blob: BlobId, now: Time) -> Recent {
-        let Some(counter) = self.counters.get(&blob) else { return Recent::default() };
+        let Some(counter) = self.counters.get(&blob.into()) else { return Recent::default() };
         let age = now.since(counter.updated).as_secs_f64();
         self.rated(halved(counter.short, age, self.short), halved(counter.long, age, self.long))
     }
 
     pub fn size(&self, blob: BlobId) -> Option<u64> {
-        self.counters.get(&blob).map(|counter| counter.size)
+        self.counters.get(&blob.into()).map(|counter| counter.size)
     }
 
     /// The most asked for in the long run, at most `max`.
     pub fn export(&self, max: usize, now: Time) -> Vec<Remembered> {
-        let kept = |(id, counter): (&BlobId, &Counter)| Remembered {
-            blob: Blob { id: *id, size: counter.size },
+        let kept = |(id, counter): (&BlobKey, &Counter)| Remembered {
+            blob: Blob { id: (*id).into(), size: counter.size },
             lasting: lasting(counter, self.long, now),
             updated: now,
         };
@@ -213,17 +213,17 @@ impl Demand {
 
     /// Drops the forgotten before there are too many; if all are remembered, the less asked-for half.
     fn make_room(&mut self, blob: BlobId, now: Time) {
-        if self.counters.len() < MAX_COUNTERS || self.counters.contains_key(&blob) {
+        if self.counters.len() < MAX_COUNTERS || self.counters.get(&blob.into()).is_some() {
             return;
         }
         let long = self.long;
-        self.counters.retain(|_, counter| lasting(counter, long, now) >= FORGOTTEN);
+        self.counters.retain(|counter| lasting(counter, long, now) >= FORGOTTEN);
         if self.counters.len() >= MAX_COUNTERS {
-            let mut values: Vec<f64> = self.counters.values().map(|c| lasting(c, long, now)).collect();
+            let mut values: Vec<f64> = self.counters.iter().map(|(_, c)| lasting(c, long, now)).collect();
             let middle = values.len() / 2;
             let (_, median, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
             let median = *median;
-            self.counters.retain(|_, counter| lasting(counter, long, now) > median);
+            self.counters.retain(|counter| lasting(counter, long, now) > median);
         }
     }
 }

@@ -5,15 +5,14 @@
 //! once: nothing on it counts any more. What is left on it is swept out a slice at a time, and then
 //! the number is used again. While no shelf is retired, sweeping does nothing.
 //!
-//! Memory, tables and blob ids included (as the allocator counts it, `bench/decide.rs`, or as
-//! [`Holdings::heap_bytes`] estimates it, tested below): with 300 volunteers of which all hold everything,
-//! 125 bytes per blob, 0.42 bytes (3.3 bits) per holding; with 3 holders per blob 85 bytes, 28 per holding,
-//! of which 27 are the blob's id and the tree's spare room.
+//! Memory, tables and blob ids included, by [`Holdings::heap_bytes`] (tested below; the allocator counts some 5 %
+//! more, `bench/decide.rs`): with 300 volunteers of which all hold everything 124 bytes per blob, 0.41 bytes
+//! (3.3 bits) per holding; with 3 holders per blob 84 bytes, 28 per holding, all of it the blob's id, its inline
+//! set and the tree's spare room.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
+use super::buckets::{BlobKey, Buckets};
 use super::node::NodeNo;
 use super::shelves::{Shelf, Shelves};
 use crate::model::BlobId;
@@ -39,13 +38,13 @@ enum Owner {
 #[derive(Debug)]
 struct Walk {
     shelves: Shelves,
-    next: Bound<BlobId>,
+    last: Option<BlobKey>,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
-    blobs: BTreeMap<BlobId, Shelves>,
+    blobs: Buckets<BlobKey, Shelves>,
     owners: Vec<Owner>,
     free: BTreeSet<Shelf>,
     /// Those that no walk has begun to clear.
@@ -95,11 +94,12 @@ impl Holdings {
 
     /// Whether it was not there yet.
     pub(super) fn insert(&mut self, blob: BlobId, shelf: Shelf) -> bool {
-        self.blobs.entry(blob).or_default().insert(shelf)
+        self.blobs.get_or_insert_with(blob.into(), Shelves::default).insert(shelf)
     }
 
     /// Whether it was there.
     pub(super) fn remove(&mut self, blob: BlobId, shelf: Shelf) -> bool {
+        let blob = blob.into();
         let Some(shelves) = self.blobs.get_mut(&blob) else { return false };
         let was = shelves.remove(shelf);
         if shelves.is_empty() {
@@ -117,32 +117,37 @@ impl Holdings {
 
     /// Who holds the blob, each once.
     pub(super) fn of(&self, blob: BlobId) -> impl Iterator<Item = NodeNo> + '_ {
-        self.blobs.get(&blob).into_iter().flat_map(|shelves| shelves.iter().filter_map(|s| self.owner(s)))
+        self.blobs
+            .get(&blob.into())
+            .into_iter()
+            .flat_map(|shelves| shelves.iter().filter_map(|s| self.owner(s)))
     }
 
-    /// The same, beginning at some shelf that `pick` chooses below the number of shelves if there are more
-    /// than `few` holders: who looks at some only must not always see the same.
-    pub(super) fn some_of(
+    /// Visits them, beginning at some shelf that `pick` chooses below the number of shelves if there are more
+    /// than `few`: who looks at some only must not always see the same. Ends when `visit` says that it is enough.
+    pub(super) fn visit(
         &self,
         blob: BlobId,
         few: usize,
         pick: impl FnOnce(u32) -> u32,
-    ) -> impl Iterator<Item = NodeNo> + '_ {
-        let shelves = self.blobs.get(&blob);
-        let is_many = shelves.is_some_and(|shelves| shelves.len() > few);
+        mut visit: impl FnMut(NodeNo) -> bool,
+    ) {
+        let Some(shelves) = self.blobs.get(&blob.into()) else { return };
+        // Counting is dearer than to know that there cannot be so many.
+        let is_many = self.owners.len() > few && shelves.len() > few;
         let first = if is_many { pick(self.owners.len() as u32) as Shelf } else { 0 };
-        shelves.into_iter().flat_map(move |shelves| shelves.iter_from(first)).filter_map(|s| self.owner(s))
+        shelves.visit_from(first, &mut |shelf| self.owner(shelf).is_some_and(&mut visit));
     }
 
     /// Blobs from this one on, in order.
     pub(super) fn blobs_from(&self, from: BlobId) -> impl Iterator<Item = BlobId> + '_ {
-        self.blobs.range(from..).map(|(blob, _)| *blob)
+        self.blobs.from(from.into()).map(|(blob, _)| (*blob).into())
     }
 
     /// Every holding that counts.
     pub(super) fn all(&self) -> impl Iterator<Item = (BlobId, NodeNo)> + '_ {
         self.blobs.iter().flat_map(move |(blob, shelves)| {
-            shelves.iter().filter_map(move |shelf| Some((*blob, self.owner(shelf)?)))
+            shelves.iter().filter_map(move |shelf| Some(((*blob).into(), self.owner(shelf)?)))
         })
     }
 
@@ -153,12 +158,12 @@ impl Holdings {
             None if self.retired.is_empty() => return false,
             None => {
                 let shelves = std::mem::take(&mut self.retired);
-                self.walk.insert(Walk { shelves, next: Bound::Unbounded })
+                self.walk.insert(Walk { shelves, last: None })
             }
         };
         let mut emptied = Vec::new();
         let (mut seen, mut last) = (0, None);
-        for (blob, shelves) in self.blobs.range_mut((walk.next, Bound::Unbounded)).take(SWEEP) {
+        for (blob, shelves) in self.blobs.after_mut(walk.last).take(SWEEP) {
             if walk.shelves.iter().any(|shelf| shelves.contains(shelf)) {
                 shelves.retain(|shelf| !walk.shelves.contains(shelf));
                 if shelves.is_empty() {
@@ -171,7 +176,7 @@ impl Holdings {
             self.blobs.remove(&blob);
         }
         match last {
-            Some(last) if seen == SWEEP => walk.next = Bound::Excluded(last),
+            Some(_) if seen == SWEEP => walk.last = last,
             _ => {
                 for shelf in walk.shelves.iter() {
                     self.owners[usize::from(shelf)] = Owner::Free;
@@ -185,8 +190,8 @@ impl Holdings {
 
     /// Bytes on the heap. Of the tree, whose nodes have 5 to 11 entries, by its usual filling of two thirds.
     pub(super) fn heap_bytes(&self) -> usize {
-        let entry = size_of::<(BlobId, Shelves)>();
-        let sets: usize = self.blobs.values().map(Shelves::heap_bytes).sum();
+        let entry = size_of::<(BlobKey, Shelves)>();
+        let sets: usize = self.blobs.iter().map(|(_, shelves)| shelves.heap_bytes()).sum();
         self.blobs.len() * entry * 3 / 2 + sets + self.owners.capacity() * size_of::<Owner>()
     }
 }

@@ -6,6 +6,7 @@
 
 mod askers;
 mod balancer;
+mod buckets;
 mod capacity;
 mod crowd;
 mod demand;
@@ -159,10 +160,10 @@ impl Policy {
                 Decision::Volunteer { node, .. } => {
                     self.tracker.redirected(node, blob, request.len, now);
                     if !request.is_segment {
-                        self.askers.redirected(&self.params, (asker, blob.id), node, tries, now);
+                        self.askers.redirected((asker, blob.id), node, tries, now);
                     }
                 }
-                Decision::Origin(_) => self.askers.served(&self.params, (asker, blob.id), tries, now),
+                Decision::Origin(_) => self.askers.served((asker, blob.id), tries, now),
             }
         }
         (decision, recent)
@@ -180,7 +181,7 @@ impl Policy {
         let last = tries.and_then(|tries| tries.last());
         if let Some(last) = last {
             self.tracker.doubted(last, blob);
-            self.askers.served(&self.params, (client, blob.id), tries, now);
+            self.askers.served((client, blob.id), tries, now);
         }
         last.is_some()
     }

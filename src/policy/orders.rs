@@ -57,11 +57,13 @@ impl Orders {
 
     /// Forgets the lost ones, and those that failed long ago; returns the lost ones.
     pub(super) fn expire(&mut self, params: &Params, now: Time) -> Vec<(BlobId, OrderState)> {
-        let is_over = |_: &BlobId, order: &mut OrderState| {
+        let is_over = |order: &OrderState| {
             let keep = if order.has_failed { params.order_retry } else { params.order_timeout };
             now.since(order.since) >= keep
         };
-        let over: Vec<_> = self.all.extract_if(.., is_over).collect();
+        let over: Vec<BlobId> =
+            self.all.iter().filter(|(_, order)| is_over(order)).map(|(id, _)| *id).collect();
+        let over: Vec<_> = over.into_iter().filter_map(|id| self.all.remove_entry(&id)).collect();
         self.failed -= over.iter().filter(|(_, order)| order.has_failed).count();
         over
     }

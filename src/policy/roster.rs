@@ -23,8 +23,10 @@ pub(super) struct Brief {
     live_until: Time,
     /// It may go away at any moment until then.
     pub(super) volatile_until: Time,
-    /// Its rate in bytes/s by how well it is known.
-    pub(super) weight: f64,
+    /// In bytes/s.
+    pub(super) rate: f64,
+    /// How often it is considered: less while it is not known yet.
+    pub(super) turns: f64,
     /// As of the last event.
     pub(super) class: Class,
     /// It serves every client on any machine, as far as it says itself.
@@ -44,7 +46,8 @@ impl Brief {
             ),
             live_until: until(params.dead_after, node.is_connected && is_well),
             volatile_until: standing.volatile_until(params, node.connected),
-            weight: node.rate() * standing.capacity.weight(),
+            rate: node.rate(),
+            turns: standing.capacity.turns(),
             class: node.class(params, now),
             is_open: !node.is_local && node.clients.is_empty(),
         }
@@ -86,7 +89,7 @@ impl Roster {
         let brief = Brief::of(node, params, now);
         match self.briefs.get_mut(no.0 as usize) {
             Some(known) => {
-                let is_same = known.weight == brief.weight
+                let is_same = known.rate == brief.rate
                     && known.up.0 == brief.up.0
                     && (known.up.1 == Time::default()) == (brief.up.1 == Time::default());
                 if !is_same {
@@ -102,12 +105,12 @@ impl Roster {
     }
 
     /// Exact but for heartbeats that went missing within the last second.
-    pub(super) fn fleet(&mut self, nodes: &[Node], now: Time) -> Fleet {
+    pub(super) fn fleet(&mut self, now: Time) -> Fleet {
         let is_fresh = |at: Time| at <= now && now.since(at) < SUMS_LAST;
         if !self.summed.is_some_and(is_fresh) {
-            let up = nodes.iter().zip(&self.briefs).filter(|(_, brief)| brief.is_up(now));
-            let sum = |sum: Fleet, rate| Fleet { up: sum.up + 1, rate: sum.rate + rate };
-            self.fleet = up.map(|(node, _)| node.rate()).fold(Fleet::default(), sum);
+            let up = self.briefs.iter().filter(|brief| brief.is_up(now));
+            let sum = |sum: Fleet, brief: &Brief| Fleet { up: sum.up + 1, rate: sum.rate + brief.rate };
+            self.fleet = up.fold(Fleet::default(), sum);
             self.summed = Some(now);
         }
         self.fleet

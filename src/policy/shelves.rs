@@ -3,7 +3,6 @@
 //! Three forms, each the smallest for its number of holders: up to seven inline, then a sorted vector, then
 //! one bit per shelf once that is no larger (a vector takes 16 bits per holder). 24 bytes, heap aside.
 
-use std::iter::Chain;
 use std::slice;
 
 /// Number of a shelf: small, and used again.
@@ -140,10 +139,12 @@ impl Shelves {
         self.from(0, Shelf::MAX)
     }
 
-    /// In ascending order from `first` on, then those before it.
-    pub(super) fn iter_from(&self, first: Shelf) -> Chain<Iter<'_>, Iter<'_>> {
-        let before = if first == 0 { Iter::default() } else { self.from(0, first - 1) };
-        self.from(first, Shelf::MAX).chain(before)
+    /// Visits them in ascending order from `first` on, then those before it, until `visit` says that it is enough.
+    pub(super) fn visit_from(&self, first: Shelf, visit: &mut impl FnMut(Shelf) -> bool) {
+        let is_enough = self.from(first, Shelf::MAX).visit(visit);
+        if first > 0 && !is_enough {
+            self.from(0, first - 1).visit(visit);
+        }
     }
 
     fn from(&self, first: Shelf, last: Shelf) -> Iter<'_> {
@@ -152,6 +153,9 @@ impl Shelves {
             Self::Some(more) => more,
             Self::Bits(words) => return Iter::Bits(Bits::new(words, first, last)),
         };
+        if (first, last) == (0, Shelf::MAX) {
+            return Iter::List(list.iter());
+        }
         let start = list.partition_point(|shelf| *shelf < first);
         let end = list.partition_point(|shelf| *shelf <= last);
         Iter::List(list[start..end].iter())
@@ -229,6 +233,16 @@ pub(super) enum Iter<'a> {
 impl Default for Iter<'_> {
     fn default() -> Self {
         Self::List([].iter())
+    }
+}
+
+impl Iter<'_> {
+    /// Like a loop over it, in one for each form: this is where decisions begin. Whether it was enough.
+    fn visit(self, visit: &mut impl FnMut(Shelf) -> bool) -> bool {
+        match self {
+            Self::List(mut list) => list.any(|shelf| visit(*shelf)),
+            Self::Bits(mut bits) => bits.any(visit),
+        }
     }
 }
 
@@ -323,7 +337,12 @@ mod tests {
             prop_assert!(shelves.iter().eq(plain.iter().copied()));
             let first = first * spread.min(130);
             let turned = plain.range(first..).chain(plain.range(..first)).copied();
-            prop_assert!(shelves.iter_from(first).eq(turned));
+            let mut visited = Vec::new();
+            shelves.visit_from(first, &mut |shelf| {
+                visited.push(shelf);
+                visited.len() == 50
+            });
+            prop_assert!(turned.take(50).eq(visited));
             shelves.retain(|shelf| shelf % 3 == 0);
             plain.retain(|shelf| shelf % 3 == 0);
             prop_assert!(shelves.iter().eq(plain.iter().copied()));

@@ -96,7 +96,7 @@ impl Tracker {
 
     /// How many are up and what they carry together; costs nothing per volunteer.
     pub fn fleet(&mut self, now: Time) -> Fleet {
-        self.roster.fleet(&self.nodes, now)
+        self.roster.fleet(now)
     }
 
     pub fn class(&self, no: NodeNo, now: Time) -> Class {
@@ -257,9 +257,8 @@ impl Tracker {
 
     /// Lets a volunteer's uploads proceed.
     pub(super) fn advance(&mut self, no: NodeNo, now: Time) {
-        let share = self.sync_share();
-        let node = self.node_mut(no);
-        node.ledger.advance(node.rate(), share, now);
+        let (share, rate) = (self.sync_share(), self.brief(no).rate);
+        self.node_mut(no).ledger.advance(rate, share, now);
     }
 
     /// Bytes that a volunteer has yet to send to others on our orders, and how many uploads these are.
@@ -367,3 +366,7 @@ impl Tracker {
         self.holdings.heap_bytes()
     }
 }
+
+#[cfg(test)]
+#[path = "tracker_tests.rs"]
+mod tests;
