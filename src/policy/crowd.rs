@@ -90,13 +90,36 @@ pub struct Decided {
     pub is_segment: bool,
 }
 
+/// Volunteers as bits by their numbers, so that noting one more seldom allocates.
+#[derive(Clone, Debug, Default)]
+struct Nodes(Vec<u64>);
+
+impl Nodes {
+    fn insert(&mut self, NodeNo(no): NodeNo) {
+        let word = no as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (no % 64);
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = NodeNo> + '_ {
+        let bits = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
+        (0_u32..).zip(&self.0).flat_map(move |(at, word)| bits(*word).map(move |bit| NodeNo(at * 64 + bit)))
+    }
+}
+
 /// Requests and who answered them.
 #[derive(Clone, Debug, Default)]
 struct Tally {
     requests: u64,
     redirected: u64,
     origin: u64,
-    nodes: BTreeSet<NodeNo>,
+    nodes: Nodes,
 }
 
 impl Tally {
@@ -109,6 +132,12 @@ impl Tally {
             }
             None => self.origin += decided.bytes,
         }
+    }
+
+    /// Begins anew; keeps its memory.
+    fn clear(&mut self) {
+        self.nodes.0.fill(0);
+        (self.requests, self.redirected, self.origin) = (0, 0, 0);
     }
 }
 
@@ -198,7 +227,7 @@ impl Watch {
             }
         }
         if self.over == 0 && self.crowd.is_none() {
-            self.tally = Tally::default();
+            self.tally.clear();
         }
     }
 
@@ -372,9 +401,9 @@ fn report(
     let [least, most] = HALF_LIFE;
     let half_life = now.since(crowd.began).clamp(least, most).as_secs_f64();
     let to_come = (rate - crowd.usual).max(0.0) * half_life / std::f64::consts::LN_2;
-    let share = |no: &NodeNo| {
-        let node = tracker.node(*no);
-        (*no, node.rate() / (node.in_flight() + 1) as f64)
+    let share = |no: NodeNo| {
+        let node = tracker.node(no);
+        (no, node.rate() / (node.in_flight() + 1) as f64)
     };
     CrowdReport {
         number: crowd.number,
