@@ -7,6 +7,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use support::net::{Ill, Line};
 use support::{
     Conn, DEADLINE, DebRepo, Fault, Scratch, Server, ServerConfig, Upstream, Volunteer, VolunteerOptions,
     fetch, get, locations, package, poll, random_bytes, serve_sizes, sha256_file, sha256_hex, split_url,
@@ -64,6 +65,43 @@ fn wrong_bytes_of_a_volunteer_neither_spread_nor_stay_unnoticed() {
     let told = server.process.messages("says that another volunteer sent it wrong bytes");
     assert!(told.iter().any(|told| told["volunteer"] == "v2" && told["of"] == "v1"), "{told:?}");
     assert_eq!(server.status().state("v2"), "up");
+}
+
+#[test]
+fn a_volunteer_that_hangs_or_breaks_off_holds_up_no_copy() {
+    let took: Vec<(Ill, Duration)> = std::thread::scope(|scope| {
+        let ills = [Ill::Frozen, Ill::Trickles, Ill::Closes, Ill::Short];
+        let copies: Vec<_> = ills.map(|ill| scope.spawn(move || (ill, copy_from_one_that_is(ill)))).into();
+        copies.into_iter().map(|copy| copy.join().expect("the copy is made")).collect()
+    });
+    println!("{took:?}");
+    // Ten seconds of crawling are looked at; one that does not answer is left after five.
+    assert!(took.iter().all(|(_, took)| *took < Duration::from_secs(25)), "{took:?}");
+}
+
+/// How long it takes a volunteer to get a copy that it is to fetch from one that is ill.
+fn copy_from_one_that_is(ill: Ill) -> Duration {
+    let scratch = Scratch::new();
+    let (server, files) = serve_sizes(&scratch, &[2 * MIB]);
+    let mut options = VolunteerOptions::new(&scratch, &server, 1);
+    options.port = support::free_port(&options.address);
+    let line = Line::on_loopback(&options.address, options.port);
+    options.advertise = Some(line.url());
+    let _ill = Volunteer::join(&server, options);
+    first_copy(&server, &files[0]);
+    let other = Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, 2));
+    let sha256 = sha256_hex(&package(&scratch, &files[0]));
+    line.set(ill);
+    let begin = Instant::now();
+    let copied = poll(DEADLINE, || {
+        get(&server.url(&files[0]));
+        other.options.stored().contains(&sha256).then(|| begin.elapsed())
+    });
+    let took = copied.unwrap_or_else(|| panic!("{ill:?}: never\n{}", server.status().pretty()));
+    assert_eq!(sha256_file(&other.options.blob_path(&sha256)), sha256);
+    let orders = server.process.messages("ordered a copy");
+    assert!(orders.iter().any(|order| order["peers"] == 1), "{ill:?}: it was sent there: {orders:?}");
+    took
 }
 
 /// A flat repository at an upstream that is looked at every second, with one popular package of which every
@@ -230,6 +268,8 @@ fn what_nobody_asks_for_goes_from_a_full_volunteer_before_more_comes() {
     let popularity = scratch.path("server-state/popularity");
     let mut server = restart(server, || fs::remove_file(&popularity).expect("it was written at the end"));
     server.wait_until("it is back", |status| status.state("v1") == "up" && status.of("v1", "holdings") == 2);
+    // It looks for what may go every five seconds, once it was told how full the store is.
+    (0..3).for_each(|_| _ = server.wait_reports());
     server.wait_redirect(&files[2]);
     server.process.wait_message("ordered a copy to be let go");
     server.wait_until("all orders have ended", |status| status.is_placed());

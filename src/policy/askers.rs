@@ -138,7 +138,7 @@ impl Askers {
         is_within.then_some(found.tries)
     }
 
-    /// The same for every program at an address, for people.
+    /// The same for every program at an address, for people: looks through all that is remembered.
     pub fn of_address(
         &self,
         params: &Params,
@@ -146,10 +146,14 @@ impl Askers {
         blob: BlobId,
         now: Time,
     ) -> impl Iterator<Item = Tries> {
-        let end = |agent, byte| (Asker { address, agent }, BlobId([byte; 32]));
-        let known = self.tries.range(end(0, 0)..=end(u64::MAX, u8::MAX));
-        let is_recent = move |tries: &Tries| now.since(tries.at) <= params.asker_window;
-        known.filter(move |((_, of), _)| *of == blob).map(|(_, tries)| *tries).filter(is_recent)
+        let of = Tag::from((Asker { address, agent: 0 }, blob));
+        let window = params.asker_window;
+        let is_of = move |memory: &&Memory| {
+            memory.tag == Tag { agent: memory.tag.agent, ..of }
+                && memory.is_used()
+                && now.since(memory.tries.at) <= window
+        };
+        self.rows.iter().flatten().filter(is_of).map(|memory| memory.tries)
     }
 
     /// Books a redirect; `before` is what [`Self::before`] says.
@@ -221,17 +225,15 @@ mod tests {
     #[test]
     fn an_address_is_all_its_programs_and_no_other() {
         let (mut askers, params) = (Askers::default(), Params::default());
-        let (now, blob) = (Time::from_secs(1000), BlobId([1; 32]));
-        let other = "192.0.2.2".parse().expect("an address");
-        for (address, agent, blob) in [
-            (CLIENT.address, 0, blob),
-            (CLIENT.address, u64::MAX, blob),
-            (other, 1, blob),
-            (CLIENT.address, 1, BlobId([2; 32])),
-        ] {
-            askers.redirected(&params, (Asker { address, agent }, blob), node_no(7), None, now);
+        let (now, blob, other) = (Time::from_secs(1000), BlobId([1; 32]), BlobId([2; 32]));
+        let another = "192.0.2.2".parse().expect("an address");
+        let mine = CLIENT.address;
+        for (address, agent, blob) in
+            [(mine, 0, blob), (mine, u64::MAX, blob), (another, 1, blob), (mine, 1, other)]
+        {
+            askers.redirected((Asker { address, agent }, blob), node_no(7), None, now);
         }
-        let told = |now| askers.of_address(&params, CLIENT.address, blob, now).count();
+        let told = |now| askers.of_address(&params, mine, blob, now).count();
         assert_eq!(told(now), 2);
         assert_eq!(told(now + params.asker_window + Duration::from_secs(1)), 0);
     }

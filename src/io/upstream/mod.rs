@@ -345,3 +345,55 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Answers one request so, or never; the URL.
+    async fn answering(answer: Option<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/b/x", listener.local_addr().expect("bound"));
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let mut request = [0; 1024];
+            let _ = socket.read(&mut request).await;
+            match answer {
+                Some(answer) => socket.write_all(answer.as_bytes()).await.expect("it reads"),
+                None => std::future::pending().await,
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_peer_leads_nowhere_else() {
+        let upstream = Upstream::new().expect("a client");
+        let elsewhere = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let to = elsewhere.local_addr().expect("bound");
+        let ask = async |answer: String| {
+            upstream.get_of_peer(&answering(Some(answer)).await, HeaderMap::new()).await
+        };
+        let empty = "Content-Length: 0\r\n\r\n";
+        for status in ["302 Found", "307 Temporary Redirect", "403 Forbidden", "404 Not Found", "503 Busy"] {
+            let answer = format!("HTTP/1.1 {status}\r\nLocation: http://{to}/\r\n{empty}");
+            assert!(ask(answer).await.is_err_and(|e| e.is_not_found()), "{status}");
+        }
+        let followed = tokio::time::timeout(Duration::from_millis(1), elsewhere.accept()).await;
+        assert!(followed.is_err(), "somebody came");
+        let good = ask("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".to_owned()).await.expect("an answer");
+        assert_eq!(whole(good, 10).await.expect("all of it"), "hi");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_answer_is_left() {
+        let upstream = Upstream::new().expect("a client");
+        let url = answering(None).await;
+        let begin = tokio::time::Instant::now();
+        let asked = upstream.get_of_peer(&url, HeaderMap::new()).await;
+        assert!(asked.is_err_and(|e| !e.is_not_found()));
+        assert!(begin.elapsed() <= PEER_TIMEOUT + Duration::from_millis(10), "{:?}", begin.elapsed());
+    }
+}

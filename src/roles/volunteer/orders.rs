@@ -14,12 +14,14 @@ use super::edge::Edge;
 use crate::formats::control::{
     HoldingsChange, MAX_SOURCE_URL, MAX_SOURCES, PeerSource, SYNC_HEADER, ToServer,
 };
-use crate::formats::ticket;
 use crate::io::fetch::{FetchError, Given, OnGiven, Source};
 use crate::model::{Blob, BlobId, VolunteerId, encode_path};
 
 /// Orders carried out at a time; the rest wait in the session.
 const PARALLEL: usize = 4;
+
+/// How long the server is shown that we fetch on its order: asking others before it may take minutes.
+const PROOF_SECS: u64 = 3600;
 
 /// The orders of one session.
 #[derive(Clone, Debug)]
@@ -118,7 +120,7 @@ fn on_given(edge: &Arc<Edge>, peers: usize, bad: Arc<Mutex<BTreeSet<usize>>>) ->
 fn sync_header(edge: &Edge, blob: Blob, name: &str) -> HeaderMap {
     let Some(key) = edge.key() else { return HeaderMap::new() };
     let proof = Blob { size: 0, ..blob };
-    let signed = key.sign(proof, edge.server_now_secs() + ticket::LIFETIME_SECS, name);
+    let signed = key.sign(proof, edge.server_now_secs() + PROOF_SECS, name);
     header(&format!("{} {signed}", edge.id))
 }
 

@@ -16,9 +16,11 @@ pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), 
     let mut unit = Arc::new(unit);
     let before = repo.snapshot().unit(&unit.key).cloned();
     let diff = compare(before.clone(), unit.clone()).await?;
-    if let Some((before, diff)) = before.as_ref().zip(diff.as_ref())
-        && gate::wait(server, repo, before, &unit, diff).await?
-    {
+    let passed = match before.as_ref().zip(diff.as_ref()) {
+        Some((before, diff)) => Some(gate::wait(server, repo, before, &unit, diff).await?),
+        None => None,
+    };
+    if passed.as_ref().is_some_and(|passed| passed.has_waited) {
         let mut adopted = Unit::clone(&unit);
         adopted.adopted_secs = clock::now().as_secs();
         unit = Arc::new(adopted);
@@ -32,7 +34,9 @@ pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), 
         install(&shared, repo, generations);
         Ok(())
     };
-    tokio::task::spawn_blocking(adopt).await.map_err(RefreshError::internal)?
+    let adopted = tokio::task::spawn_blocking(adopt).await.map_err(RefreshError::internal)?;
+    drop(passed);
+    adopted
 }
 
 /// What a generation brings, where there was one before: seconds for millions of paths.

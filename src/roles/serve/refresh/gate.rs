@@ -22,23 +22,30 @@ const ORDER_EVERY: u64 = 4;
 /// Files of one release that the policy is told of: those with a predecessor first, since only they have demand.
 const MAX_FILES: usize = 100_000;
 
-/// Returns when `unit` may take the place of `before`; says whether that took time.
-pub async fn wait(
+/// A generation that may become visible. Volunteers get its files for as long as this lives: until it is.
+pub struct Passed<'a> {
+    /// Whether that took time.
+    pub has_waited: bool,
+    _pending: Option<Pending<'a>>,
+}
+
+/// Returns when `unit` may take the place of `before`.
+pub async fn wait<'a>(
     server: &Arc<Server>,
-    repo: &Repo,
+    repo: &'a Repo,
     before: &Arc<Unit>,
     unit: &Arc<Unit>,
     diff: &Arc<Diff>,
-) -> Result<bool, RefreshError> {
+) -> Result<Passed<'a>, RefreshError> {
     // The same generation, of which more was read.
     if before.roots == unit.roots {
-        return Ok(false);
+        return Ok(Passed { has_waited: false, _pending: None });
     }
     let (reading, old, new, diff) = (server.clone(), before.clone(), unit.clone(), diff.clone());
     let files = move || files(&reading, &old, &new, &diff);
     let files = tokio::task::spawn_blocking(files).await.map_err(RefreshError::internal)?;
     if files.is_empty() {
-        return Ok(false);
+        return Ok(Passed { has_waited: false, _pending: None });
     }
     let (count, name) = (files.len(), format!("{} {}", repo.config.name, unit.key).into());
     let pending = Pending::new(repo, unit);
@@ -46,11 +53,10 @@ pub async fn wait(
     let (release, ordered) = server.policy(|policy| policy.released(&Release { name, files }, begun));
     orders::send(server, &ordered);
     let longest = longest(repo, before, begun);
-    if longest.is_zero() {
-        return Ok(false);
-    }
-    let Gate::Waits { copies, .. } = server.policy(|policy| policy.gate(release, begun)) else {
-        return Ok(false);
+    let gate =
+        || if longest.is_zero() { Gate::Open } else { server.policy(|policy| policy.gate(release, begun)) };
+    let Gate::Waits { copies, .. } = gate() else {
+        return Ok(Passed { has_waited: false, _pending: Some(pending) });
     };
     let (repo, generation) = (repo.config.name.as_str(), unit.generation);
     let volunteers_up = server.policy(|policy| policy.tracker().count_up(begun));
@@ -65,7 +71,7 @@ pub async fn wait(
         repo, unit = %unit.key, generation, copies_made = copies.saturating_sub(left), copies_missing = left,
         waited_secs, why, "the new generation becomes visible"
     );
-    Ok(true)
+    Ok(Passed { has_waited: true, _pending: Some(pending) })
 }
 
 /// Waits for the gate, at most until `deadline`; says how many copies are missing then.
