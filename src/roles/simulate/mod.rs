@@ -23,6 +23,7 @@ mod oracle_tests;
 mod parameters;
 mod plots;
 mod report;
+mod samples;
 mod scenario;
 mod slab;
 mod stats;
@@ -43,8 +44,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use balancers::Balancer;
 use laws::SizeLaw;
 use report::{Report, Summary, Swept, Target};
+use samples::Outcome;
 use scenario::Scenario;
-use world::{Outcome, World};
+use world::World;
 
 /// What to simulate and what to write.
 #[derive(Debug)]
