@@ -141,7 +141,7 @@ impl Plan {
 
     fn play(&self, options: &Options, catalog: &[u64]) -> anyhow::Result<Report> {
         let cells = self.cells();
-        let seeds: Vec<u64> = (options.seed..options.seed + options.seeds.max(1)).collect();
+        let seeds: Vec<u64> = (options.seed..options.seed.saturating_add(options.seeds.max(1))).collect();
         let outcomes = play_all(&cells, &seeds, catalog, options.jobs)?;
         let mut by_cell = outcomes.chunks(seeds.len());
         let own = 1 + self.base.baselines.iter().filter(|b| **b != Balancer::Manyhands).count();
