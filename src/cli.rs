@@ -140,7 +140,7 @@ pub struct SimulateArgs {
     scenario: PathBuf,
     /// The first seed: the same seed gives the same output
     #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
+    seed: u32,
     /// Seeds to run; figures then have 95 % confidence intervals
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
@@ -166,7 +166,7 @@ impl SimulateArgs {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         roles::simulate::Options {
             scenario: self.scenario,
-            seed: self.seed,
+            seed: u64::from(self.seed),
             seeds: self.seeds,
             jobs: self.jobs.unwrap_or_else(processors),
             json: self.json,

@@ -23,6 +23,7 @@ mod oracle_tests;
 mod parameters;
 mod plots;
 mod report;
+mod samples;
 mod scenario;
 mod slab;
 mod stats;
@@ -43,8 +44,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use balancers::Balancer;
 use laws::SizeLaw;
 use report::{Report, Summary, Swept, Target};
+use samples::Outcome;
 use scenario::Scenario;
-use world::{Outcome, World};
+use world::World;
 
 /// What to simulate and what to write.
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl Plan {
 
     fn play(&self, options: &Options, catalog: &[u64]) -> anyhow::Result<Report> {
         let cells = self.cells();
-        let seeds: Vec<u64> = (options.seed..options.seed + options.seeds.max(1)).collect();
+        let seeds: Vec<u64> = (options.seed..options.seed.saturating_add(options.seeds.max(1))).collect();
         let outcomes = play_all(&cells, &seeds, catalog, options.jobs)?;
         let mut by_cell = outcomes.chunks(seeds.len());
         let own = 1 + self.base.baselines.iter().filter(|b| **b != Balancer::Manyhands).count();
@@ -164,13 +166,15 @@ impl Plan {
     }
 }
 
+/// What a run gave, and the time it took; empty until it has ended.
+type Slot = Mutex<Option<anyhow::Result<(Outcome, Duration)>>>;
+
 /// Every cell under every seed; the outcomes in that order, whichever thread was first.
 fn play_all(cells: &[Cell<'_>], seeds: &[u64], catalog: &[u64], jobs: usize) -> anyhow::Result<Vec<Outcome>> {
     let runs: Vec<(&Cell<'_>, u64)> =
         cells.iter().flat_map(|cell| seeds.iter().map(move |seed| (cell, *seed))).collect();
     let (next, bar, started) = (AtomicUsize::new(0), progress(), Instant::now());
-    let slots: Vec<Mutex<Option<anyhow::Result<(Outcome, Duration)>>>> =
-        runs.iter().map(|_| Mutex::new(None)).collect();
+    let slots: Vec<Slot> = runs.iter().map(|_| Mutex::new(None)).collect();
     std::thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, runs.len().max(1)) {
             scope.spawn(|| {

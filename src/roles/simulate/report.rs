@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::balancers::Balancer;
 use super::figures::{Curves, NAMES};
+use super::samples::Outcome;
 use super::scenario::Bound;
 use super::stats::confidence;
-use super::world::Outcome;
 
 /// See the module's documentation. Its JSON is a function of scenario and seeds.
 #[derive(Clone, Debug, Serialize)]
