@@ -6,12 +6,16 @@
 //! ```text
 //! B = sum min(s, x_j)                    what shares the line with it
 //! T = (s + B) / u                        when this download would end
-//! C = T + beta * B / u                   plus the delay it inflicts on the others
+//! C = T + beta * B / u + phi * W / u     plus the delay it inflicts on the others, plus its past
 //! ```
 //!
-//! Where copies are sent to other volunteers too, u is what they leave (see [`super::ledger`]). Who is
-//! not known yet is passed over every other time, beside others that are. The ledger has what was decided a moment ago, so that reports,
-//! however old, make no herd: they only correct it.
+//! W is what the volunteer was given lately (`Params::fairness_window`) and phi its weight (`Params::fairness`): cost alone
+//! sends everything to the fastest until it is busy, which is neither fair to whoever donates it nor kind to
+//! those whose downloads run there when a crowd comes.
+//!
+//! Where copies are sent to other volunteers too, u is what they leave (see [`super::ledger`]). Who is not
+//! known yet is passed over every other time, beside others that are. The ledger has what was decided a moment
+//! ago, so that reports, however old, make no herd: they only correct it.
 //!
 //! Properties, tested below: the chosen one holds the blob and is not down; equal ones are chosen equally
 //! often; nobody starves; the choice is a function of state, request, time and generator.
@@ -333,15 +337,15 @@ fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo) -> Rank {
     let backlog = node.ledger.backlog(request.len);
     let seconds = node.ledger.seconds(len + backlog, rate, share);
     let delay = if backlog > 0.0 { params.beta * seconds * backlog / (len + backlog) } else { 0.0 };
+    let past = params.fairness * node.ledger.recent() / rate;
     let is_brief = !request.can_return
         && brief.class != Class::Stable
         && break_risk(params, now.since(node.connected), seconds) > params.break_risk;
     Rank {
         is_brief,
-        is_saturated: node.ledger.client_rate(rate, share) / (node.ledger.flows() + 1) as f64
-            <= params.min_share,
+        is_saturated: node.ledger.share(rate, share) <= params.min_share,
         // A tenth of a millisecond is below what any estimate here is good for.
-        cost_micros: (((seconds + delay) * 1e4) as u64).saturating_mul(100),
+        cost_micros: (((seconds + delay + past) * 1e4) as u64).saturating_mul(100),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::model::Time;
 /// How much a line is believed to carry more after a test that went well.
 const RELAX: f64 = 2.0;
 /// Downloads that must run all the time for their sum to say something.
-const MANY: u32 = 8;
+const MANY: u32 = 4;
 /// A sum below this share of the estimate is far below it...
 const FAR: f64 = 0.5;
 /// ... and once it was, one below this still speaks against it.
@@ -104,7 +104,9 @@ impl Capacity {
                 self.busy = Some(towards(rate, seen, span, params.busy_falls));
             }
             _ => {
-                let risen = self.busy.map(|busy| towards(busy.max(sent), donated, span, params.busy_rises));
+                // By a share of itself: towards what is donated it would double at once for who claims too much.
+                let growth = (span.as_secs_f64() / params.busy_rises.as_secs_f64()).exp();
+                let risen = self.busy.map(|busy| busy.max(sent) * growth);
                 self.busy = risen.filter(|busy| *busy < 0.99 * donated);
             }
         }

@@ -18,6 +18,7 @@ mod ledger;
 mod lint;
 mod node;
 mod orders;
+mod origin;
 mod params;
 mod placement;
 mod release;
@@ -76,6 +77,7 @@ pub struct Policy {
     releases: Releases,
     crowds: Crowds,
     askers: Askers,
+    origin: origin::Line,
     has_doubts: bool,
 }
 
@@ -98,6 +100,7 @@ impl Policy {
             releases: Releases::default(),
             crowds: Crowds::default(),
             askers: Askers::default(),
+            origin: origin::Line::default(),
             has_doubts: false,
             params,
             networks,
@@ -133,6 +136,7 @@ impl Policy {
     /// The decision, and the demand with this request.
     fn book(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> (Decision, Recent) {
         let (blob, asker) = (request.blob, request.client);
+        let request = &self.at_this_instant(request, now);
         self.tracker.note_origin_load(request.origin_load);
         let tries = self.tries(request, now);
         let view = View { params: &self.params, networks: &self.networks, request, tries, now };
@@ -163,10 +167,18 @@ impl Policy {
                         self.askers.redirected((asker, blob.id), node, tries, now);
                     }
                 }
-                Decision::Origin(_) => self.askers.served((asker, blob.id), tries, now),
+                Decision::Origin(_) => {
+                    self.origin.add(&self.params, request.len, now);
+                    self.askers.served((asker, blob.id), tries, now);
+                }
             }
         }
         (decision, recent)
+    }
+
+    /// The request with the server's load as the decisions since the measurement make it.
+    fn at_this_instant(&mut self, request: &Request, now: Time) -> Request {
+        Request { origin_load: self.origin.load(&self.params, request.origin_load, now), ..*request }
     }
 
     fn tries(&self, request: &Request, now: Time) -> Option<askers::Tries> {
@@ -230,6 +242,7 @@ impl Policy {
 
     /// Why [`Self::choose`] would decide what it decides; books nothing.
     pub fn explain(&mut self, request: &Request, now: Time) -> Explanation {
+        let request = &self.at_this_instant(request, now);
         let tries = self.tries(request, now);
         let view = View { params: &self.params, networks: &self.networks, request, tries, now };
         balancer::explain(&mut self.tracker, &view)

@@ -33,6 +33,10 @@ pub struct Params {
     pub quarantine: Duration,
     /// Weight of the delay that a new download inflicts on the running ones.
     pub beta: f64,
+    /// Weight of what a volunteer has been given lately, in seconds of its line, and how long that counts: the
+    /// fast would carry all else, and the slow nothing, until a crowd comes.
+    pub fairness: f64,
+    pub fairness_window: Duration,
     /// All holders are scored up to this many; of more, `sample` are drawn by rate.
     pub score_all_up_to: usize,
     pub sample: usize,
@@ -42,6 +46,8 @@ pub struct Params {
     /// trip would cost more than the bytes.
     pub small_file: u64,
     pub small_file_load: f64,
+    /// What the server's own line carries, in bytes/s.
+    pub uplink: f64,
     /// With every holder saturated, the server serves while its own load is below this.
     pub origin_load: f64,
     /// How long a redirect may take to show up in a report.
@@ -64,7 +70,7 @@ pub struct Params {
     /// should notice little. With the server nearly full copies help them more.
     pub sync_share: f64,
     pub busy_sync_share: f64,
-    /// Time constants of a rate estimate by what many downloads got: it falls within a crowd's first minutes,
+    /// Time constants of a rate estimate by what many downloads got: it falls within a crowd's first minute,
     /// and rises again so slowly that one who lies is not believed anew at once.
     pub busy_falls: Duration,
     pub busy_rises: Duration,
@@ -139,11 +145,14 @@ impl Default for Params {
             slow_below: 100_000.0,
             quarantine: Duration::from_secs(7 * 86_400),
             beta: 1.0,
+            fairness: 1.0,
+            fairness_window: Duration::from_secs(30),
             score_all_up_to: 16,
             sample: 8,
             min_share: 128_000.0,
             small_file: 32 << 10,
             small_file_load: 0.5,
+            uplink: 125_000_000.0,
             origin_load: 0.8,
             report_lag: Duration::from_secs(2),
             demand_half_life: Duration::from_secs(600),
@@ -155,8 +164,8 @@ impl Default for Params {
             order_retry: Duration::from_secs(20),
             sync_share: 0.2,
             busy_sync_share: 0.5,
-            busy_falls: Duration::from_secs(60),
-            busy_rises: Duration::from_secs(600),
+            busy_falls: Duration::from_secs(20),
+            busy_rises: Duration::from_secs(1200),
             probation: Duration::from_secs(15 * 60),
             session_shape: 0.38,
             session_scale: Duration::from_secs(2544),

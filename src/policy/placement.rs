@@ -2,7 +2,7 @@
 //!
 //! Copies R = ceil(rate * size / (target utilisation * mean rate)), at least `hot_copies` of what is hot, at most
 //! one per volunteer (reference policy, sections E.2 and E.3). The rate is the highest of the demand's and the
-//! running slot's. Every copy must be expected to serve `payback` requests within `copy_life`. Beyond that one
+//! running slot's. While no holder has a decent rate left for one more client, half as many again. Every copy must be expected to serve `payback` requests within `copy_life`. Beyond that one
 //! copy of what was asked for is made where nobody misses what it costs: a store with room, a sync budget hardly
 //! touched, a server at leisure; so a small fleet fills up.
 //!
@@ -91,6 +91,16 @@ struct Goal {
     is_hot: bool,
     /// One that no demand pays for.
     is_spare: bool,
+    /// What the demand pays for.
+    paid: usize,
+}
+
+impl Goal {
+    /// Asks for so many copies, if they are paid for and there are volunteers for them.
+    fn grow(&mut self, copies: usize, able: usize) {
+        self.by_load = self.by_load.max(copies.min(self.paid).min(able));
+        self.copies = self.copies.max(self.by_load);
+    }
 }
 
 /// An order that is not known to have ended.
@@ -136,7 +146,11 @@ impl Placer {
         if self.rings.up() == 0 {
             return Vec::new();
         }
-        let goal = goal(&self.rings, scene.params, blob, want);
+        let mut goal = goal(&self.rings, scene.params, blob, want);
+        if want.is_asked && goal.is_hot && are_full(scene, blob.id) {
+            let live = scene.tracker.live_holders(blob.id, scene.now).count();
+            goal.grow(live + live.div_ceil(2), self.rings.up());
+        }
         let census = self.census(scene, blob.id, goal);
         let missing = missing(scene, blob.id, want, goal, census);
         if missing == (0, 0) || (goal.is_spare && !self.has_leisure(scene)) {
@@ -341,7 +355,17 @@ fn goal(rings: &Rings, params: &Params, blob: Blob, want: Want) -> Goal {
         safe: least.min(rings.of_class(Class::Stable)),
         is_hot,
         is_spare: copies == 0,
+        paid: paid as usize,
     }
+}
+
+/// Whether no holder has a decent rate left for one more client: the demand was estimated too low, or the holders
+/// are busy with something else.
+fn are_full(scene: &mut Scene<'_>, blob: BlobId) -> bool {
+    let Scene { tracker, params, now, .. } = scene;
+    let enough = 2.0 * params.min_share;
+    let mut holders = tracker.live_holders(blob, *now).take(MAX_SOURCES);
+    holders.all(|no| tracker.node(no).ledger.share(tracker.brief(no).rate, tracker.sync_share()) <= enough)
 }
 
 /// Copies that are missing, and those of them that must be on stable volunteers.

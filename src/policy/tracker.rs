@@ -174,8 +174,9 @@ impl Tracker {
             Event::Probed { outcome, .. } => {
                 self.advance(no, now);
                 let node = self.node_mut(no);
-                // Who was redirected may not have come; and a report may say what it likes.
-                let sharing = node.ledger.flows().min(node.load.uploads as usize);
+                // As of now: of a crowd, most have come since the last report. Who reports more than there are
+                // gets no more.
+                let sharing = node.ledger.flows();
                 let params = &self.params;
                 self.nodes[no.0 as usize].standing.probed(params, outcome, sharing, now);
             }
@@ -258,7 +259,8 @@ impl Tracker {
     /// Lets a volunteer's uploads proceed.
     pub(super) fn advance(&mut self, no: NodeNo, now: Time) {
         let (share, rate) = (self.sync_share(), self.brief(no).rate);
-        self.node_mut(no).ledger.advance(rate, share, now);
+        let window = self.params.fairness_window;
+        self.node_mut(no).ledger.advance(rate, share, window, now);
     }
 
     /// Bytes that a volunteer has yet to send to others on our orders, and how many uploads these are.

@@ -171,7 +171,8 @@ impl Server {
         let gates = config.repos.iter().map(|repo| repo.publish_gate);
         let params = Params::default();
         let gate_wait = gates.max().unwrap_or_default().max(params.gate_wait);
-        let mut policy = Policy::new(Params { gate_wait, ..params }, config.networks.clone());
+        let uplink = config.uplink.0 as f64;
+        let mut policy = Policy::new(Params { gate_wait, uplink, ..params }, config.networks.clone());
         policy.import_demand(popularity::read(&config.state_dir), clock::now());
         let chooser = Chooser { policy, rng: Pcg64Mcg::from_seed(seed), signers: BTreeMap::new() };
         let ten_minutes = Duration::from_secs(600);

@@ -280,7 +280,7 @@ impl Scenario {
 
     /// The policy's parameters.
     pub fn params(&self) -> Result<Params, ScenarioError> {
-        let mut params = Params::default();
+        let mut params = Params { uplink: self.server.uplink.0 as f64, ..Params::default() };
         for (name, value) in &self.params {
             parameters::set(&mut params, name, value)
                 .or_else(|problem| wrong(format!("params.{name}"), problem))?;

@@ -1,0 +1,58 @@
+//! How busy the server's own line is, as decisions see it: what was measured, and what they have added since.
+//!
+//! A measurement is a second old and more. Who decides by it alone sends everybody to the server until it shows,
+//! thousands within a second when a crowd comes: so each decision for the server counts at once.
+
+use super::params::Params;
+use crate::model::Time;
+
+/// So much of the line one download counts for, in seconds: how fast its client takes it is not known.
+const COUNTED: f64 = 1.0;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// Decided and not yet sent, if the line sends nothing else.
+    bytes: f64,
+    updated: Time,
+}
+
+impl Line {
+    fn advance(&mut self, rate: f64, now: Time) {
+        self.bytes = (self.bytes - now.since(self.updated).as_secs_f64() * rate).max(0.0);
+        self.updated = self.updated.max(now);
+    }
+
+    /// Books a download of `len` bytes.
+    pub fn add(&mut self, params: &Params, len: u64, now: Time) {
+        let uplink = params.uplink.max(1.0);
+        self.advance(uplink, now);
+        self.bytes += (len as f64).min(uplink * COUNTED);
+    }
+
+    /// 0 to 1 and beyond.
+    pub fn load(&mut self, params: &Params, measured: f64, now: Time) -> f64 {
+        let uplink = params.uplink.max(1.0);
+        self.advance(uplink, now);
+        measured.max(self.bytes / (uplink * COUNTED))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn counts_at_once_what_a_measurement_shows_later() {
+        let params = Params { uplink: 1e6, ..Params::default() };
+        let (mut line, start) = (Line::default(), Time::from_secs(1000));
+        assert_eq!(line.load(&params, 0.2, start), 0.2);
+        (0..9).for_each(|_| line.add(&params, 100_000, start));
+        assert_eq!(line.load(&params, 0.2, start), 0.9);
+        assert_eq!(line.load(&params, 0.2, start + Duration::from_millis(500)), 0.4);
+        assert_eq!(line.load(&params, 0.2, start + Duration::from_secs(5)), 0.2);
+        line.add(&params, 1 << 40, start + Duration::from_secs(5));
+        assert_eq!(line.load(&params, 0.0, start + Duration::from_secs(5)), 1.0, "its client may be slow");
+    }
+}
