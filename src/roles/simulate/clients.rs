@@ -109,7 +109,6 @@ impl World<'_> {
 
     /// A request has reached whoever should serve it.
     pub fn begin(&mut self, number: u32) {
-        // A copy may have been given up meanwhile.
         let Some(&transfer) = self.transfers.get(number) else { return };
         let now = self.queue.now();
         let sender = transfer.line.checked_sub(1);
@@ -117,7 +116,15 @@ impl World<'_> {
         let lacks = |node: NodeIndex| {
             self.nodes[node as usize].presence == Presence::Leaving || !self.files.has(transfer.file, node)
         };
+        let has_left = |node: NodeIndex, session: u32| {
+            let node = &self.nodes[node as usize];
+            node.presence != Presence::Up || node.session != session
+        };
         match (transfer.to, sender) {
+            // A copy that was given up before it began.
+            (To::Volunteer { node, session }, _) if has_left(node, session) => {
+                self.transfers.remove(number);
+            }
             (_, Some(node)) if gone(node) => self.broken(number, transfer.len),
             (To::Volunteer { .. }, Some(node)) if lacks(node) => self.broken(number, transfer.len),
             (To::Client(client), Some(node)) if lacks(node) => {

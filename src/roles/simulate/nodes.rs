@@ -389,10 +389,11 @@ impl World<'_> {
 
     /// The volunteer that fetches is going.
     fn give_up_copy(&mut self, transfer: u32) {
-        let Some(given_up) = self.transfers.remove(transfer) else { return };
+        let Some(&given_up) = self.transfers.get(transfer) else { return };
         let now = self.queue.now();
-        // What has not begun has no bytes on the line.
+        // One that has not begun goes when it would: its number must not be another's by then.
         if let Some(left) = self.lines[given_up.line as usize].remove(Kind::Sync, transfer, now) {
+            self.transfers.remove(transfer);
             self.account.wasted_copies += given_up.len - left;
             self.look_after(given_up.line);
         }
