@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Blob, BlobId, Rate, Size, VolunteerId};
 
+/// Copies that a volunteer sends to others at a time; who asks for more is sent on to the server.
+pub const MAX_SYNC_UPLOADS: usize = 8;
+
 /// Version of this protocol, sent in the hello.
 pub const PROTOCOL: u32 = 1;
 /// Where the server accepts control connections.

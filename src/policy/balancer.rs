@@ -116,7 +116,7 @@ impl Rank {
 }
 
 /// Holders looked at per decision at most: those of more that follow a random one.
-const MAX_HOLDERS: usize = 512;
+pub(super) const MAX_HOLDERS: usize = 512;
 /// Draws per one that is wanted, since some come twice.
 const DRAWS: usize = 8;
 
@@ -184,8 +184,8 @@ fn choose_holder(
     }
 }
 
-/// The same view without choosing, for people.
-pub fn explain(tracker: &mut Tracker, view: &View<'_>) -> Explanation {
+/// The same view of up to `most` holders without choosing, for people.
+pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanation {
     let View { params, request, now, .. } = *view;
     let rule = view.rule();
     let mut eligible_ones = Vec::new();
@@ -194,7 +194,7 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>) -> Explanation {
     let near = preferred(tracker, &mut eligible_ones, rule);
     let near = &eligible_ones[..near];
     let is_busy = request.origin_load >= params.origin_load;
-    let all: Vec<NodeNo> = tracker.holders(request.blob.id).take(MAX_HOLDERS).collect();
+    let all: Vec<NodeNo> = tracker.holders(request.blob.id).take(most).collect();
     let mut candidates = Vec::with_capacity(all.len());
     for no in all {
         let rank = rank(tracker, view, no);

@@ -97,12 +97,17 @@ impl Demand {
 
     /// Books a request; what the demand is with it.
     pub fn record(&mut self, blob: Blob, now: Time) -> Recent {
+        self.record_part(blob, 1.0, now)
+    }
+
+    /// The same of a request for a part of the blob.
+    pub fn record_part(&mut self, blob: Blob, weight: f64, now: Time) -> Recent {
         self.make_room(blob.id, now);
         let (short, long) = (self.short, self.long);
         let counter = self.counters.get_or_insert_with(blob.id.into(), || Counter::new(blob.size, now));
         let age = now.since(counter.updated).as_secs_f64();
-        counter.short = halved(counter.short, age, short) + 1.0;
-        counter.long = halved(counter.long, age, long) + 1.0;
+        counter.short = halved(counter.short, age, short) + weight;
+        counter.long = halved(counter.long, age, long) + weight;
         counter.updated = counter.updated.max(now);
         let (requests, lasting) = (counter.short, counter.long);
         self.rated(requests, lasting)

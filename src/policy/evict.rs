@@ -18,8 +18,9 @@ use super::tracker::Tracker;
 use crate::formats::control::HoldingsChange;
 use crate::model::{Blob, BlobId, Time};
 
-/// Blobs looked at per [`Cold::look`].
+/// Blobs looked at per [`Cold::look`], and holders of these.
 const SLICE: usize = 1024;
+const MAX_PAIRS: usize = 16_384;
 /// Cold blobs noted per volunteer.
 const MAX_NOTED: usize = 32;
 /// Drops per copy that comes: what one frees is small if many are needed.
@@ -42,8 +43,13 @@ impl Cold {
         let Scene { tracker, demand, params, now, .. } = scene;
         let slice = tracker.held_from(self.next.unwrap_or(BlobId([0; 32])), SLICE);
         self.next = slice.last().copied().filter(|_| slice.len() == SLICE);
+        let mut pairs = 0;
         for blob in slice.into_iter().filter(|blob| is_cold(demand, params, *blob, *now) && !is_new(*blob)) {
-            for no in tracker.holders(blob).filter(|no| full.contains(no)) {
+            if pairs >= MAX_PAIRS {
+                self.next = Some(blob);
+                break;
+            }
+            for no in tracker.holders(blob).inspect(|_| pairs += 1).filter(|no| full.contains(no)) {
                 let noted = self.noted.entry(no).or_default();
                 if !noted.contains(&blob) {
                     noted.push(blob);
@@ -71,7 +77,9 @@ impl Cold {
         let node = tracker.node(no);
         let (epoch, mean) = (node.epoch, mean_size(node));
         let limit = (node.max_size.0 as f64 * params.evict_above) as u64;
-        let mut over = (node.load.store_bytes + node.orders.bytes() + blob.size).saturating_sub(limit);
+        let coming = node.orders.bytes().saturating_add(blob.size);
+        let kept = node.load.store_bytes.saturating_sub(node.dropped);
+        let mut over = kept.saturating_add(coming).saturating_sub(limit);
         let mut drops = Vec::new();
         while over > 0 && drops.len() < MAX_DROPS && !noted.is_empty() {
             let id = noted.remove(0);
@@ -79,7 +87,9 @@ impl Cold {
                 continue;
             }
             let size = demand.size(id);
-            over = over.saturating_sub(size.unwrap_or(mean));
+            let freed = size.unwrap_or(mean);
+            over = over.saturating_sub(freed);
+            tracker.node_mut(no).dropped += freed;
             demand.given_up(id);
             // It counts as gone at once: no client is sent there, and no other copy is given up for this one.
             let change = HoldingsChange::Remove;

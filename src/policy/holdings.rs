@@ -164,7 +164,7 @@ impl Holdings {
         let mut emptied = Vec::new();
         let (mut seen, mut last) = (0, None);
         for (blob, shelves) in self.blobs.after_mut(walk.last).take(SWEEP) {
-            if walk.shelves.iter().any(|shelf| shelves.contains(shelf)) {
+            if shelves.iter().any(|shelf| walk.shelves.contains(shelf)) {
                 shelves.retain(|shelf| !walk.shelves.contains(shelf));
                 if shelves.is_empty() {
                     emptied.push(*blob);

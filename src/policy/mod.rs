@@ -31,6 +31,7 @@ mod standing;
 mod sync;
 mod tracker;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -65,6 +66,11 @@ use crate::model::{Blob, BlobId, Time};
 
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
 const TENDED: usize = 1024;
+
+/// Files of a waiting generation that are looked at per [`Policy::seed`].
+const SEEDED: usize = 256;
+/// Holders looked at for alternatives to the chosen one.
+const OTHERS: usize = 32;
 
 /// Everything the server decides with.
 #[derive(Debug)]
@@ -143,7 +149,9 @@ impl Policy {
         let decision = balancer::choose(&mut self.tracker, &view, rng);
         let mut recent = Recent::default();
         if request.len > 0 {
-            recent = self.demand.record(blob, now);
+            // A download in parts is asked for once.
+            let weight = if request.is_segment { request.len as f64 / blob.size.max(1) as f64 } else { 1.0 };
+            recent = self.demand.record_part(blob, weight.min(1.0), now);
             let release = self.releases.of(&self.params, blob.id, now).map(|file| file.release);
             let node = match decision {
                 Decision::Volunteer { node, .. } => Some(node),
@@ -181,6 +189,17 @@ impl Policy {
         Request { origin_load: self.origin.load(&self.params, request.origin_load, now), ..*request }
     }
 
+    /// A request of another time: all that it says is that the blob is in demand.
+    pub fn learn(&mut self, blob: Blob, now: Time) {
+        self.demand.record(blob, now);
+    }
+
+    /// How busy the server's line is, 0 to 1: to be told every second, since no request may say it.
+    pub fn measured(&mut self, origin_load: f64, now: Time) {
+        let load = self.origin.load(&self.params, origin_load, now);
+        self.tracker.note_origin_load(load);
+    }
+
     fn tries(&self, request: &Request, now: Time) -> Option<askers::Tries> {
         let Request { blob, is_segment, .. } = *request;
         if is_segment { None } else { self.askers.before(&self.params, request.client, blob.id, now) }
@@ -194,6 +213,10 @@ impl Policy {
         if let Some(last) = last {
             self.tracker.doubted(last, blob);
             self.askers.served((client, blob.id), tries, now);
+            // The server sends it after all. It is the same request.
+            let release = self.releases.of(&self.params, blob.id, now).map(|file| file.release);
+            let decided = Decided { bytes: blob.size, node: None, is_segment: true };
+            self.crowds.record(&self.params, (blob, Recent::default()), release, decided, now);
         }
         last.is_some()
     }
@@ -244,8 +267,19 @@ impl Policy {
     pub fn explain(&mut self, request: &Request, now: Time) -> Explanation {
         let request = &self.at_this_instant(request, now);
         let tries = self.tries(request, now);
+        self.tracker.note_origin_load(request.origin_load);
         let view = View { params: &self.params, networks: &self.networks, request, tries, now };
-        balancer::explain(&mut self.tracker, &view)
+        balancer::explain(&mut self.tracker, &view, balancer::MAX_HOLDERS)
+    }
+
+    /// Holders that would do besides the chosen one, the best first, of the first few that there are.
+    pub fn others(&mut self, request: &Request, now: Time) -> impl Iterator<Item = NodeNo> + use<> {
+        let request = &self.at_this_instant(request, now);
+        let tries = self.tries(request, now);
+        let view = View { params: &self.params, networks: &self.networks, request, tries, now };
+        let explained = balancer::explain(&mut self.tracker, &view, OTHERS);
+        let able = explained.candidates.into_iter().filter(|candidate| candidate.excluded.is_none());
+        able.map(|candidate| candidate.node)
     }
 
     /// Where clients of an address were sent for a blob a moment ago, whatever programs they are.
@@ -287,15 +321,16 @@ impl Policy {
         let lacking: Vec<(Blob, usize)> =
             awaited.into_iter().map(|blob| (blob, self.lacking(blob, now))).filter(|(_, n)| *n > 0).collect();
         let copies = lacking.iter().map(|(_, copies)| copies).sum();
-        self.releases.arrived(release, |blob| !lacking.iter().any(|(waiting, _)| waiting == blob));
+        let lacking: BTreeSet<BlobId> = lacking.into_iter().map(|(blob, _)| blob.id).collect();
+        self.releases.arrived(release, |blob| !lacking.contains(&blob.id));
         if copies == 0 { Gate::Open } else { Gate::Waits { copies, until } }
     }
 
-    /// Orders that are still missing for the generations that wait at their gates; to be asked every second
-    /// while one waits.
+    /// Orders that are still missing for the next files of the generations that wait at their gates; to be asked
+    /// several times a second while one waits.
     pub fn seed(&mut self, now: Time) -> Vec<Order> {
         let mut orders = Vec::new();
-        for (no, blobs) in self.releases.waiting() {
+        for (no, blobs) in self.releases.waiting(SEEDED) {
             // One whose time is over is open, whether anybody asks or not.
             if self.releases.awaited(&self.params, no, now).is_some() {
                 blobs.into_iter().for_each(|blob| orders.extend(self.place_as(blob, false, now)));

@@ -107,6 +107,8 @@ pub struct Node {
     pub clients: Vec<IpNet>,
     pub instance: u64,
     pub standing: Standing,
+    /// Bytes that it was told to drop since it last reported its store.
+    pub(super) dropped: u64,
     pub(super) ledger: Ledger,
     pub(super) orders: Orders,
     /// Where its holdings are, once it has any.
@@ -154,6 +156,7 @@ impl Node {
             clients: join.clients,
             instance: join.instance,
             standing,
+            dropped: 0,
             ledger: Ledger::default(),
             orders: Orders::default(),
             shelf: None,

@@ -1,15 +1,16 @@
 //! Orders given to one volunteer and not yet forgotten.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::node::NodeNo;
-use super::params::Params;
 use crate::model::{BlobId, Time};
 
 /// One order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OrderState {
-    pub(super) since: Time,
+    /// When it counts as lost; or, if it failed, when it may be given again.
+    pub(super) until: Time,
     pub(super) has_failed: bool,
     /// The volunteer whose line it takes.
     pub(super) source: Option<NodeNo>,
@@ -22,6 +23,8 @@ pub(super) struct OrderState {
 pub(super) struct Orders {
     all: BTreeMap<BlobId, OrderState>,
     failed: usize,
+    /// Sum of their sizes.
+    bytes: u64,
 }
 
 impl Orders {
@@ -30,9 +33,17 @@ impl Orders {
     }
 
     pub(super) fn insert(&mut self, blob: BlobId, order: OrderState) {
-        let old = self.all.insert(blob, order);
+        self.remove(&blob);
         self.failed += usize::from(order.has_failed);
-        self.failed -= usize::from(old.is_some_and(|old| old.has_failed));
+        self.bytes = self.bytes.saturating_add(order.size);
+        self.all.insert(blob, order);
+    }
+
+    fn remove(&mut self, blob: &BlobId) -> Option<OrderState> {
+        let order = self.all.remove(blob)?;
+        self.failed -= usize::from(order.has_failed);
+        self.bytes = self.bytes.saturating_sub(order.size);
+        Some(order)
     }
 
     /// Those that neither failed nor ended.
@@ -42,30 +53,29 @@ impl Orders {
 
     /// Bytes that are on their way.
     pub(super) fn bytes(&self) -> u64 {
-        self.all.values().map(|order| order.size).sum()
+        self.bytes
     }
 
-    /// It ended. One that failed is remembered for a while. Returns what it was, if it was open.
-    pub(super) fn end(&mut self, blob: BlobId, failed: bool, now: Time) -> Option<OrderState> {
-        let order = self.all.remove(&blob)?;
-        self.failed -= usize::from(order.has_failed);
-        if failed {
-            self.insert(blob, OrderState { since: now, has_failed: true, source: None, size: 0 });
+    /// It ended. One that failed is not given again until then. Returns what it was, if it was open.
+    pub(super) fn end(&mut self, blob: BlobId, failed_until: Option<Time>) -> Option<OrderState> {
+        let order = self.remove(&blob)?;
+        if let Some(until) = failed_until {
+            self.insert(blob, OrderState { until, has_failed: true, source: None, size: 0 });
         }
-        Some(order)
+        (!order.has_failed).then_some(order)
     }
 
-    /// Forgets the lost ones, and those that failed long ago; returns the lost ones.
-    pub(super) fn expire(&mut self, params: &Params, now: Time) -> Vec<(BlobId, OrderState)> {
-        let is_over = |order: &OrderState| {
-            let keep = if order.has_failed { params.order_retry } else { params.order_timeout };
-            now.since(order.since) >= keep
-        };
+    /// Forgets those that failed long ago. The lost ones count as failed from now on, for `pause`; returns them.
+    pub(super) fn expire(&mut self, pause: Duration, now: Time) -> Vec<(BlobId, OrderState)> {
+        let is_over = |order: &OrderState| now >= order.until;
         let over: Vec<BlobId> =
             self.all.iter().filter(|(_, order)| is_over(order)).map(|(id, _)| *id).collect();
-        let over: Vec<_> = over.into_iter().filter_map(|id| self.all.remove_entry(&id)).collect();
-        self.failed -= over.iter().filter(|(_, order)| order.has_failed).count();
-        over
+        let mut lost = Vec::new();
+        for id in over {
+            let is_lost = self.all.get(&id).is_some_and(|order| !order.has_failed);
+            lost.extend(self.end(id, is_lost.then(|| now + pause)).map(|order| (id, order)));
+        }
+        lost
     }
 
     /// Forgets all of them.

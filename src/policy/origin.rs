@@ -8,6 +8,8 @@ use crate::model::Time;
 
 /// So much of the line one download counts for, in seconds: how fast its client takes it is not known.
 const COUNTED: f64 = 1.0;
+/// So much all of them count for: what was given up by clients is forgotten within seconds.
+const MOST: f64 = 2.0;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -27,7 +29,7 @@ impl Line {
     pub fn add(&mut self, params: &Params, len: u64, now: Time) {
         let uplink = params.uplink.max(1.0);
         self.advance(uplink, now);
-        self.bytes += (len as f64).min(uplink * COUNTED);
+        self.bytes = (self.bytes + (len as f64).min(uplink * COUNTED)).min(uplink * MOST);
     }
 
     /// 0 to 1 and beyond.
@@ -54,5 +56,7 @@ mod tests {
         assert_eq!(line.load(&params, 0.2, start + Duration::from_secs(5)), 0.2);
         line.add(&params, 1 << 40, start + Duration::from_secs(5));
         assert_eq!(line.load(&params, 0.0, start + Duration::from_secs(5)), 1.0, "its client may be slow");
+        (0..1000).for_each(|_| line.add(&params, 1 << 40, start + Duration::from_secs(6)));
+        assert_eq!(line.load(&params, 0.1, start + Duration::from_secs(8)), 0.1, "as many as left have gone");
     }
 }

@@ -28,12 +28,14 @@ use super::stability::Class;
 use super::sync::{Sync, Way};
 use super::tracker::Tracker;
 use crate::config::Networks;
+use crate::formats::control::MAX_SYNC_UPLOADS;
 use crate::model::{Blob, BlobId, Time};
 
 /// Orders made per call.
 const MAX_ORDERS: usize = 64;
-/// Holders looked at as sources per call.
+/// Sources per call, and holders looked at for them.
 const MAX_SOURCES: usize = 32;
+const MAX_SCANNED: usize = 512;
 /// Sources named in one order.
 const NAMED: usize = 2;
 /// Blobs whose open orders are looked at again per [`Placer::sweep`].
@@ -230,7 +232,7 @@ impl Placer {
             }
         };
         let turned = holders.iter().skip(skipped).chain(holders.iter().take(skipped)).copied();
-        turned.take(MAX_SOURCES).filter(able).map(source).collect()
+        turned.take(MAX_SCANNED).filter(able).take(MAX_SOURCES).map(source).collect()
     }
 
     /// The volunteers that get a copy, the most preferred first.
@@ -248,12 +250,10 @@ impl Placer {
         let near = holders.iter().copied().chain(ordered).take(MAX_ORDERS);
         let mut taken: BTreeSet<_> = near.map(|no| rings::group(tracker.node(no))).collect();
         let is_able = |no: NodeNo| {
-            let node = tracker.node(no);
-            let spent = self.sync.spent(params, tracker, no, Way::To, *now);
             !holders.contains(&no)
                 && tracker.is_up(no, *now)
-                && can_take(node, params, blob, goal.is_spare)
-                && spent < if goal.is_spare { 0.5 } else { 1.0 }
+                && self.sync.spent(params, tracker, no, Way::To, *now) < if goal.is_spare { 0.5 } else { 1.0 }
+                && can_take(tracker.node(no), params, blob, goal.is_spare)
         };
         let is_small = blob.size <= params.probation_size;
         let may_fill = goal.is_hot || self.rings.of_class(Class::Stable) < goal.copies;
@@ -306,9 +306,10 @@ impl Placer {
         (from_origin < params.origin_fan && self.sync.origin_spent(params, *now) < 1.0).then(Vec::new)
     }
 
-    /// Whether a volunteer has sync budget left to send copies.
+    /// Whether a volunteer has sync budget left to send copies, and would not send who asks on to the server.
     fn may_send(&self, Scene { tracker, params, now, .. }: &Scene<'_>, no: NodeNo) -> bool {
-        self.sync.spent(params, tracker, no, Way::From, *now) < 1.0
+        tracker.node(no).ledger.syncs() < MAX_SYNC_UPLOADS
+            && self.sync.spent(params, tracker, no, Way::From, *now) < 1.0
     }
 
     fn book(&mut self, scene: &mut Scene<'_>, blob: Blob, no: NodeNo, peers: Vec<NodeNo>) -> Order {
@@ -388,8 +389,9 @@ fn is_open(tracker: &Tracker, no: NodeNo, blob: BlobId) -> bool {
 /// Whether it has room for one more order, and the order room in its store. `is_spare` leaves room for others.
 fn can_take(node: &Node, params: &Params, blob: Blob, is_spare: bool) -> bool {
     let max = node.max_size.0;
-    let coming = || node.orders.bytes() + blob.size;
-    let has_room = || node.load.store_bytes + coming() <= (max as f64 * params.spare_room) as u64;
+    let coming = || node.orders.bytes().saturating_add(blob.size);
+    let has_room =
+        || node.load.store_bytes.saturating_add(coming()) <= (max as f64 * params.spare_room) as u64;
     node.open_orders() < params.max_orders
         && node.orders.get(&blob.id).is_none()
         && coming() <= max

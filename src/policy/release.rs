@@ -148,10 +148,15 @@ impl Releases {
         (now.since(known.at) <= params.new_for).then_some(file)
     }
 
-    /// The gates that are not open, and what each waits for.
-    pub fn waiting(&self) -> Vec<(ReleaseNo, Vec<Blob>)> {
-        let waits = |(no, known): (&ReleaseNo, &Known)| (*no, known.awaited.clone());
-        self.known.iter().filter(|(_, known)| !known.awaited.is_empty()).map(waits).collect()
+    /// The gates that are not open, and up to `max` in turn of what each waits for.
+    pub fn waiting(&mut self, max: usize) -> Vec<(ReleaseNo, Vec<Blob>)> {
+        let waits = |(no, known): (&ReleaseNo, &mut Known)| {
+            let count = max.min(known.awaited.len());
+            let next = known.awaited[..count].to_vec();
+            known.awaited.rotate_left(count);
+            (*no, next)
+        };
+        self.known.iter_mut().filter(|(_, known)| !known.awaited.is_empty()).map(waits).collect()
     }
 
     /// What a release waits for, and until when at the latest; nothing once that is over.
@@ -164,7 +169,7 @@ impl Releases {
         (!known.awaited.is_empty()).then(|| (known.awaited.clone(), known.at + params.gate_wait))
     }
 
-    /// These have their copies, or never will.
+    /// These have their copies.
     pub fn arrived(&mut self, no: ReleaseNo, arrived: impl Fn(&Blob) -> bool) {
         if let Some(known) = self.known.get_mut(&no) {
             known.awaited.retain(|blob| !arrived(blob));

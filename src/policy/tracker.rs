@@ -28,6 +28,8 @@ const MAX_NODES: usize = 10_000;
 const MAX_HOLDINGS: u64 = 4_400_000;
 /// Between slices of a sweep, which take a millisecond each.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// A copy takes no longer, whatever its size.
+const MAX_COPYING: Duration = Duration::from_secs(86_400);
 /// How often it is looked for volunteers that are gone for too long.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -184,7 +186,8 @@ impl Tracker {
             Event::Announced { next, .. } => self.node_mut(no).announced = Some(next),
             Event::Reported { load, .. } => self.reported(no, load, now),
             Event::OrderEnded { blob, failed, .. } => {
-                let ended = self.node_mut(no).orders.end(blob, failed, now);
+                let pause = failed.then(|| self.pause(no, blob));
+                let ended = self.node_mut(no).orders.end(blob, pause.map(|pause| now + pause));
                 self.end_sync(blob, ended);
             }
         }
@@ -235,9 +238,9 @@ impl Tracker {
         node.ledger.reconcile(load, params.report_lag, now);
         node.standing.capacity.reported(params, node.donate.0 as f64, load, now);
         node.load = load.clone();
-        for (blob, order) in node.orders.expire(params, now) {
-            self.end_sync(blob, Some(order));
-        }
+        node.dropped = 0;
+        let lost = node.orders.expire(params.order_timeout, now);
+        lost.into_iter().for_each(|(blob, order)| self.end_sync(blob, Some(order)));
         self.tidy(now);
     }
 
@@ -277,9 +280,23 @@ impl Tracker {
             self.advance(source, now);
             self.node_mut(source).ledger.begin_sync(blob, now);
         }
+        let until = now + self.params.order_timeout + self.copying(no, blob.size);
         let node = self.node_mut(no);
-        node.orders.insert(blob.id, OrderState { since: now, has_failed: false, source, size: blob.size });
+        node.orders.insert(blob.id, OrderState { until, has_failed: false, source, size: blob.size });
         Order { node: no, epoch: node.epoch, blob, task: Task::Fetch { peers } }
+    }
+
+    /// How long a volunteer takes for so many bytes of copies, if it gives them their share of its line only.
+    fn copying(&self, no: NodeNo, bytes: u64) -> Duration {
+        let rate = (self.brief(no).rate * self.params.sync_share).max(1.0);
+        Duration::try_from_secs_f64(bytes as f64 / rate).unwrap_or(MAX_COPYING).min(MAX_COPYING)
+    }
+
+    /// How long a volunteer is not asked again for what it failed to fetch: each try is booked, and must not
+    /// take more of the budgets than a copy that arrives.
+    fn pause(&self, no: NodeNo, blob: BlobId) -> Duration {
+        let size = self.node(no).orders.get(&blob).map_or(0, |order| order.size);
+        self.params.order_retry + self.copying(no, size)
     }
 
     fn end_sync(&mut self, blob: BlobId, order: Option<OrderState>) {
@@ -349,6 +366,12 @@ impl Tracker {
     fn tidy(&mut self, now: Time) {
         if now.since(self.looked) >= LOOK_EVERY {
             self.looked = now;
+            // Who does not report does not end its orders either.
+            for no in (0..self.nodes.len() as u32).map(NodeNo) {
+                if self.node(no).state(&self.params, now) == NodeState::Down {
+                    self.end_orders(no);
+                }
+            }
             for node in &mut self.nodes {
                 if !node.is_connected && now.since(node.last_seen) >= KEPT_FOR {
                     let left = node.left.take().and_then(|left| left.shelf);

@@ -53,7 +53,7 @@ fn join(tracker: &mut Tracker, n: usize, now: Time) -> (NodeNo, u32) {
 /// What one sends to another ends with the order, however that ends.
 #[test]
 fn a_sync_flow_lasts_as_long_as_its_order() {
-    let ends: [fn(&mut Tracker, NodeNo, u32); 5] = [
+    let ends: [fn(&mut Tracker, NodeNo, u32); 6] = [
         |tracker, node, epoch| {
             let ended = Event::OrderEnded { node, epoch, blob: BLOB.id, failed: false };
             tracker.handle(ended, at(10));
@@ -69,8 +69,15 @@ fn a_sync_flow_lasts_as_long_as_its_order() {
         |tracker, node, epoch| {
             // Its source is slow: what is left would take longer than an order may.
             let load = Load::default();
-            let late = at(10) + Params::default().order_timeout;
+            let late = at(10) + Params::default().order_timeout + MAX_COPYING;
             tracker.handle(Event::Reported { node, epoch, load: &load }, late);
+            assert!(tracker.node(node).orders.get(&BLOB.id).is_some_and(|order| order.has_failed));
+        },
+        |tracker, node, _| {
+            // It says nothing any more, though its connection lives.
+            let (other, epoch) = join(tracker, 3, at(10));
+            tracker.handle(Event::Reported { node: other, epoch, load: &Load::default() }, at(1000));
+            assert_eq!(tracker.node(node).open_orders(), 0);
         },
     ];
     for (case, end) in ends.into_iter().enumerate() {

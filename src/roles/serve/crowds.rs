@@ -58,7 +58,11 @@ pub async fn keep(server: Arc<Server>) {
     let mut tick = tokio::time::interval(EVERY);
     loop {
         tick.tick().await;
-        let reports = server.policy(|policy| policy.crowds(clock::now()));
+        let (load, now) = (server.traffic.load(server.config.uplink), clock::now());
+        let reports = server.policy(|policy| {
+            policy.measured(load, now);
+            policy.crowds(now)
+        });
         for report in reports {
             let slowest = report.slowest.map(|(node, rate)| {
                 let id = server.policy(|policy| policy.tracker().node(node).id.clone());

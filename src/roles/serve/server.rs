@@ -35,7 +35,7 @@ use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Time, VolunteerId};
-use crate::policy::{Candidate, Decision, Event, Known, NodeNo, Params, Policy, Request};
+use crate::policy::{Decision, Event, Known, NodeNo, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
 pub const OUTBOX: usize = 1024;
@@ -320,14 +320,13 @@ impl Server {
     pub fn others(&self, request: &Request, chosen: &str, count: usize) -> Vec<(Arc<str>, Arc<Key>)> {
         let mut chooser = self.chooser();
         let Chooser { policy, signers, .. } = &mut *chooser;
-        let explained = policy.explain(request, clock::now()).candidates.into_iter();
-        let candidates = explained.filter(|candidate| candidate.excluded.is_none());
-        let holder = |candidate: Candidate| {
-            let base_url = policy.tracker().node(candidate.node).base_url.clone();
-            let signer = signers.get(&candidate.node).filter(|_| *base_url != *chosen)?;
+        let others = policy.others(request, clock::now());
+        let holder = |node: NodeNo| {
+            let base_url = policy.tracker().node(node).base_url.clone();
+            let signer = signers.get(&node).filter(|_| *base_url != *chosen)?;
             Some((base_url, signer.key.clone()))
         };
-        candidates.filter_map(holder).take(count).collect()
+        others.filter_map(holder).take(count).collect()
     }
 
     /// Notes that a census taken before is out of date.

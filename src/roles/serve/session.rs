@@ -27,6 +27,8 @@ use crate::policy::{Event, Joined, Load, NodeNo, Params, Policy};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A volunteer that does not take a message in this time is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// 100 Gbit/s: who claims more would be given everything, and the mean of the fleet would be its own.
+const MAX_DONATE: Rate = Rate(12_500_000_000);
 /// Less than this is not worth a redirect: the smallest rate that configurations may give.
 const MIN_DONATE: Rate = Rate(128 << 10);
 /// A volunteer that lives answers a ping within this.
@@ -162,6 +164,9 @@ async fn join(
             "it donates {}; at least {MIN_DONATE} are needed to serve a package",
             hello.donate
         ));
+    }
+    if hello.donate > MAX_DONATE {
+        return Err(format!("it donates {}; {MAX_DONATE} are the most that is believed", hello.donate));
     }
     let base_url = base_url(&hello, peer)?;
     let Enrolled { key, is_new } = {

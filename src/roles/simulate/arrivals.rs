@@ -91,7 +91,7 @@ pub struct Popularity {
     law: Option<Zipf<f64>>,
 }
 
-/// Draws after which a client takes the same file again: it wants more files than are popular.
+/// Draws per file after which a client does with fewer: it wants more files than are popular.
 const MAX_DRAWS: usize = 64;
 
 impl Popularity {

@@ -9,11 +9,7 @@ use super::figures::{Download, STALL};
 use super::line::Kind;
 use super::nodes::Presence;
 use super::world::{Client, Event, NodeIndex, To, Transfer, World};
-use crate::model::Blob;
 use crate::policy::{Asker, Request};
-
-/// Who never comes again.
-const NOBODY: Asker = Asker { address: IpAddr::V6(Ipv6Addr::LOCALHOST), agent: 0 };
 
 /// An address for each client.
 fn asker(number: u32) -> Asker {
@@ -23,22 +19,6 @@ fn asker(number: u32) -> Asker {
 }
 
 impl World<'_> {
-    /// A request of long ago: it teaches the policy what is in demand.
-    pub fn ask_for_history(&mut self, blob: Blob) {
-        let request = Request {
-            blob,
-            len: blob.size,
-            origin_load: self.server_load,
-            client: NOBODY,
-            can_return: true,
-            // Each is another client.
-            is_segment: true,
-            is_sent_back: false,
-        };
-        let now = self.now();
-        self.policy.choose(&request, now, &mut self.streams.history);
-    }
-
     pub fn arrive(&mut self) {
         let mut wants = self.files.popularity.draw_set(self.scenario.clients.files, &mut self.streams.wants);
         let can_return = self.streams.wants.random::<f64>() < self.scenario.clients.can_return;

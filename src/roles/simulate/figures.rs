@@ -39,7 +39,7 @@ pub fn meaning(name: &str) -> &'static str {
         "balance_p99" => "max/mean of bytes over rate, 99th percentile of 60 s windows",
         "jain" => "Jain's index of bytes over rate, mean of 60 s windows",
         "jain_run" => "Jain's index of bytes over rate, whole run",
-        "peak_use" => "most that a volunteer sent in 60 s, over its rate",
+        "peak_use" => "most that a volunteer sent in 60 s to clients and volunteers, over its rate",
         "makespan" => "first request to last byte, s",
         "fluid_bound" => "what it would be if all lines were one and always full, s",
         "makespan_ratio" => "makespan over its bound",
@@ -108,7 +108,7 @@ pub struct Tally {
     stalled: u64,
     /// Max/mean and Jain's index of each window.
     windows: Vec<(f64, f64)>,
-    peak_use: f64,
+    peak_use: Option<f64>,
 }
 
 /// What only the end of a run tells.
@@ -136,10 +136,10 @@ impl Tally {
     }
 
     /// The use of each volunteer that was there for a whole window: bytes over what its rate allows.
-    pub fn window(&mut self, uses: &[f64]) {
+    pub fn window(&mut self, uses: &[f64], peak_use: f64) {
         let mean = mean(uses.iter().copied());
         let most = uses.iter().copied().fold(0.0, f64::max);
-        self.peak_use = self.peak_use.max(most);
+        self.peak_use = Some(self.peak_use.map_or(peak_use, |before| before.max(peak_use)));
         if mean > 0.0 {
             self.windows.push((most / mean, jain(uses)));
         }
@@ -162,7 +162,7 @@ impl Tally {
             quantile(&spreads, 0.99),
             mean(self.windows.iter().map(|(_, jain)| *jain)),
             jain(uses),
-            self.peak_use,
+            self.peak_use.unwrap_or(f64::NAN),
             makespan,
             totals.fluid_bound,
             makespan / totals.fluid_bound,
@@ -265,7 +265,7 @@ mod tests {
         tally.ended(&download(2.0, 100));
         tally.ended(&download(6.0, 0));
         tally.ended(&Download { is_retried: true, ..download(4.0, 50) });
-        tally.window(&[0.5, 0.5, 0.8]);
+        tally.window(&[0.5, 0.5, 0.8], 0.8);
         let totals = Totals {
             first_request: SECOND,
             last_byte: 11 * SECOND,

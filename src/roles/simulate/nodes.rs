@@ -60,8 +60,12 @@ pub struct Node {
     pub from_server: u64,
     /// Sent to clients when samples were taken last.
     pub bin_mark: f64,
-    pub window_mark: f64,
+    /// Sent to clients and to volunteers when the last window ended.
+    pub window_mark: (f64, f64),
 }
+
+/// Draws of holders per copy.
+const DRAWS: usize = 64;
 
 /// The volunteers of a scenario, away.
 pub fn draw(scenario: &Scenario, rng: &mut Pcg64Mcg) -> Vec<Node> {
@@ -91,8 +95,12 @@ pub fn seed_copies(scenario: &Scenario, nodes: &[Node], rng: &mut Pcg64Mcg) -> V
             *holders = (0..nodes.len() as u32).collect();
             continue;
         }
-        while holders.len() < copies {
-            let node = by_rate.sample(rng) as u32;
+        // Of rates that differ a million times the same ones come again and again: then any others do.
+        let drawn = (0..DRAWS * copies).map(|_| by_rate.sample(rng) as u32);
+        for node in drawn.chain(0..nodes.len() as u32) {
+            if holders.len() == copies {
+                break;
+            }
             if let Err(at) = holders.binary_search(&node) {
                 holders.insert(at, node);
             }
@@ -119,7 +127,7 @@ impl Node {
             from_peers: 0,
             from_server: 0,
             bin_mark: 0.0,
-            window_mark: 0.0,
+            window_mark: (0.0, 0.0),
         }
     }
 }

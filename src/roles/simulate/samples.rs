@@ -109,20 +109,23 @@ impl World<'_> {
         let end = self.opened.unwrap_or(0) + self.scenario.duration.nanos();
         let begun = now.saturating_sub(WINDOW);
         if self.marks.has_window && now <= end && self.arrived > 0 {
-            let mut uses = Vec::with_capacity(self.nodes.len());
+            let (mut uses, mut peak_use) = (Vec::with_capacity(self.nodes.len()), 0.0_f64);
             for index in 0..self.nodes.len() {
-                let sent = self.sent_by(index as u32 + 1, now).0;
+                let (sent, copies) = self.sent_by(index as u32 + 1, now);
                 let node = &self.nodes[index];
                 if node.presence == Presence::Up && node.since <= begun {
-                    uses.push((sent - node.window_mark) / (node.rate * secs(WINDOW)));
+                    let capacity = node.rate * secs(WINDOW);
+                    uses.push((sent - node.window_mark.0) / capacity);
+                    let all = sent + copies - node.window_mark.0 - node.window_mark.1;
+                    peak_use = peak_use.max(all / capacity);
                 }
             }
-            self.tally.window(&uses);
+            self.tally.window(&uses, peak_use);
         }
         self.marks.window_due = now + WINDOW;
         self.marks.has_window = true;
         for index in 0..self.nodes.len() {
-            self.nodes[index].window_mark = self.sent_by(index as u32 + 1, now).0;
+            self.nodes[index].window_mark = self.sent_by(index as u32 + 1, now);
         }
     }
 

@@ -281,7 +281,10 @@ impl Scenario {
     /// The policy's parameters.
     pub fn params(&self) -> Result<Params, ScenarioError> {
         let mut params = Params { uplink: self.server.uplink.0 as f64, ..Params::default() };
-        for (name, value) in &self.params {
+        // What follows from the heartbeat may be set after it.
+        let is_heartbeat = |(name, _): &(&String, &toml::Value)| *name == "heartbeat";
+        let (first, rest): (Vec<_>, Vec<_>) = self.params.iter().partition(is_heartbeat);
+        for (name, value) in first.into_iter().chain(rest) {
             parameters::set(&mut params, name, value)
                 .or_else(|problem| wrong(format!("params.{name}"), problem))?;
         }

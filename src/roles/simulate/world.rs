@@ -432,7 +432,8 @@ impl<'a> World<'a> {
         for _ in 0..count {
             let file = self.files.popularity.draw(&mut self.streams.history);
             let blob = Blob { id: predecessor(file), size: self.files.sizes[file as usize] };
-            self.ask_for_history(blob);
+            let now = self.now();
+            self.policy.learn(blob, now);
         }
     }
 

@@ -7,6 +7,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::edge::Edge;
+use crate::formats::control::MAX_SYNC_UPLOADS;
 use crate::formats::control::{SYNC_HEADER, WHO_PATH};
 use crate::formats::ticket::Ticket;
 use crate::io::body::Body;
@@ -18,8 +19,6 @@ use crate::model::Blob;
 const CLOCK_SLACK_SECS: u64 = 300;
 /// A download that would get less than this, in bytes/s, is better off at the server.
 const MIN_SHARE: u64 = 32 << 10;
-/// Uploads to other volunteers at a time: they take turns, so more are only slower.
-const MAX_SYNC: usize = 8;
 
 /// Answers one request.
 pub fn answer(edge: &Arc<Edge>, request: &Request<Incoming>, client: IpAddr) -> Response<Body> {
@@ -97,7 +96,7 @@ fn is_overloaded(edge: &Edge, class: Class) -> bool {
     let running = edge.uploads.running(class);
     match class {
         Class::Client => edge.config.donate.0 / (running as u64 + 1) < MIN_SHARE,
-        Class::Sync => running >= MAX_SYNC,
+        Class::Sync => running >= MAX_SYNC_UPLOADS,
     }
 }
 

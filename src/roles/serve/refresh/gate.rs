@@ -17,8 +17,6 @@ use crate::roles::serve::server::Server;
 
 /// How often the policy is asked whether it is time.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Every so many looks it is asked for what is still to be ordered.
-const ORDER_EVERY: u64 = 4;
 /// Files of one release that the policy is told of: those with a predecessor first, since only they have demand.
 const MAX_FILES: usize = 100_000;
 
@@ -83,7 +81,7 @@ async fn until_open(
 ) -> Result<usize, RefreshError> {
     let begun = clock::now();
     let mut shutdown = server.shutdown.clone();
-    for look in 0_u64.. {
+    loop {
         let now = clock::now();
         match server.policy(|policy| policy.gate(release, now)) {
             Gate::Open => break,
@@ -91,11 +89,9 @@ async fn until_open(
             Gate::Waits { copies, .. } if now >= deadline || now < begun => return Ok(copies),
             Gate::Waits { copies, until } => pending.note(copies, until.min(deadline)),
         }
-        if look.is_multiple_of(ORDER_EVERY) {
-            // For who has joined since, and in place of what failed.
-            let more = server.policy(|policy| policy.seed(now));
-            orders::send(server, &more);
-        }
+        // What is still to be ordered, also for who has joined since, and in place of what failed.
+        let more = server.policy(|policy| policy.seed(now));
+        orders::send(server, &more);
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             _ = shutdown.begun() => return Err(RefreshError::Stopping),
