@@ -76,7 +76,7 @@ fn a_sync_flow_lasts_as_long_as_its_order() {
         |tracker, node, _| {
             // It says nothing any more, though its connection lives.
             let (other, epoch) = join(tracker, 3, at(10));
-            tracker.handle(Event::Reported { node: other, epoch, load: &Load::default() }, at(1000));
+            tracker.handle(Event::Reported { node: other, epoch, load: &Load::default() }, at(60_000));
             assert_eq!(tracker.node(node).open_orders(), 0);
         },
     ];
