@@ -15,6 +15,7 @@ use manyhands::policy::{
     Asker, Decision, Event, Joined, Load, NodeNo, Outcome, Params, Policy, Record, Request,
 };
 use rand::{Rng, RngExt, SeedableRng};
+use rand_distr::{Distribution, Zipf};
 use rand_pcg::Pcg64Mcg;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -38,6 +39,15 @@ fn blob(n: u32) -> Blob {
     let mut rng = Pcg64Mcg::seed_from_u64(u64::from(n));
     let id = BlobId(std::array::from_fn(|_| rng.random()));
     Blob { id, size: 40_000 << rng.random_range(0..8) }
+}
+
+/// Which blobs are asked for.
+#[derive(Clone, Copy)]
+enum Popularity {
+    /// As people do: half of the requests are for a thousandth of the files.
+    Zipf(Zipf<f64>),
+    /// None more than another: nothing that a decision reads was read lately.
+    Equal,
 }
 
 struct Fleet {
@@ -89,8 +99,12 @@ impl Fleet {
         }
     }
 
-    fn request(&mut self, blobs: &[Blob]) -> Request {
-        let blob = blobs[self.rng.random_range(0..blobs.len())];
+    fn request(&mut self, blobs: &[Blob], popularity: Popularity) -> Request {
+        let index = match popularity {
+            Popularity::Zipf(law) => law.sample(&mut self.rng) as usize - 1,
+            Popularity::Equal => self.rng.random_range(0..blobs.len()),
+        };
+        let blob = blobs[index];
         let address = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + self.rng.random_range(0..CLIENTS)));
         Request {
             blob,
@@ -103,15 +117,19 @@ impl Fleet {
         }
     }
 
-    /// Nanoseconds of each decision, and allocations of all.
-    fn decide(&mut self, blobs: &[Blob]) -> (Vec<u64>, usize) {
+    /// Nanoseconds of each decision, and allocations of all; with the orders for copies if `places`.
+    fn decide(&mut self, blobs: &[Blob], popularity: Popularity, places: bool) -> (Vec<u64>, usize) {
         let (mut nanos, mut allocations, mut redirects) = (Vec::with_capacity(DECISIONS), 0, 0);
         for _ in 0..DECISIONS {
             self.pass();
-            let request = self.request(blobs);
+            let request = self.request(blobs, popularity);
             let region = Region::new(ALLOCATOR);
             let begin = Instant::now();
-            let decision = black_box(self.policy.choose(black_box(&request), self.now, &mut self.rng));
+            let decision = if places {
+                black_box(self.policy.decide(black_box(&request), self.now, &mut self.rng)).0
+            } else {
+                black_box(self.policy.choose(black_box(&request), self.now, &mut self.rng))
+            };
             nanos.push(begin.elapsed().as_nanos() as u64);
             let change = region.change();
             allocations += change.allocations + change.reallocations;
@@ -159,22 +177,28 @@ fn main() {
     println!("estimated by the tracker: {} MB", fleet.policy.tracker().holdings_bytes() / 1_000_000);
     println!("reading the clock takes {} ns of each", clock_nanos());
     println!(
-        "{:>8} {:>12} {:>9} {:>9} {:>12} {:>22}",
-        "holders", "target (us)", "median", "p99", "mean", "allocations/decision"
+        "{:<22} {:>8} {:>12} {:>9} {:>9} {:>12} {:>22}",
+        "", "holders", "target (us)", "median", "p99", "mean", "allocations/decision"
     );
     let (wide, narrow) = blobs.split_at(WIDE_BLOBS as usize);
-    for (holders, target, blobs) in [(FEW, 2.0, narrow), (MANY, 5.0, wide)] {
+    let mut row = |what: &str, (holders, target): (usize, f64), blobs: &[Blob], popularity, places| {
         // The first round fills what remembers requests.
-        fleet.decide(blobs);
-        let (mut nanos, allocations) = fleet.decide(blobs);
+        fleet.decide(blobs, popularity, places);
+        let (mut nanos, allocations) = fleet.decide(blobs, popularity, places);
         nanos.sort_unstable();
         let at = |share: f64| nanos[(DECISIONS as f64 * share) as usize] as f64 / 1000.0;
         let mean = nanos.iter().sum::<u64>() as f64 / DECISIONS as f64 / 1000.0;
         println!(
-            "{holders:>8} {target:>12.1} {:>9.2} {:>9.2} {mean:>12.2} {:>22.3}",
+            "{what:<22} {holders:>8} {target:>12.1} {:>9.2} {:>9.2} {mean:>12.2} {:>22.3}",
             at(0.5),
             at(0.99),
             allocations as f64 / DECISIONS as f64
         );
+    };
+    for (aim, blobs) in [((FEW, 2.0), narrow), ((MANY, 5.0), wide)] {
+        let zipf = Popularity::Zipf(Zipf::new(blobs.len() as f64, 1.0).expect("a valid law"));
+        row("by popularity", aim, blobs, zipf, false);
+        row("with orders for copies", aim, blobs, zipf, true);
+        row("in no order", aim, blobs, Popularity::Equal, false);
     }
 }

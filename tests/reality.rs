@@ -253,6 +253,9 @@ fn bytes_per_sec(rate: &str) -> f64 {
 /// What the log says of crowds, as people read it.
 fn crowd_lines(bed: &Bed) -> Vec<String> {
     let is_crowd = |fields: &Value| fields["message"].as_str().is_some_and(|text| text.contains("crowd"));
+    // Not those of the old version, before.
+    let is_new = |fields: &Value| fields["what"] == "deb dists/stable";
+    let is_crowd = |fields: &Value| is_crowd(fields) && is_new(fields);
     bed.fields().into_iter().filter(is_crowd).map(|fields| fields.to_string()).collect()
 }
 

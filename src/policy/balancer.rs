@@ -179,9 +179,22 @@ fn choose_holder(
         return Decision::Origin(OriginReason::NoHolder);
     };
     match rank.objection() {
-        Some(reason) if !is_busy => Decision::Origin(reason),
+        Some(reason) if origin_helps(view, reason, rank) => Decision::Origin(reason),
         _ => Decision::Volunteer { node, candidates, cost_micros: rank.cost_micros },
     }
+}
+
+/// Whether the server serves itself rather than leave a request to a holder that there is something against.
+fn origin_helps(view: &View<'_>, reason: OriginReason, rank: Rank) -> bool {
+    let View { params, request, origin_queue, .. } = *view;
+    if request.origin_load < params.origin_load {
+        return true;
+    }
+    // As a holder's cost: until the end, and the delay of the others.
+    let own = (1.0 + params.beta) * origin_queue + request.len as f64 / params.uplink.max(1.0);
+    reason == OriginReason::AllSaturated
+        && origin_queue <= params.rescue_queue.as_secs_f64()
+        && rank.cost_micros as f64 > params.rescue * own * 1e6
 }
 
 /// The same view of up to `most` holders without choosing, for people.
@@ -222,7 +235,7 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanati
         None => Some(OriginReason::NoHolder),
         Some(best) if best.excluded.is_some() && suspects.is_empty() => Some(nobody(has_others)),
         Some(best) if best.excluded.is_some() => (!is_busy).then_some(OriginReason::OnlySuspects),
-        Some(best) => best.rank.objection().filter(|_| !is_busy),
+        Some(best) => best.rank.objection().filter(|reason| origin_helps(view, *reason, best.rank)),
     });
     Explanation { candidates, origin }
 }

@@ -59,6 +59,8 @@ pub struct View<'a> {
     pub request: &'a Request,
     /// Where the client was sent for the same blob a moment ago.
     pub tries: Option<Tries>,
+    /// Seconds until the server has sent what it is about to send.
+    pub origin_queue: f64,
     pub now: Time,
 }
 

@@ -10,18 +10,25 @@ use crate::model::Time;
 const COUNTED: f64 = 1.0;
 /// So much all of them count for: what was given up by clients is forgotten within seconds.
 const MOST: f64 = 2.0;
+/// A queue of more seconds is not counted.
+const LONGEST: f64 = 600.0;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Line {
-    /// Decided and not yet sent, if the line sends nothing else.
+    /// Decided and not yet sent, if the line sends nothing else and clients take all that it gives; at most
+    /// [`COUNTED`] of each.
     bytes: f64,
+    /// The same in full.
+    queue: f64,
     updated: Time,
 }
 
 impl Line {
     fn advance(&mut self, rate: f64, now: Time) {
-        self.bytes = (self.bytes - now.since(self.updated).as_secs_f64() * rate).max(0.0);
+        let sent = now.since(self.updated).as_secs_f64() * rate;
+        self.bytes = (self.bytes - sent).max(0.0);
+        self.queue = (self.queue - sent).max(0.0);
         self.updated = self.updated.max(now);
     }
 
@@ -30,6 +37,12 @@ impl Line {
         let uplink = params.uplink.max(1.0);
         self.advance(uplink, now);
         self.bytes = (self.bytes + (len as f64).min(uplink * COUNTED)).min(uplink * MOST);
+        self.queue = (self.queue + len as f64).min(uplink * LONGEST);
+    }
+
+    /// Seconds until all that was decided is sent. To be asked after [`Self::load`].
+    pub fn queue(&self, params: &Params) -> f64 {
+        self.queue / params.uplink.max(1.0)
     }
 
     /// 0 to 1 and beyond.

@@ -50,6 +50,10 @@ pub struct Params {
     pub uplink: f64,
     /// With every holder saturated, the server serves while its own load is below this.
     pub origin_load: f64,
+    /// Beyond that too, where holders would take so many times as long as its own queue, while that is short:
+    /// nobody should wait for minutes beside a line that is free in seconds.
+    pub rescue: f64,
+    pub rescue_queue: Duration,
     /// How long a redirect may take to show up in a report.
     pub report_lag: Duration,
     /// Half-life of demand counters.
@@ -154,6 +158,8 @@ impl Default for Params {
             small_file_load: 0.5,
             uplink: 125_000_000.0,
             origin_load: 0.8,
+            rescue: 16.0,
+            rescue_queue: Duration::from_secs(5),
             report_lag: Duration::from_secs(2),
             demand_half_life: Duration::from_secs(600),
             target_utilisation: 0.7,
