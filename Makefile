@@ -5,7 +5,7 @@ DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
 DIST := target/dist
 
-.PHONY: help build demo testbed test test-real faults soak fuzz bench fmt lint deb rpm dist clean
+.PHONY: help build demo testbed test test-real faults soak simulate fuzz bench fmt lint deb rpm dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,9 +32,16 @@ SOAK_TABLES := $${CARGO_TARGET_DIR:-target}/tmp/soak
 soak: ## the long forms of these proofs, in release mode, with their figures at the end (half an hour)
 	tests/setup.sh
 	rm -rf $(SOAK_TABLES)
+	MANYHANDS_SOAK=1 $(CARGO) test --release --locked --lib simulate
 	MANYHANDS_SOAK=1 $(CARGO) test --release --locked --no-fail-fast --test coherence --test crash \
-		--test faults --test flash -- --nocapture --test-threads=1 || status=$$?; \
+		--test faults --test flash --test reality -- --nocapture --test-threads=1 || status=$$?; \
 		for table in $(SOAK_TABLES)/*.txt; do echo; cat "$$table"; done; exit $${status:-0}
+
+SEEDS ?= 10
+simulate: build ## every scenario with SEEDS seeds: the figures of docs/policy.md (ten minutes)
+	set -e; for scenario in scenarios/*.toml; do \
+		$${CARGO_TARGET_DIR:-target}/release/manyhands simulate $$scenario --seeds $(SEEDS); \
+	done
 
 faults: ## every fault of volunteers against every kind of client, measured: writes docs/failures.md (half an hour, as root)
 	tests/setup.sh

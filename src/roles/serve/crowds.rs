@@ -108,7 +108,9 @@ fn status(report: &CrowdReport, what: String) -> CrowdStatus {
 fn tell(crowd: &CrowdStatus, stage: Stage, slowest: Option<(VolunteerId, Rate)>) {
     let CrowdStatus { number, what, requests, volunteers, .. } = crowd;
     let rate = |of: f64| tracing::field::display(format!("{of:.2}"));
-    let absorbed = format!("{:.1}", 100.0 * crowd.ratio);
+    // Of nothing there is no part.
+    let is_any = crowd.redirected_bytes > 0 || crowd.origin_bytes > 0;
+    let absorbed = is_any.then(|| tracing::field::display(format!("{:.1}", 100.0 * crowd.ratio)));
     match stage {
         Stage::Began => tracing::info!(
             crowd = number,
@@ -123,7 +125,7 @@ fn tell(crowd: &CrowdStatus, stage: Stage, slowest: Option<(VolunteerId, Rate)>)
             what,
             requests,
             requests_per_sec = rate(crowd.rate),
-            absorbed_percent = %absorbed,
+            absorbed_percent = absorbed,
             redirected = %Size(crowd.redirected_bytes),
             served_per_sec = %Rate((crowd.origin_bytes as f64 / crowd.span_secs.max(0.001)) as u64),
             volunteers,
@@ -137,7 +139,7 @@ fn tell(crowd: &CrowdStatus, stage: Stage, slowest: Option<(VolunteerId, Rate)>)
             duration_secs = rate(crowd.span_secs),
             requests,
             peak_per_sec = rate(crowd.peak_rate),
-            absorbed_percent = %absorbed,
+            absorbed_percent = absorbed,
             redirected = %Size(crowd.redirected_bytes),
             served = %Size(crowd.origin_bytes),
             alone = %Size(crowd.redirected_bytes.saturating_add(crowd.origin_bytes)),
