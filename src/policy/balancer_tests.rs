@@ -343,15 +343,12 @@ fn small_files_and_saturation_stay_at_the_server() {
     let first = decisions.iter().position(|decision| *decision == origin).expect("saturated at last");
     assert!((700..819).contains(&first), "{first}");
     // Whatever was measured, the server takes what its line carries in a moment...
-    let at_server = decisions.iter().filter(|decision| **decision == origin).count();
-    assert!((95..130).contains(&at_server), "{at_server}");
+    let served = decisions.iter().filter(|decision| **decision == origin).count();
+    assert!((95..130).contains(&served), "{served}");
     // ... and where holders would take very much longer, some seconds more.
-    let mut rest = (0..20_000).map(|_| policy.choose(&request(BLOB), START, &mut rng));
-    let at_server = at_server + rest.by_ref().filter(|decision| *decision == origin).count();
-    drop(rest);
-    assert!((500..600).contains(&at_server), "{at_server}");
-    let full = Request { origin_load: 0.95, ..request(BLOB) };
-    assert!(matches!(policy.choose(&full, START, &mut rng), Decision::Volunteer { .. }));
+    let rest = (0..20_000).map(|_| policy.choose(&request(BLOB), START, &mut rng));
+    let helped = rest.filter(|decision| *decision == origin).count();
+    assert!((400..500).contains(&helped), "{helped}");
 }
 
 #[test]

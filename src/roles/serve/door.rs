@@ -189,7 +189,7 @@ impl Door {
         let found = match self.names.get(name) {
             Some(&index) => Target::repo(index, rest.trim_start_matches('/')),
             None if name == "_blob" => Target::Blob { rest, direct: false },
-            None if name == "mirrors" => Target::MirrorList { file: rest },
+            None if name == "mirrors" => Target::MirrorList { file: rest.trim_start_matches('/') },
             None if name.is_empty() => Target::Index,
             None if name.eq_ignore_ascii_case("https") && rest.starts_with("//") => {
                 let found = self.host_in_path(rest);

@@ -119,6 +119,7 @@ fn own_paths() {
         ("/listed/_blob/00ff/x", OWN, "blob 00ff/x"),
         ("/listed/_mh/v1/session", OWN, "404"),
         ("/mirrors/debian.txt", OWN, "list debian.txt"),
+        ("/mirrors//debian.txt", OWN, "list debian.txt"),
         ("/mirrors/debian.txt?x=y", OWN, "list debian.txt"),
         ("/mirrors/../../etc/passwd", OWN, "list ../../etc/passwd"),
         ("/mirrors/", OWN, "list "),
