@@ -9,9 +9,9 @@
 //! C = T + beta * B / u + phi * W / u     plus the delay it inflicts on the others, plus its past
 //! ```
 //!
-//! W is what the volunteer was given lately (`Params::fairness_window`) and phi its weight (`Params::fairness`): cost alone
-//! sends everything to the fastest until it is busy, which is neither fair to whoever donates it nor kind to
-//! those whose downloads run there when a crowd comes.
+//! W is what the volunteer was given lately (`Params::fairness_window`) and phi its weight
+//! (`Params::fairness`): cost alone sends everything to the fastest until it is busy, which is neither fair to
+//! whoever donates it nor kind to those whose downloads run there when a crowd comes.
 //!
 //! Where copies are sent to other volunteers too, u is what they leave (see [`super::ledger`]). Who is not
 //! known yet is passed over every other time, beside others that are. The ledger has what was decided a moment

@@ -2,9 +2,10 @@
 //!
 //! Copies R = ceil(rate * size / (target utilisation * mean rate)), at least `hot_copies` of what is hot, at most
 //! one per volunteer (reference policy, sections E.2 and E.3). The rate is the highest of the demand's and the
-//! running slot's. While no holder has a decent rate left for one more client, half as many again. Every copy must be expected to serve `payback` requests within `copy_life`. Beyond that one
-//! copy of what was asked for is made where nobody misses what it costs: a store with room, a sync budget hardly
-//! touched, a server at leisure; so a small fleet fills up.
+//! running slot's. While no holder has a decent rate left for one more client, half as many again. Every copy
+//! must be expected to serve `payback` requests within `copy_life`. Beyond that one copy of what was asked for
+//! is made where nobody misses what it costs: a store with room, a sync budget hardly touched, a server at
+//! leisure; so a small fleet fills up.
 //!
 //! Properties, tested in `placement_tests.rs` by [`super::lint`] over random fleets:
 //! - asking again at once orders nothing more; nobody is ordered what it holds, nor more than it may take;
