@@ -5,7 +5,10 @@
 //!
 //! What goes to other volunteers ([`Class::Sync`]) is one chunk at a time, whatever the number of uploads. While a
 //! client downloads, these chunks are as far apart as their share of the rate says; otherwise they have the line.
+//! Among many downloads one chunk in the queue would be less than that share, so several are reserved ahead: what
+//! everybody wants must spread most of all where everybody asks for it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +23,11 @@ const BURST: Duration = Duration::from_millis(50);
 const SYNC_PERCENT: u32 = 20;
 /// The most that a server may ask for: half of the line stays with clients.
 const MAX_SYNC_PERCENT: u32 = 50;
+
+/// Chunks for volunteers reserved ahead: the share of thousands of downloads, which nobody serves.
+const MAX_AHEAD: usize = 256;
+/// A reservation that was not used for so long is given up.
+const UNUSED: Duration = Duration::from_secs(1);
 
 /// Whom an upload is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +46,17 @@ pub struct Shaper {
     /// Uploads to clients that run.
     clients: AtomicUsize,
     sync_percent: AtomicU32,
-    /// Whose turn it is among uploads to volunteers, and when the next chunk may go while clients download.
-    sync_at: tokio::sync::Mutex<Instant>,
+    /// Whose turn it is among uploads to volunteers.
+    sync: tokio::sync::Mutex<Turn>,
+}
+
+/// What uploads to volunteers have ahead of them while clients download.
+#[derive(Debug)]
+struct Turn {
+    /// When the next chunk may go.
+    next_at: Instant,
+    /// Reserved times on the line.
+    reserved: VecDeque<Instant>,
 }
 
 /// One upload; it runs until it is dropped.
@@ -57,7 +74,7 @@ impl Shaper {
             free_at: Mutex::new(now),
             clients: AtomicUsize::new(0),
             sync_percent: AtomicU32::new(SYNC_PERCENT),
-            sync_at: tokio::sync::Mutex::new(now),
+            sync: tokio::sync::Mutex::new(Turn { next_at: now, reserved: VecDeque::new() }),
         }
     }
 
@@ -101,18 +118,31 @@ impl Shaper {
 
     async fn take_for_sync(&self, len: u64) {
         // A fair lock, kept until the chunk goes: a client that comes now waits for one such chunk at most.
-        let mut next_at = self.sync_at.lock().await;
-        let is_shared = self.clients.load(Relaxed) > 0;
-        if is_shared {
-            tokio::time::sleep_until(*next_at).await;
+        let mut turn = self.sync.lock().await;
+        let clients = self.clients.load(Relaxed);
+        if clients > 0 {
+            tokio::time::sleep_until(turn.next_at).await;
         }
-        let send_at = self.reserve(len, Instant::now());
+        let share = f64::from(self.sync_percent.load(Relaxed)) / 100.0;
+        let send_at = self.turn_among(clients, share, &mut turn.reserved, len);
         tokio::time::sleep_until(send_at).await;
-        let percent = f64::from(self.sync_percent.load(Relaxed));
-        let apart = self.time_of(len).mul_f64(100.0 / percent);
+        let apart = self.time_of(len).div_f64(share);
         // What the queue held up is made good, by one chunk at most.
         let earliest = send_at.checked_sub(apart).unwrap_or(send_at);
-        *next_at = if is_shared { (*next_at).max(earliest) } else { send_at } + apart;
+        turn.next_at = if clients > 0 { turn.next_at.max(earliest) } else { send_at } + apart;
+    }
+
+    /// The next reservation, with so many more behind it that `share` of the queue is reserved.
+    fn turn_among(&self, clients: usize, share: f64, reserved: &mut VecDeque<Instant>, len: u64) -> Instant {
+        let now = Instant::now();
+        let ahead = (clients as f64 * share / (1.0 - share)) as usize;
+        while reserved.front().is_some_and(|at| clients == 0 || *at + UNUSED < now) {
+            reserved.pop_front();
+        }
+        while reserved.len() <= ahead.min(MAX_AHEAD) {
+            reserved.push_back(self.reserve(len, now));
+        }
+        reserved.pop_front().unwrap_or(now).max(now)
     }
 }
 
@@ -212,6 +242,27 @@ mod tests {
         assert!(download.await.is_err_and(|e| e.is_cancelled()));
         assert!(synced(&shares(&alone, 60).await) > 0.97, "the line is theirs again");
         syncs.iter().for_each(|(_, upload)| upload.abort());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn volunteers_get_their_share_among_many_clients_too() {
+        let shaper = line();
+        let downloads: Vec<_> = (0..60).map(|_| upload(&shaper, Class::Client)).collect();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let syncs: Vec<_> = (0..3).map(|_| upload(&shaper, Class::Sync)).collect();
+        let of = |uploads: &[(Arc<AtomicU64>, JoinHandle<()>)]| -> Vec<Arc<AtomicU64>> {
+            uploads.iter().map(|(sent, _)| sent.clone()).collect()
+        };
+        let (clients, volunteers) = (of(&downloads), of(&syncs));
+        let all: Vec<&AtomicU64> = clients.iter().chain(&volunteers).map(|sent| &**sent).collect();
+        // Those who were in the queue before come first.
+        let first = shares(&all, 5).await;
+        assert!(first.iter().sum::<f64>() < 1.03, "never above the donated rate: {first:?}");
+        let later = shares(&all, 60).await;
+        let synced = later[60..].iter().sum::<f64>();
+        assert!((0.18..=0.21).contains(&synced), "{synced}");
+        assert!((0.97..1.01).contains(&later.iter().sum()), "{later:?}");
+        downloads.iter().chain(&syncs).for_each(|(_, upload)| upload.abort());
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //!
 //! One virtual time per kind advances by (dt * rate of one transfer); a transfer of x bytes that begins at V
 //! ends at V + x. So a change costs the logarithm of the transfers, and time between changes nothing.
-//! Copies get their fair share at most, and at most `sync_share` of the line while clients are there.
+//! Copies get `sync_share` of the line together while clients are there.
 //!
 //! What is left out: packet loss, TCP's slow start, round trips that differ.
 
@@ -105,7 +105,7 @@ impl Line {
         if clients == 0.0 {
             return (0.0, self.rate / sync);
         }
-        let for_sync = (self.rate * sync / (clients + sync)).min(self.rate * self.sync_share);
+        let for_sync = self.rate * self.sync_share;
         (((self.rate - for_sync) / clients).min(self.client_rate), for_sync / sync)
     }
 
@@ -263,13 +263,13 @@ mod tests {
         assert_eq!(line.ended(10 * SECOND), Some(1));
         assert!((line.sent().1 - 200.0).abs() < 1e-6);
         assert_eq!(line.next_end(10 * SECOND), Some(18 * SECOND));
-        // Among many downloads a copy is one of them.
+        // Among many downloads too.
         let mut line = self::line();
         line.add(Kind::Sync, 1, 100.0, 0);
         for other in 2..=10 {
             line.add(Kind::Client, other, 1e6, 0);
         }
-        assert_eq!(line.next_end(0), Some(10 * SECOND));
+        assert_eq!(line.next_end(0), Some(5 * SECOND));
     }
 
     #[test]
