@@ -24,6 +24,7 @@ use rand::{Rng, RngExt};
 
 use super::eligible::{Exclusion, View};
 use super::node::{NodeNo, NodeState};
+use super::roster::Brief;
 use super::stability::{Class, break_risk};
 use super::tracker::Tracker;
 use crate::config::NetworkRule;
@@ -126,6 +127,17 @@ pub(super) struct Scratch {
     eligible: Vec<NodeNo>,
     sums: Vec<f64>,
     drawn: Vec<NodeNo>,
+    hopes: Vec<Hope>,
+}
+
+/// A holder before its line is looked at.
+#[derive(Clone, Copy, Debug)]
+struct Hope {
+    node: NodeNo,
+    /// What it was given lately, in seconds of its line.
+    past: f64,
+    /// What the request costs if it has nothing else to do: no rank has less.
+    least_micros: u64,
 }
 
 /// Decides; books nothing but the passing of time in the ledgers.
@@ -164,7 +176,7 @@ fn choose_holder(
         };
     }
     let near = preferred(tracker, &mut scratch.eligible, rule);
-    if let Some((node, rank)) = best(tracker, view, &scratch.eligible[..near], rng)
+    if let Some((node, rank)) = best(tracker, view, &scratch.eligible[..near], &mut scratch.hopes, rng)
         && rank.objection().is_none()
     {
         return Decision::Volunteer { node, candidates, cost_micros: rank.cost_micros };
@@ -175,7 +187,7 @@ fn choose_holder(
         scratch.eligible = eligible;
     }
     let scored = if candidates > params.score_all_up_to { &scratch.drawn } else { &scratch.eligible };
-    let Some((node, rank)) = best(tracker, view, scored, rng) else {
+    let Some((node, rank)) = best(tracker, view, scored, &mut scratch.hopes, rng) else {
         return Decision::Origin(OriginReason::NoHolder);
     };
     match rank.objection() {
@@ -210,7 +222,8 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanati
     let all: Vec<NodeNo> = tracker.holders(request.blob.id).take(most).collect();
     let mut candidates = Vec::with_capacity(all.len());
     for no in all {
-        let rank = rank(tracker, view, no);
+        let past = past(view, tracker.brief(no));
+        let rank = rank(tracker, view, no, past);
         let node = tracker.node(no);
         candidates.push(Candidate {
             node: no,
@@ -313,17 +326,31 @@ fn best(
     tracker: &mut Tracker,
     view: &View<'_>,
     holders: &[NodeNo],
+    hopes: &mut Vec<Hope>,
     rng: &mut impl Rng,
 ) -> Option<(NodeNo, Rank)> {
-    let mut chosen: Option<(NodeNo, Rank)> = None;
-    let mut equals = 0_u32;
-    let most = holders.iter().map(|no| tracker.brief(*no).turns).fold(0.0, f64::max);
+    let most = holders.iter().map(|no| tracker.brief(*no).turns).fold(0.0, f32::max);
+    hopes.clear();
     for &no in holders {
-        let turns = tracker.brief(no).turns;
-        if turns < most && rng.random::<f64>() * most >= turns {
+        let brief = tracker.brief(no);
+        if brief.turns < most && rng.random::<f32>() * most >= brief.turns {
             continue;
         }
-        let rank = rank(tracker, view, no);
+        let past = past(view, brief);
+        let least_micros = micros(view.request.len as f64 / brief.rate + past);
+        hopes.push(Hope { node: no, past, least_micros });
+    }
+    // Whoever promises most comes first: most others cost more than that one does, whatever their lines do.
+    if let Some(first) = (0..hopes.len()).min_by_key(|at| hopes[*at].least_micros) {
+        hopes.swap(0, first);
+    }
+    let mut chosen: Option<(NodeNo, Rank)> = None;
+    let mut equals = 0_u32;
+    for &Hope { node: no, past, least_micros } in &*hopes {
+        if chosen.is_some_and(|(_, rank)| rank.objection().is_none() && rank.cost_micros < least_micros) {
+            continue;
+        }
+        let rank = rank(tracker, view, no, past);
         match chosen {
             Some((_, lowest)) if rank > lowest => {}
             Some((_, lowest)) if rank == lowest => {
@@ -341,7 +368,7 @@ fn best(
     chosen
 }
 
-fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo) -> Rank {
+fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo, past: f64) -> Rank {
     let View { params, request, now, .. } = *view;
     tracker.advance(no, now);
     let share = tracker.sync_share();
@@ -350,16 +377,24 @@ fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo) -> Rank {
     let backlog = node.ledger.backlog(request.len);
     let seconds = node.ledger.seconds(len + backlog, rate, share);
     let delay = if backlog > 0.0 { params.beta * seconds * backlog / (len + backlog) } else { 0.0 };
-    let past = params.fairness * node.ledger.recent() / rate;
     let is_brief = !request.can_return
         && brief.class != Class::Stable
         && break_risk(params, now.since(node.connected), seconds) > params.break_risk;
     Rank {
         is_brief,
         is_saturated: node.ledger.share(rate, share) <= params.min_share,
-        // A tenth of a millisecond is below what any estimate here is good for.
-        cost_micros: (((seconds + delay + past) * 1e4) as u64).saturating_mul(100),
+        cost_micros: micros(seconds + delay + past),
     }
+}
+
+/// What a volunteer was given lately, in seconds of its line.
+fn past(view: &View<'_>, brief: &Brief) -> f64 {
+    view.params.fairness * brief.given(view.params.fairness_window, view.now) / brief.rate
+}
+
+/// A tenth of a millisecond is below what any estimate here is good for.
+fn micros(seconds: f64) -> u64 {
+    ((seconds * 1e4) as u64).saturating_mul(100)
 }
 
 /// Leaves `count` different holders in `scratch.drawn`, drawn in proportion to their rates; fewer if some

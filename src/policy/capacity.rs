@@ -24,7 +24,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// Tests that a volunteer passes before it is given its full share.
 const ENOUGH_TESTS: u8 = 3;
 /// Until then it is considered every other time.
-const SLOW_START: f64 = 0.5;
+const SLOW_START: f32 = 0.5;
 
 /// See the module's documentation. Rates in bytes/s.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -60,7 +60,7 @@ impl Capacity {
     }
 
     /// How often it is considered beside those that are known well.
-    pub fn turns(&self) -> f64 {
+    pub fn turns(&self) -> f32 {
         if self.passed < ENOUGH_TESTS { SLOW_START } else { 1.0 }
     }
 

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::buckets::BlobKey;
 use super::demand::Recent;
 use super::node::NodeNo;
 use super::params::Params;
@@ -242,7 +243,7 @@ impl Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Release(ReleaseNo),
-    File(BlobId),
+    File(BlobKey),
 }
 
 /// See the module's documentation.
@@ -282,7 +283,7 @@ impl Crowds {
         if let Some(watch) = release.and_then(|no| self.watches.get_mut(&Key::Release(no))) {
             watch.add(decided);
         }
-        let key = Key::File(blob.id);
+        let key = Key::File(blob.id.into());
         if let Some(watch) = self.watches.get_mut(&key) {
             watch.add(decided);
         } else if recent.requests >= WATCHED_FROM && self.watches.len() < MAX_FILES + MAX_RELEASES {
@@ -297,7 +298,7 @@ impl Crowds {
 
     /// Requests/s for a file, where they are as many as a burst's.
     pub fn rate(&self, params: &Params, blob: BlobId) -> f64 {
-        let Some(watch) = self.watches.get(&Key::File(blob)) else { return 0.0 };
+        let Some(watch) = self.watches.get(&Key::File(blob.into())) else { return 0.0 };
         let count = watch.count.max(watch.last);
         let is_crowd = watch.is_burst(params, count);
         if is_crowd { f64::from(count) / params.slot.as_secs_f64() } else { 0.0 }

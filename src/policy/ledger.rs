@@ -15,6 +15,8 @@ use crate::model::{Blob, BlobId, Time};
 
 /// Flows kept per queue. A volunteer that has more is saturated whatever the exact sum is.
 const MAX_FLOWS: usize = 4096;
+/// Of so many a sum over all is as fast as a search.
+const FEW: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Flow {
@@ -74,9 +76,13 @@ impl Queue {
 
     /// Bytes left over all flows, each counted up to `limit`.
     fn left(&self, limit: f64) -> f64 {
+        // Cheaper than to find out which are shorter.
+        if self.ends.len() <= FEW {
+            return sum(&self.ends, |end| (end - self.virtual_now).min(limit));
+        }
         let shorter = self.ends.partition_point(|end| *end <= self.virtual_now + limit);
         let longer = (self.ends.len() - shorter) as f64;
-        sum(&self.ends[..shorter]) - self.virtual_now * shorter as f64
+        sum(&self.ends[..shorter], |end| end) - self.virtual_now * shorter as f64
             + if longer > 0.0 { longer * limit } else { 0.0 }
     }
 
@@ -86,15 +92,15 @@ impl Queue {
 }
 
 /// In four lanes, which need not wait for each other.
-fn sum(numbers: &[f64]) -> f64 {
+fn sum(numbers: &[f64], of: impl Fn(f64) -> f64) -> f64 {
     let (fours, rest) = numbers.as_chunks::<4>();
     let mut lanes = [0.0; 4];
     for four in fours {
         for (lane, number) in lanes.iter_mut().zip(four) {
-            *lane += number;
+            *lane += of(*number);
         }
     }
-    lanes.iter().sum::<f64>() + rest.iter().sum::<f64>()
+    lanes.iter().sum::<f64>() + rest.iter().map(|number| of(*number)).sum::<f64>()
 }
 
 /// See the module's documentation.
@@ -102,21 +108,16 @@ fn sum(numbers: &[f64]) -> f64 {
 pub struct Ledger {
     clients: Queue,
     syncs: Queue,
-    /// Bytes of downloads booked lately; what is older counts less.
-    recent: f64,
     updated: Time,
 }
 
 impl Ledger {
     /// Lets the running flows proceed to `now` at `rate` bytes/s in all, of which sync flows get
     /// `sync_share` while clients download.
-    pub fn advance(&mut self, rate: f64, sync_share: f64, window: Duration, now: Time) {
+    pub fn advance(&mut self, rate: f64, sync_share: f64, now: Time) {
         let seconds = now.since(self.updated).as_secs_f64();
         let mut bytes = seconds * rate;
         self.updated = self.updated.max(now);
-        if self.recent > 0.0 && seconds > 0.0 {
-            self.recent *= (-seconds / window.as_secs_f64()).exp();
-        }
         if bytes == 0.0 || (self.clients.is_empty() && self.syncs.is_empty()) {
             return;
         }
@@ -135,12 +136,6 @@ impl Ledger {
     /// Books a download of `len` bytes.
     pub fn add(&mut self, blob: BlobId, len: u64, now: Time) {
         self.clients.add(blob, len, now);
-        self.recent += len as f64;
-    }
-
-    /// Bytes of downloads booked within about the window.
-    pub fn recent(&self) -> f64 {
-        self.recent
     }
 
     /// Books that the blob is sent to another volunteer.
@@ -229,8 +224,6 @@ mod tests {
 
     use super::*;
 
-    const WINDOW: Duration = Duration::from_secs(30);
-
     fn at(secs: u64) -> Time {
         Time::from_secs(1000 + secs)
     }
@@ -242,15 +235,15 @@ mod tests {
     #[test]
     fn shares_the_line_equally() {
         let mut ledger = Ledger::default();
-        ledger.advance(100.0, 0.2, WINDOW, at(0));
+        ledger.advance(100.0, 0.2, at(0));
         ledger.add(blob(1), 1000, at(0));
         ledger.add(blob(2), 200, at(0));
         // 4 s at 50 bytes/s each end the small one; then 800 bytes at 100 bytes/s.
-        ledger.advance(100.0, 0.2, WINDOW, at(4));
+        ledger.advance(100.0, 0.2, at(4));
         assert_eq!((ledger.flows(), ledger.backlog(u64::MAX)), (1, 800.0));
-        ledger.advance(100.0, 0.2, WINDOW, at(8));
+        ledger.advance(100.0, 0.2, at(8));
         assert_eq!((ledger.backlog(u64::MAX), ledger.backlog(50)), (400.0, 50.0));
-        ledger.advance(100.0, 0.2, WINDOW, at(12));
+        ledger.advance(100.0, 0.2, at(12));
         assert_eq!(ledger.flows(), 0);
     }
 
@@ -278,21 +271,21 @@ mod tests {
     #[test]
     fn clients_lose_no_more_than_the_sync_share() {
         let mut ledger = Ledger::default();
-        ledger.advance(100.0, 0.2, WINDOW, at(0));
+        ledger.advance(100.0, 0.2, at(0));
         ledger.add(blob(1), 800, at(0));
         ledger.begin_sync(Blob { id: blob(2), size: 10_000 }, at(0));
         assert_eq!((ledger.client_rate(100.0, 0.2), ledger.seconds(800.0, 100.0, 0.2)), (80.0, 10.0));
-        ledger.advance(100.0, 0.2, WINDOW, at(5));
+        ledger.advance(100.0, 0.2, at(5));
         assert_eq!((ledger.backlog(u64::MAX), ledger.sync_bytes()), (400.0, 9900.0));
         // From the tenth second on the line is its alone.
-        ledger.advance(100.0, 0.2, WINDOW, at(20));
+        ledger.advance(100.0, 0.2, at(20));
         assert_eq!((ledger.flows(), ledger.sync_bytes()), (0, 8800.0));
         // A sync flow that ends soon delays by its own bytes alone.
         ledger.end_sync(blob(2));
         ledger.begin_sync(Blob { id: blob(2), size: 10 }, at(20));
         ledger.add(blob(1), 800, at(20));
         assert!((ledger.seconds(800.0, 100.0, 0.2) - 8.1).abs() < 1e-9);
-        ledger.advance(100.0, 0.2, WINDOW, at(28));
+        ledger.advance(100.0, 0.2, at(28));
         assert!((ledger.backlog(u64::MAX) - 10.0).abs() < 1e-9);
     }
 
@@ -305,7 +298,7 @@ mod tests {
             share in 0.05..0.95f64,
         ) {
             let mut ledger = Ledger::default();
-            ledger.advance(64.0, share, WINDOW, at(0));
+            ledger.advance(64.0, share, at(0));
             for (i, size) in sizes.iter().enumerate() {
                 ledger.add(blob(i as u8), *size, at(0));
             }
@@ -318,7 +311,7 @@ mod tests {
                 secs += step;
                 let predicted = ledger.seconds(ledger.backlog(u64::MAX), 64.0, share);
                 let before = ledger.backlog(u64::MAX);
-                ledger.advance(64.0, share, WINDOW, at(secs));
+                ledger.advance(64.0, share, at(secs));
                 let (left, left_copies) = (ledger.backlog(u64::MAX), ledger.sync_bytes());
                 let want = (clients + copies - 64.0 * secs as f64).max(0.0);
                 let close = 1e-6 * (clients + copies) + 1e-6;
@@ -342,9 +335,9 @@ mod tests {
             secs in 0u64..100,
         ) {
             let mut ledger = Ledger::default();
-            ledger.advance(999.0, 0.2, WINDOW, at(0));
+            ledger.advance(999.0, 0.2, at(0));
             sizes.iter().for_each(|size| ledger.add(blob(1), *size, at(0)));
-            ledger.advance(999.0, 0.2, WINDOW, at(secs));
+            ledger.advance(999.0, 0.2, at(secs));
             let left = ledger.clients.ends.iter().map(|end| end - ledger.clients.virtual_now);
             let want: f64 = left.map(|left| left.min(limit as f64)).sum();
             prop_assert!((ledger.backlog(limit) - want).abs() < 1e-6 * want + 1e-6);

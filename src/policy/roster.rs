@@ -25,8 +25,10 @@ pub(super) struct Brief {
     pub(super) volatile_until: Time,
     /// In bytes/s.
     pub(super) rate: f64,
+    /// Bytes of downloads that it was given lately, as of then: what is older counts less.
+    given: (f64, Time),
     /// How often it is considered: less while it is not known yet.
-    pub(super) turns: f64,
+    pub(super) turns: f32,
     /// As of the last event.
     pub(super) class: Class,
     /// It serves every client on any machine, as far as it says itself.
@@ -47,6 +49,7 @@ impl Brief {
             live_until: until(params.dead_after, node.is_connected && is_well),
             volatile_until: standing.volatile_until(params, node.connected),
             rate: node.rate(),
+            given: (0.0, now),
             turns: standing.capacity.turns(),
             class: node.class(params, now),
             is_open: !node.is_local && node.clients.is_empty(),
@@ -55,6 +58,12 @@ impl Brief {
 
     pub(super) fn is_up(&self, now: Time) -> bool {
         self.up.0 <= now && now <= self.up.1
+    }
+
+    /// Bytes of downloads that it was given within about the window.
+    pub(super) fn given(&self, window: Duration, now: Time) -> f64 {
+        let (bytes, at) = self.given;
+        if bytes > 0.0 { bytes * (-now.since(at).as_secs_f64() / window.as_secs_f64()).exp() } else { 0.0 }
     }
 
     pub(super) fn is_live(&self, now: Time) -> bool {
@@ -84,6 +93,19 @@ impl Roster {
         &self.briefs[no.0 as usize]
     }
 
+    /// A session begins: what was given to the one before is none of its.
+    pub(super) fn begins(&mut self, no: NodeNo) {
+        if let Some(brief) = self.briefs.get_mut(no.0 as usize) {
+            brief.given.0 = 0.0;
+        }
+    }
+
+    /// A download of so many bytes was given to it.
+    pub(super) fn gave(&mut self, no: NodeNo, len: u64, window: Duration, now: Time) {
+        let brief = &mut self.briefs[no.0 as usize];
+        brief.given = (brief.given(window, now) + len as f64, now);
+    }
+
     /// To be called after whatever changes the node.
     pub(super) fn renew(&mut self, no: NodeNo, node: &Node, params: &Params, now: Time) {
         let brief = Brief::of(node, params, now);
@@ -95,7 +117,7 @@ impl Roster {
                 if !is_same {
                     self.summed = None;
                 }
-                *known = brief;
+                *known = Brief { given: known.given, ..brief };
             }
             None => {
                 self.summed = None;

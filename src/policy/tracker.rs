@@ -114,6 +114,7 @@ impl Tracker {
         let began = *self.began.get_or_insert(now);
         self.end_orders(no);
         self.drop_left(no);
+        self.roster.begins(no);
         let Some(old) = self.nodes.get_mut(no.0 as usize) else {
             self.nodes.push(Node::join(&self.params, join, None, began, now));
             self.renew(no, now);
@@ -262,8 +263,7 @@ impl Tracker {
     /// Lets a volunteer's uploads proceed.
     pub(super) fn advance(&mut self, no: NodeNo, now: Time) {
         let (share, rate) = (self.sync_share(), self.brief(no).rate);
-        let window = self.params.fairness_window;
-        self.node_mut(no).ledger.advance(rate, share, window, now);
+        self.node_mut(no).ledger.advance(rate, share, now);
     }
 
     /// Bytes that a volunteer has yet to send to others on our orders, and how many uploads these are.
@@ -316,6 +316,8 @@ impl Tracker {
     pub(super) fn redirected(&mut self, no: NodeNo, blob: Blob, len: u64, now: Time) {
         let node = self.node_mut(no);
         node.ledger.add(blob.id, len, now);
+        self.roster.gave(no, len, self.params.fairness_window, now);
+        let node = self.node_mut(no);
         node.redirected_bytes += len;
         node.redirects += 1;
         node.standing.sent(blob);
