@@ -141,6 +141,22 @@ fn a_third_that_vanishes_costs_retries_and_no_download() {
 }
 
 #[test]
+fn whoever_sends_wrong_bytes_is_found_and_everybody_is_served() {
+    let seeded = SEEDED.replace("copies = 20", "copies = 24");
+    let wrong =
+        |share: f64| format!("[[volunteers]]\ncount = 4\nrate = {{ fixed = \"1MB/s\" }}\nwrong = {share}\n");
+    let report = Played::new().report(&format!("{FLEET}{}{seeded}{CROWD}", wrong(1.0)));
+    assert_eq!((report.ours("downloads"), report.ours("found")), (1200.0, 1.0));
+    assert!(report.ours("detection") < 60.0, "{}", report.ours("detection"));
+    let (retries, wasted) = (report.ours("retries"), report.ours("wasted"));
+    assert!(retries > 0.0 && retries < 0.1 && wasted > 0.0, "{retries} {wasted}");
+    // Who sends nothing wrong is not found.
+    let honest = Played::new().report(&format!("{FLEET}{}{seeded}{CROWD}", wrong(0.0)));
+    assert_eq!((honest.ours("retries"), honest.ours("wasted")), (0.0, 0.0));
+    assert!(honest.0["balancers"][0]["figures"]["found"]["mean"].is_null(), "there is nobody to find");
+}
+
+#[test]
 fn clean_leaving_breaks_nothing_off() {
     let exodus = "[[departures]]\nat = \"40s\"\nshare = 0.5\ncrash = false\n";
     let report = Played::new().report(&format!("{FLEET}{SEEDED}{CROWD}{exodus}"));

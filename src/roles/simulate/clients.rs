@@ -158,10 +158,36 @@ impl World<'_> {
     }
 
     fn transferred(&mut self, number: u32) {
-        let Some(transfer) = self.transfers.remove(number) else { return };
-        match transfer.to {
-            To::Client(client) => self.downloaded(client, &transfer),
-            To::Volunteer { node, .. } => self.copied(number, &transfer, node),
+        let Some(&transfer) = self.transfers.get(number) else { return };
+        let wrong = transfer.line.checked_sub(1).filter(|sender| self.sends_wrong(*sender));
+        match (transfer.to, wrong) {
+            (To::Volunteer { node, .. }, Some(sender)) => self.copy_wrong(number, &transfer, (sender, node)),
+            (To::Client(client), Some(_)) => {
+                self.transfers.remove(number);
+                self.spoilt(client, &transfer);
+            }
+            (To::Volunteer { node, .. }, None) => {
+                self.transfers.remove(number);
+                self.copied(number, &transfer, node);
+            }
+            (To::Client(client), None) => {
+                self.transfers.remove(number);
+                self.downloaded(client, &transfer);
+            }
+        }
+    }
+
+    /// The client has got other bytes than those it asked for: it throws them away and tries again.
+    fn spoilt(&mut self, number: u32, transfer: &Transfer) {
+        let now = self.queue.now();
+        let Some(client) = self.clients.get_mut(number) else { return };
+        self.account.wasted += transfer.len + client.got;
+        (client.got, client.by_volunteers, client.idle_since) = (0.0, 0.0, now);
+        client.retries += 1;
+        if client.can_return {
+            self.ask(number);
+        } else {
+            self.go_direct(number);
         }
     }
 

@@ -6,7 +6,7 @@ use super::engine::{Nanos, SECOND, secs};
 use super::stats::{jain, mean, quantile};
 
 /// The figures of a run, in the order of the report. Shares are of 1, times in seconds.
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 24] = [
     "offload_bytes",
     "offload_requests",
     "balance_p99",
@@ -28,6 +28,8 @@ pub const NAMES: [&str; 22] = [
     "wasted",
     "sync",
     "origin_bytes",
+    "found",
+    "detection",
     "downloads",
 ];
 
@@ -55,6 +57,8 @@ pub fn meaning(name: &str) -> &'static str {
         "wasted" => "bytes sent in vain, over all",
         "sync" => "bytes of copies to volunteers, over those sent to clients",
         "origin_bytes" => "sent by the server, copies included, over those sent to clients",
+        "found" => "share of the volunteers that send wrong bytes which were quarantined",
+        "detection" => "first request to the last of their quarantines, s",
         "downloads" => "downloads measured",
         _ => "",
     }
@@ -112,7 +116,7 @@ pub struct Tally {
 }
 
 /// What only the end of a run tells.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Totals {
     pub first_request: Nanos,
     pub last_byte: Nanos,
@@ -122,6 +126,8 @@ pub struct Totals {
     pub to_volunteers: f64,
     pub by_server: f64,
     pub wasted: f64,
+    /// When each volunteer that sends wrong bytes was quarantined.
+    pub found: Vec<Option<Nanos>>,
 }
 
 impl Tally {
@@ -156,6 +162,8 @@ impl Tally {
         let mean_of = |values: &[f32]| mean(values.iter().map(|value| f64::from(*value)));
         let time = |q| quantile(&self.times, q);
         let sent = totals.to_clients.max(1.0);
+        let since = |found: Nanos| secs(found.saturating_sub(totals.first_request));
+        let found: Vec<f64> = totals.found.iter().flatten().map(|found| since(*found)).collect();
         Figures([
             self.by_volunteers as f64 / self.bytes as f64,
             self.ended_by_volunteers as f64 / count,
@@ -178,6 +186,8 @@ impl Tally {
             totals.wasted / (totals.to_clients + totals.to_volunteers).max(1.0),
             totals.to_volunteers / sent,
             totals.by_server / sent,
+            found.len() as f64 / totals.found.len() as f64,
+            found.iter().copied().reduce(f64::max).unwrap_or(f64::NAN),
             count,
         ])
     }
@@ -274,6 +284,7 @@ mod tests {
             to_volunteers: 90.0,
             by_server: 155.0,
             wasted: 10.0,
+            found: vec![Some(3 * SECOND), None, Some(5 * SECOND), Some(2 * SECOND)],
         };
         let figures = tally.figures(&[1.0, 1.0], &totals);
         for (name, want) in [
@@ -291,6 +302,8 @@ mod tests {
             ("stalls", 0.0),
             ("wasted", 0.025),
             ("origin_bytes", 0.5),
+            ("found", 0.75),
+            ("detection", 4.0),
             ("downloads", 3.0),
         ] {
             assert!((figures.get(name) - want).abs() < 1e-6, "{name}: {} is not {want}", figures.get(name));

@@ -117,7 +117,7 @@ fn figures(out: &mut String, report: &Report) {
         let _ = write!(out, "<th>{}</th>", summary.balancer.name());
     }
     out.push_str("<th>target</th></tr>\n");
-    for name in NAMES {
+    for name in report.names() {
         let _ = write!(out, "<tr><td title=\"{}\">{name}</td>", escaped(meaning(name)));
         for summary in &report.balancers {
             let _ = write!(out, "<td>{}</td>", number(summary.figures.get(name)));
@@ -130,7 +130,7 @@ fn figures(out: &mut String, report: &Report) {
         out.push('\n');
     }
     out.push_str("</table></div><dl class=\"weak\">\n");
-    for name in NAMES {
+    for name in report.names() {
         let _ = writeln!(out, "<dt>{name}</dt><dd>{}</dd>", escaped(meaning(name)));
     }
     out.push_str("</dl>\n");

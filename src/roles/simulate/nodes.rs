@@ -11,7 +11,7 @@ use rand_pcg::Pcg64Mcg;
 use super::engine::{Nanos, SECOND, nanos};
 use super::line::Kind;
 use super::scenario::Scenario;
-use super::world::{Event, NodeIndex, To, Transfer, World, blob_id};
+use super::world::{Event, NodeIndex, Tested, To, Transfer, World, blob_id};
 use crate::formats::control::{HoldingsChange, MAX_HOLDINGS, MAX_UPLOADS};
 use crate::model::{Blob, BlobId, Rate, Size};
 use crate::policy::{self, Joined, Load, NodeNo, Order, Outcome, Record, Task};
@@ -58,6 +58,8 @@ pub struct Node {
     /// Bytes of copies fetched.
     pub from_peers: u64,
     pub from_server: u64,
+    /// When it was quarantined first.
+    pub found: Option<Nanos>,
     /// Sent to clients when samples were taken last.
     pub bin_mark: f64,
     /// Sent to clients and to volunteers when the last window ended.
@@ -126,6 +128,7 @@ impl Node {
             served: 0,
             from_peers: 0,
             from_server: 0,
+            found: None,
             bin_mark: 0.0,
             window_mark: (0.0, 0.0),
         }
@@ -135,6 +138,12 @@ impl Node {
 impl World<'_> {
     pub fn is_up(&self, node: NodeIndex) -> bool {
         self.nodes[node as usize].presence == Presence::Up
+    }
+
+    /// Whether what it sends now is wrong.
+    pub fn sends_wrong(&mut self, node: NodeIndex) -> bool {
+        let share = self.scenario.volunteers[self.nodes[node as usize].group].wrong;
+        share > 0.0 && self.streams.faults.random::<f64>() < share
     }
 
     pub fn join(&mut self, index: NodeIndex) {
@@ -385,6 +394,14 @@ impl World<'_> {
         self.fetch_more(index);
     }
 
+    /// A volunteer sent other bytes than those of a copy: that is told, and the server asked.
+    pub fn copy_wrong(&mut self, transfer: u32, ended: &Transfer, (from, to): (NodeIndex, NodeIndex)) {
+        if let Some((from, _)) = self.nodes[from as usize].known {
+            self.policy.suspect(from, self.files.blob(ended.file));
+        }
+        self.copy_broken(transfer, 0.0, to);
+    }
+
     /// The source of a copy is gone: what has come is thrown away, and the server asked.
     pub fn copy_broken(&mut self, transfer: u32, left: f64, index: NodeIndex) {
         let Some(broken) = self.transfers.remove(transfer) else { return };
@@ -411,27 +428,34 @@ impl World<'_> {
         let now = self.now();
         for probe in self.policy.probes(PROBES_AT_ONCE, now) {
             let index = self.index_of(probe.node);
+            let is_wrong = probe.blob.is_some() && self.sends_wrong(index);
             let line = &self.lines[index as usize + 1];
             let share = line.rate() / (line.flows() + 1) as f64;
             let lasts = (PROBE_PART / share).min(PROBE_PATIENCE);
             let holds = |blob: Blob| self.files.find(blob.id).is_some_and(|file| self.files.has(file, index));
             let (result, after) = match probe.blob {
-                _ if self.nodes[index as usize].presence == Presence::Away => (-1.0, PROBE_SILENCE),
-                Some(blob) if !holds(blob) => (-1.0, 0),
-                Some(_) => (share as f32, nanos(lasts)),
-                None => (0.0, 0),
+                _ if self.nodes[index as usize].presence == Presence::Away => (Tested::Silent, PROBE_SILENCE),
+                Some(blob) if !holds(blob) => (Tested::Lacks, 0),
+                Some(_) if is_wrong => (Tested::Wrong, nanos(lasts)),
+                Some(_) => (Tested::Good(share as f32), nanos(lasts)),
+                None => (Tested::Reached, 0),
             };
             let after = after + self.scenario.clients.round_trip.nanos();
             self.queue.after(after, Event::Probed { node: index, epoch: probe.epoch, result });
         }
     }
 
-    pub fn probed(&mut self, index: NodeIndex, epoch: u32, result: f32) {
+    pub fn probed(&mut self, index: NodeIndex, epoch: u32, result: Tested) {
         let Some((node, _)) = self.nodes[index as usize].known else { return };
         let outcome = match result {
-            below if below < 0.0 => Outcome::Failed { why: "does not answer".to_owned() },
-            0.0 => Outcome::Reached,
-            rate => Outcome::Good { bytes_per_sec: f64::from(rate) },
+            Tested::Silent => Outcome::Failed { why: "does not answer".to_owned() },
+            Tested::Lacks => Outcome::Failed { why: "does not have the file".to_owned() },
+            Tested::Reached => Outcome::Reached,
+            Tested::Wrong => {
+                self.nodes[index as usize].found.get_or_insert(self.queue.now());
+                Outcome::Wrong { what: "other bytes".to_owned() }
+            }
+            Tested::Good(rate) => Outcome::Good { bytes_per_sec: f64::from(rate) },
         };
         let now = self.now();
         self.policy.handle(policy::Event::Probed { node, epoch, outcome }, now);

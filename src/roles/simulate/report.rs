@@ -103,6 +103,16 @@ impl Target {
 }
 
 impl Report {
+    /// The figures that there are: of any balancer, or with a target.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let has = |summary: &Summary, name: &str| {
+            summary.figures.get(name).is_some_and(|estimate| estimate.mean.is_finite())
+        };
+        NAMES.into_iter().filter(move |name| {
+            self.targets.contains_key(*name) || self.balancers.iter().any(|summary| has(summary, name))
+        })
+    }
+
     pub fn all_hold(&self) -> bool {
         self.targets.values().all(|target| target.holds)
     }

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use super::engine::{Nanos, secs};
 use super::figures::{Curves, Figures, Sample, Totals, WINDOW};
 use super::line::Line;
-use super::nodes::Presence;
+use super::nodes::{Node, Presence};
 use super::world::World;
 
 /// What of all bytes may be lost in roundings.
@@ -146,6 +146,7 @@ impl World<'_> {
         }
         self.check_conservation(clients, copies, unfinished)?;
         let account = &self.account;
+        let is_wrong = |node: &&Node| self.scenario.volunteers[node.group].wrong > 0.0;
         let all_rates: f64 = self.lines.iter().map(Line::rate).sum();
         let last_arrival = self.arrivals.last().map_or(0.0, |last| secs(*last));
         let totals = Totals {
@@ -156,6 +157,7 @@ impl World<'_> {
             to_volunteers: copies,
             by_server,
             wasted: account.wasted + account.wasted_copies,
+            found: self.nodes.iter().filter(|node| is_wrong(node)).map(|node| node.found).collect(),
         };
         let span = secs(account.last_byte.saturating_sub(totals.first_request)).max(1e-9);
         let mut volunteers: Vec<(f64, f64)> = (0_u32..)

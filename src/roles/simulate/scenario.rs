@@ -83,6 +83,9 @@ pub struct Volunteers {
     /// The rate they claim over the one they have.
     #[serde(default = "one")]
     pub lie: f64,
+    /// Share of what they send that is not what was asked for, whole files at a time.
+    #[serde(default)]
+    pub wrong: f64,
     /// They say themselves that they come and go.
     #[serde(default)]
     pub volatile: bool,
@@ -339,6 +342,7 @@ impl Volunteers {
         self.session.check().or_else(|problem| wrong("volunteers.session", problem))?;
         self.away.check().or_else(|problem| wrong("volunteers.away", problem))?;
         share("volunteers.crash", self.crash)?;
+        share("volunteers.wrong", self.wrong)?;
         share("volunteers.sync_share", self.sync_share)?;
         if !(0.01..=1000.0).contains(&self.lie) {
             return wrong("volunteers.lie", "must be between 0.01 and 1000");

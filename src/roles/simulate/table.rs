@@ -37,7 +37,7 @@ fn figures(out: &mut String, report: &Report) {
     let mut rows = vec![vec!["figure".to_owned()]];
     rows[0].extend(report.balancers.iter().map(|summary| summary.balancer.name().to_owned()));
     rows[0].push("target".to_owned());
-    for name in NAMES {
+    for name in report.names() {
         let mut row = vec![name.to_owned()];
         row.extend(report.balancers.iter().map(|summary| number(summary.figures.get(name))));
         row.push(report.targets.get(name).map_or(String::new(), |target| {

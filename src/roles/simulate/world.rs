@@ -71,17 +71,27 @@ pub enum Event {
     Depart {
         index: u32,
     },
-    /// A test ends; below 0 it failed, 0 is reached, else bytes/s.
     Probed {
         node: NodeIndex,
         epoch: u32,
-        result: f32,
+        result: Tested,
     },
     Second,
     Tend,
     Release,
     /// Clients may come.
     Open,
+}
+
+/// How a test of a volunteer ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Tested {
+    Silent,
+    Lacks,
+    Reached,
+    Wrong,
+    /// It sends so many bytes/s.
+    Good(f32),
 }
 
 /// Bytes on their way.
