@@ -24,8 +24,8 @@ const SYNC_PERCENT: u32 = 20;
 /// The most that a server may ask for: half of the line stays with clients.
 const MAX_SYNC_PERCENT: u32 = 50;
 
-/// Chunks for volunteers reserved ahead: the share of thousands of downloads, which nobody serves.
-const MAX_AHEAD: usize = 256;
+/// Chunks for volunteers reserved ahead at most: half of the line among as many downloads.
+const MAX_AHEAD: usize = 4096;
 /// A reservation that was not used for so long is given up.
 const UNUSED: Duration = Duration::from_secs(1);
 
@@ -55,8 +55,8 @@ pub struct Shaper {
 struct Turn {
     /// When the next chunk may go.
     next_at: Instant,
-    /// Reserved times on the line.
-    reserved: VecDeque<Instant>,
+    /// Reserved times on the line, and for how many bytes.
+    reserved: VecDeque<(Instant, u64)>,
 }
 
 /// One upload; it runs until it is dropped.
@@ -132,17 +132,31 @@ impl Shaper {
         turn.next_at = if clients > 0 { turn.next_at.max(earliest) } else { send_at } + apart;
     }
 
-    /// The next reservation, with so many more behind it that `share` of the queue is reserved.
-    fn turn_among(&self, clients: usize, share: f64, reserved: &mut VecDeque<Instant>, len: u64) -> Instant {
+    /// The next reservation; those behind it grow to `share` of the queue.
+    fn turn_among(
+        &self,
+        clients: usize,
+        share: f64,
+        reserved: &mut VecDeque<(Instant, u64)>,
+        len: u64,
+    ) -> Instant {
         let now = Instant::now();
         let ahead = (clients as f64 * share / (1.0 - share)) as usize;
-        while reserved.front().is_some_and(|at| clients == 0 || *at + UNUSED < now) {
+        while reserved.front().is_some_and(|(at, _)| *at + UNUSED < now) {
             reserved.pop_front();
         }
-        while reserved.len() <= ahead.min(MAX_AHEAD) {
-            reserved.push_back(self.reserve(len, now));
+        // By one more each time: who copies a chunk or two keeps nobody else's place, and downloads never wait for
+        // all of them at once.
+        for _ in 0..2 {
+            if reserved.len() <= ahead.min(MAX_AHEAD) {
+                reserved.push_back((self.reserve(len, now), len));
+            }
         }
-        reserved.pop_front().unwrap_or(now).max(now)
+        let Some((at, booked)) = reserved.pop_front() else { return now };
+        if len > booked {
+            self.reserve(len - booked, now);
+        }
+        at.max(now)
     }
 }
 
@@ -263,6 +277,54 @@ mod tests {
         assert!((0.18..=0.21).contains(&synced), "{synced}");
         assert!((0.97..1.01).contains(&later.iter().sum()), "{later:?}");
         downloads.iter().chain(&syncs).for_each(|(_, upload)| upload.abort());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_and_short_copies_keep_no_place_that_they_do_not_use() {
+        let shaper = line();
+        let downloads: Vec<_> = (0..20).map(|_| upload(&shaper, Class::Client)).collect();
+        let copies = shaper.clone();
+        let now_and_then = tokio::spawn(async move {
+            for part in (1..=4).cycle() {
+                let flow = copies.flow(Class::Sync);
+                flow.take(CHUNK / part).await;
+                flow.take(CHUNK).await;
+                drop(flow);
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let all: Vec<&AtomicU64> = downloads.iter().map(|(sent, _)| &**sent).collect();
+        let sent = shares(&all, 60).await.iter().sum::<f64>();
+        assert!((0.93..1.0).contains(&sent), "{sent}");
+        now_and_then.abort();
+        downloads.iter().for_each(|(_, upload)| upload.abort());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn chunks_of_many_lengths_are_never_more_than_the_rate() {
+        let shaper = line();
+        let downloads: Vec<_> = (0..30).map(|_| upload(&shaper, Class::Client)).collect();
+        let sent = Arc::new(AtomicU64::new(0));
+        let (copies, count) = (shaper.clone(), sent.clone());
+        let copy = tokio::spawn(async move {
+            let flow = copies.flow(Class::Sync);
+            for len in [CHUNK / 64, CHUNK / 64, CHUNK, CHUNK, CHUNK, CHUNK].into_iter().cycle() {
+                flow.take(len).await;
+                count.fetch_add(len, Relaxed);
+            }
+        });
+        let all: Vec<&AtomicU64> = downloads.iter().map(|(sent, _)| &**sent).chain([&*sent]).collect();
+        for _ in 0..12 {
+            let now = shares(&all, 5).await;
+            assert!(now.iter().sum::<f64>() < 1.03, "{now:?}");
+        }
+        let later = shares(&all, 60).await;
+        // A third of them are next to nothing, which a copy has at its end only, and each has the place of a whole one.
+        assert!((0.13..=0.21).contains(&later[30]), "{later:?}");
+        assert!((0.95..1.01).contains(&later.iter().sum()), "{later:?}");
+        copy.abort();
+        downloads.iter().for_each(|(_, upload)| upload.abort());
     }
 
     #[tokio::test(start_paused = true)]

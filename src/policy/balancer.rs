@@ -429,3 +429,7 @@ fn sample_by_rate(
 #[cfg(test)]
 #[path = "balancer_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "balancer_best_tests.rs"]
+mod best_tests;

@@ -17,10 +17,10 @@ use crate::policy::{
     Policy, Record, Request,
 };
 
-const START: Time = Time::from_secs(1_800_000_000);
+pub(super) const START: Time = Time::from_secs(1_800_000_000);
 const BLOB: Blob = Blob { id: BlobId([5; 32]), size: 1 << 20 };
 
-fn later(millis: u64) -> Time {
+pub(super) fn later(millis: u64) -> Time {
     START + Duration::from_millis(millis)
 }
 
@@ -29,7 +29,7 @@ fn client(address: impl Into<IpAddr>) -> Asker {
 }
 
 /// A client of its own each time, so that nobody is taken for one who asks again.
-fn request(blob: Blob) -> Request {
+pub(super) fn request(blob: Blob) -> Request {
     thread_local!(static NEXT: Cell<u32> = const { Cell::new(0x0a00_0000) });
     let client = client(Ipv4Addr::from(NEXT.replace(NEXT.get() + 1)));
     Request {
@@ -58,7 +58,7 @@ fn joined(n: usize, donate: u64) -> Joined {
 }
 
 /// Joins, and passes the test that follows.
-fn join(policy: &mut Policy, n: usize, donate: u64, now: Time) -> (NodeNo, u32) {
+pub(super) fn join(policy: &mut Policy, n: usize, donate: u64, now: Time) -> (NodeNo, u32) {
     join_as(policy, joined(n, donate), now)
 }
 
@@ -68,11 +68,11 @@ fn join_as(policy: &mut Policy, joined: Joined, now: Time) -> (NodeNo, u32) {
     (node, epoch)
 }
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy::new(Params::default(), Networks::default())
 }
 
-fn hold(policy: &mut Policy, (node, epoch): (NodeNo, u32), blob: BlobId, now: Time) {
+pub(super) fn hold(policy: &mut Policy, (node, epoch): (NodeNo, u32), blob: BlobId, now: Time) {
     let event = Event::Holdings { node, epoch, change: HoldingsChange::Add, blobs: &[blob] };
     policy.handle(event, now);
 }

@@ -366,8 +366,11 @@ fn goal(rings: &Rings, params: &Params, blob: Blob, want: Want) -> Goal {
 fn are_full(scene: &mut Scene<'_>, blob: BlobId) -> bool {
     let Scene { tracker, params, now, .. } = scene;
     let enough = 2.0 * params.min_share;
-    let mut holders = tracker.live_holders(blob, *now).take(MAX_SOURCES);
-    holders.all(|no| tracker.node(no).ledger.share(tracker.brief(no).rate, tracker.sync_share()) <= enough)
+    let holders: Vec<NodeNo> = tracker.live_holders(blob, *now).take(MAX_SOURCES).collect();
+    holders.into_iter().all(|no| {
+        tracker.advance(no, *now);
+        tracker.node(no).ledger.share(tracker.brief(no).rate, tracker.sync_share()) <= enough
+    })
 }
 
 /// Copies that are missing, and those of them that must be on stable volunteers.

@@ -138,3 +138,32 @@ impl Roster {
         self.fleet
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_fades_and_ends_with_the_session() {
+        let window = Duration::from_secs(10);
+        let now = Time::from_secs(1_800_000_000);
+        let brief = Brief {
+            up: (now, now),
+            live_until: now,
+            volatile_until: now,
+            rate: 1e6,
+            given: (0.0, now),
+            turns: 1.0,
+            class: Class::Stable,
+            is_open: true,
+        };
+        let mut roster = Roster { briefs: vec![brief, brief], ..Roster::default() };
+        roster.gave(NodeNo(1), 1000, window, now);
+        roster.gave(NodeNo(1), 500, window, now + window);
+        let given = |roster: &Roster, no, at| roster.of(NodeNo(no)).given(window, at).round();
+        assert_eq!((given(&roster, 1, now + window), given(&roster, 1, now + 2 * window)), (868.0, 319.0));
+        assert_eq!((given(&roster, 0, now + window), size_of::<Brief>()), (0.0, 64));
+        roster.begins(NodeNo(1));
+        assert_eq!(given(&roster, 1, now + window), 0.0);
+    }
+}

@@ -112,7 +112,7 @@ impl Tracker {
             None => self.new_slot(&join.id, now),
         };
         let began = *self.began.get_or_insert(now);
-        self.end_orders(no);
+        self.end_orders(no, now);
         self.drop_left(no);
         self.roster.begins(no);
         let Some(old) = self.nodes.get_mut(no.0 as usize) else {
@@ -189,7 +189,7 @@ impl Tracker {
             Event::OrderEnded { blob, failed, .. } => {
                 let pause = failed.then(|| self.pause(no, blob));
                 let ended = self.node_mut(no).orders.end(blob, pause.map(|pause| now + pause));
-                self.end_sync(blob, ended);
+                self.end_sync(blob, ended, now);
             }
         }
         self.renew(no, now);
@@ -200,7 +200,7 @@ impl Tracker {
     }
 
     fn left(&mut self, no: NodeNo, clean: bool, now: Time) {
-        self.end_orders(no);
+        self.end_orders(no, now);
         let node = self.node_mut(no);
         if node.is_connected && !clean {
             node.standing.record.vanish(now);
@@ -241,7 +241,7 @@ impl Tracker {
         node.load = load.clone();
         node.dropped = 0;
         let lost = node.orders.expire(params.order_timeout, now);
-        lost.into_iter().for_each(|(blob, order)| self.end_sync(blob, Some(order)));
+        lost.into_iter().for_each(|(blob, order)| self.end_sync(blob, Some(order), now));
         self.tidy(now);
     }
 
@@ -299,23 +299,24 @@ impl Tracker {
         self.params.order_retry + self.copying(no, size)
     }
 
-    fn end_sync(&mut self, blob: BlobId, order: Option<OrderState>) {
+    fn end_sync(&mut self, blob: BlobId, order: Option<OrderState>, now: Time) {
         if let Some(source) = order.and_then(|order| order.source) {
+            self.advance(source, now);
             self.node_mut(source).ledger.end_sync(blob);
         }
     }
 
-    fn end_orders(&mut self, no: NodeNo) {
+    fn end_orders(&mut self, no: NodeNo, now: Time) {
         let Some(node) = self.nodes.get_mut(no.0 as usize) else { return };
         for (blob, order) in node.orders.take_all() {
-            self.end_sync(blob, Some(order));
+            self.end_sync(blob, Some(order), now);
         }
     }
 
     /// Books a redirect.
     pub(super) fn redirected(&mut self, no: NodeNo, blob: Blob, len: u64, now: Time) {
-        let node = self.node_mut(no);
-        node.ledger.add(blob.id, len, now);
+        self.advance(no, now);
+        self.node_mut(no).ledger.add(blob.id, len, now);
         self.roster.gave(no, len, self.params.fairness_window, now);
         let node = self.node_mut(no);
         node.redirected_bytes += len;
@@ -371,7 +372,7 @@ impl Tracker {
             // Who does not report does not end its orders either.
             for no in (0..self.nodes.len() as u32).map(NodeNo) {
                 if self.node(no).state(&self.params, now) == NodeState::Down {
-                    self.end_orders(no);
+                    self.end_orders(no, now);
                 }
             }
             for node in &mut self.nodes {

@@ -44,7 +44,8 @@ impl World<'_> {
             client.asked = now;
             client.idle_since = now;
             (client.got, client.by_volunteers) = (0.0, 0.0);
-            (client.is_stalled, client.retries, client.last) = (false, 0, None);
+            (client.is_stalled, client.is_spoilt) = (false, false);
+            (client.retries, client.last) = (0, None);
         }
         self.ask(client);
     }
@@ -159,20 +160,22 @@ impl World<'_> {
 
     fn transferred(&mut self, number: u32) {
         let Some(&transfer) = self.transfers.get(number) else { return };
-        let wrong = transfer.line.checked_sub(1).filter(|sender| self.sends_wrong(*sender));
+        let sender = transfer.line.checked_sub(1);
+        let wrong = sender.filter(|sender| self.sends_wrong(*sender));
         match (transfer.to, wrong) {
             (To::Volunteer { node, .. }, Some(sender)) => self.copy_wrong(number, &transfer, (sender, node)),
-            (To::Client(client), Some(_)) => {
-                self.transfers.remove(number);
-                self.spoilt(client, &transfer);
-            }
             (To::Volunteer { node, .. }, None) => {
                 self.transfers.remove(number);
                 self.copied(number, &transfer, node);
             }
-            (To::Client(client), None) => {
+            (To::Client(client_no), _) => {
                 self.transfers.remove(number);
-                self.downloaded(client, &transfer);
+                let client = self.clients.get(client_no);
+                if wrong.is_some() || client.is_some_and(|client| client.is_spoilt) {
+                    self.spoilt(client_no, &transfer);
+                } else {
+                    self.downloaded(client_no, &transfer);
+                }
             }
         }
     }
@@ -183,6 +186,7 @@ impl World<'_> {
         let Some(client) = self.clients.get_mut(number) else { return };
         self.account.wasted += transfer.len + client.got;
         (client.got, client.by_volunteers, client.idle_since) = (0.0, 0.0, now);
+        client.is_spoilt = false;
         client.retries += 1;
         if client.can_return {
             self.ask(number);
@@ -234,18 +238,22 @@ impl World<'_> {
             To::Volunteer { node, .. } => self.copy_broken(number, left, node),
             To::Client(client) => {
                 self.transfers.remove(number);
-                self.cut_off(client, transfer.len - left);
+                let received = transfer.len - left;
+                let sender = transfer.line.checked_sub(1).filter(|_| received > 0.0);
+                let is_wrong = sender.is_some_and(|sender| self.sends_wrong(sender));
+                self.cut_off(client, received, is_wrong);
             }
         }
     }
 
     /// The client's volunteer has gone; it notices after its timeout.
-    fn cut_off(&mut self, number: u32, received: f64) {
+    fn cut_off(&mut self, number: u32, received: f64, is_wrong: bool) {
         let now = self.queue.now();
         let Some(client) = self.clients.get_mut(number) else { return };
         if self.scenario.clients.resume {
             client.got += received;
             client.by_volunteers += received;
+            client.is_spoilt |= is_wrong;
         } else {
             self.account.wasted += received + client.got;
             (client.got, client.by_volunteers) = (0.0, 0.0);

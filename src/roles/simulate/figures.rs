@@ -58,7 +58,7 @@ pub fn meaning(name: &str) -> &'static str {
         "sync" => "bytes of copies to volunteers, over those sent to clients",
         "origin_bytes" => "sent by the server, copies included, over those sent to clients",
         "found" => "share of the volunteers that send wrong bytes which were quarantined",
-        "detection" => "first request to the last of their quarantines, s",
+        "detection" => "first request to the last of their quarantines, or to the end if one is missing, s",
         "downloads" => "downloads measured",
         _ => "",
     }
@@ -162,8 +162,11 @@ impl Tally {
         let mean_of = |values: &[f32]| mean(values.iter().map(|value| f64::from(*value)));
         let time = |q| quantile(&self.times, q);
         let sent = totals.to_clients.max(1.0);
-        let since = |found: Nanos| secs(found.saturating_sub(totals.first_request));
-        let found: Vec<f64> = totals.found.iter().flatten().map(|found| since(*found)).collect();
+        let found = totals.found.iter().flatten().count() as f64;
+        // Who is never found is not found for as long as the run goes.
+        let until = |found: &Option<Nanos>| found.unwrap_or(totals.last_byte.max(totals.first_request));
+        let last_found = totals.found.iter().map(until).max();
+        let detection = last_found.map(|found| secs(found.saturating_sub(totals.first_request)));
         Figures([
             self.by_volunteers as f64 / self.bytes as f64,
             self.ended_by_volunteers as f64 / count,
@@ -186,8 +189,8 @@ impl Tally {
             totals.wasted / (totals.to_clients + totals.to_volunteers).max(1.0),
             totals.to_volunteers / sent,
             totals.by_server / sent,
-            found.len() as f64 / totals.found.len() as f64,
-            found.iter().copied().reduce(f64::max).unwrap_or(f64::NAN),
+            found / totals.found.len() as f64,
+            detection.unwrap_or(f64::NAN),
             count,
         ])
     }
@@ -303,7 +306,7 @@ mod tests {
             ("wasted", 0.025),
             ("origin_bytes", 0.5),
             ("found", 0.75),
-            ("detection", 4.0),
+            ("detection", 10.0),
             ("downloads", 3.0),
         ] {
             assert!((figures.get(name) - want).abs() < 1e-6, "{name}: {} is not {want}", figures.get(name));

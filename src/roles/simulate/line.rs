@@ -3,7 +3,8 @@
 //!
 //! One virtual time per kind advances by (dt * rate of one transfer); a transfer of x bytes that begins at V
 //! ends at V + x. So a change costs the logarithm of the transfers, and time between changes nothing.
-//! Copies get `sync_share` of the line together while clients are there.
+//! Copies from a volunteer get their share of the line together while clients are there; the server's own line
+//! knows no such thing, and a copy is one transfer of many.
 //!
 //! What is left out: packet loss, TCP's slow start, round trips that differ.
 
@@ -74,7 +75,8 @@ pub struct Line {
     /// Bytes/s in all, and at most for one client.
     rate: f64,
     client_rate: f64,
-    sync_share: f64,
+    /// Of all copies together while clients are there; none: each is as any download.
+    sync_share: Option<f64>,
     clients: Class,
     sync: Class,
     updated: Nanos,
@@ -87,7 +89,7 @@ pub struct Line {
 const DONE: f64 = 1e-3;
 
 impl Line {
-    pub fn new(rate: f64, client_rate: f64, sync_share: f64) -> Self {
+    pub fn new(rate: f64, client_rate: f64, sync_share: Option<f64>) -> Self {
         let (clients, sync) = (Class::default(), Class::default());
         Self { rate, client_rate, sync_share, clients, sync, updated: 0, wake: Nanos::MAX }
     }
@@ -105,7 +107,7 @@ impl Line {
         if clients == 0.0 {
             return (0.0, self.rate / sync);
         }
-        let for_sync = self.rate * self.sync_share;
+        let for_sync = self.rate * self.sync_share.unwrap_or(sync / (clients + sync));
         (((self.rate - for_sync) / clients).min(self.client_rate), for_sync / sync)
     }
 
@@ -117,6 +119,12 @@ impl Line {
             self.clients.advance(client, seconds);
             self.sync.advance(sync, seconds);
         }
+    }
+
+    /// From now on copies get another share.
+    pub fn set_sync_share(&mut self, share: f64, now: Nanos) {
+        self.advance(now);
+        self.sync_share = Some(share);
     }
 
     fn class(&mut self, kind: Kind) -> &mut Class {
@@ -213,11 +221,14 @@ impl Line {
     }
 
     /// When a download of `len` bytes would end if it began now and no other came, in seconds from now: it
-    /// waits for the shorter of itself and each other (processor sharing). Copies count as one download more.
+    /// waits for the shorter of itself and each other (processor sharing), at what copies leave of the line.
     pub fn finish_time(&self, len: f64) -> f64 {
-        let shared: f64 = self.remaining(Kind::Client).map(|(_, left)| left.min(len)).sum();
-        let copies = if self.sync.flows.is_empty() { 1.0 } else { 1.0 / (1.0 - self.sync_share).max(0.5) };
-        ((len + shared) * copies / self.rate).max(len / self.client_rate)
+        let shared = |kind| -> f64 { self.remaining(kind).map(|(_, left)| left.min(len)).sum() };
+        let (others, rate) = match self.sync_share {
+            Some(share) if !self.sync.flows.is_empty() => (shared(Kind::Client), self.rate * (1.0 - share)),
+            _ => (shared(Kind::Client) + shared(Kind::Sync), self.rate),
+        };
+        ((len + others) / rate).max(len / self.client_rate)
     }
 }
 
@@ -226,7 +237,7 @@ mod tests {
     use super::*;
 
     fn line() -> Line {
-        Line::new(100.0, f64::INFINITY, 0.2)
+        Line::new(100.0, f64::INFINITY, Some(0.2))
     }
 
     #[test]
@@ -246,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_client_takes_no_more_than_its_own_line_does() {
-        let mut line = Line::new(100.0, 10.0, 0.2);
+        let mut line = Line::new(100.0, 10.0, Some(0.2));
         line.add(Kind::Client, 1, 100.0, 0);
         assert_eq!(line.next_end(0), Some(10 * SECOND));
         for other in 2..=20 {
@@ -270,6 +281,21 @@ mod tests {
             line.add(Kind::Client, other, 1e6, 0);
         }
         assert_eq!(line.next_end(0), Some(5 * SECOND));
+        // And more from when the server says so.
+        line.set_sync_share(0.5, 2 * SECOND);
+        assert_eq!(line.next_end(2 * SECOND), Some(3 * SECOND + SECOND / 5));
+    }
+
+    #[test]
+    fn a_copy_from_the_server_is_one_transfer_of_many() {
+        let mut line = Line::new(100.0, f64::INFINITY, None);
+        line.add(Kind::Client, 1, 100.0, 0);
+        line.add(Kind::Sync, 2, 1000.0, 0);
+        line.add(Kind::Sync, 3, 1000.0, 0);
+        line.add(Kind::Client, 4, 1000.0, 0);
+        assert_eq!((line.next_end(0), line.finish_time(100.0)), (Some(4 * SECOND), 5.0));
+        assert_eq!(line.ended(4 * SECOND), Some(1));
+        assert!((line.sent().1 - 200.0).abs() < 1e-6);
     }
 
     #[test]
@@ -296,7 +322,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn bytes_are_conserved(sizes in proptest::collection::vec(1_u32..10_000, 1..60), steps in 1_u64..40) {
-            let mut line = Line::new(64.0, 50.0, 0.2);
+            let mut line = Line::new(64.0, 50.0, Some(0.2));
             let (mut now, mut done) = (0, 0.0);
             for (number, size) in (0..).zip(&sizes) {
                 let kind = if number % 5 == 0 { Kind::Sync } else { Kind::Client };

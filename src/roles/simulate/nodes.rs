@@ -58,7 +58,7 @@ pub struct Node {
     /// Bytes of copies fetched.
     pub from_peers: u64,
     pub from_server: u64,
-    /// When it was quarantined first.
+    /// When the server first sent nobody there any more because of wrong bytes.
     pub found: Option<Nanos>,
     /// Sent to clients when samples were taken last.
     pub bin_mark: f64,
@@ -143,7 +143,7 @@ impl World<'_> {
     /// Whether what it sends now is wrong.
     pub fn sends_wrong(&mut self, node: NodeIndex) -> bool {
         let share = self.scenario.volunteers[self.nodes[node as usize].group].wrong;
-        share > 0.0 && self.streams.faults.random::<f64>() < share
+        share > 0.0 && self.streams.wrong.random::<f64>() < share
     }
 
     pub fn join(&mut self, index: NodeIndex) {
@@ -428,7 +428,6 @@ impl World<'_> {
         let now = self.now();
         for probe in self.policy.probes(PROBES_AT_ONCE, now) {
             let index = self.index_of(probe.node);
-            let is_wrong = probe.blob.is_some() && self.sends_wrong(index);
             let line = &self.lines[index as usize + 1];
             let share = line.rate() / (line.flows() + 1) as f64;
             let lasts = (PROBE_PART / share).min(PROBE_PATIENCE);
@@ -436,7 +435,7 @@ impl World<'_> {
             let (result, after) = match probe.blob {
                 _ if self.nodes[index as usize].presence == Presence::Away => (Tested::Silent, PROBE_SILENCE),
                 Some(blob) if !holds(blob) => (Tested::Lacks, 0),
-                Some(_) if is_wrong => (Tested::Wrong, nanos(lasts)),
+                Some(_) if self.sends_wrong(index) => (Tested::Wrong, nanos(lasts)),
                 Some(_) => (Tested::Good(share as f32), nanos(lasts)),
                 None => (Tested::Reached, 0),
             };
@@ -451,14 +450,14 @@ impl World<'_> {
             Tested::Silent => Outcome::Failed { why: "does not answer".to_owned() },
             Tested::Lacks => Outcome::Failed { why: "does not have the file".to_owned() },
             Tested::Reached => Outcome::Reached,
-            Tested::Wrong => {
-                self.nodes[index as usize].found.get_or_insert(self.queue.now());
-                Outcome::Wrong { what: "other bytes".to_owned() }
-            }
+            Tested::Wrong => Outcome::Wrong { what: "other bytes".to_owned() },
             Tested::Good(rate) => Outcome::Good { bytes_per_sec: f64::from(rate) },
         };
         let now = self.now();
         self.policy.handle(policy::Event::Probed { node, epoch, outcome }, now);
+        if self.policy.tracker().node(node).standing.is_quarantined(now) {
+            self.nodes[index as usize].found.get_or_insert(self.queue.now());
+        }
     }
 }
 

@@ -32,7 +32,7 @@ struct Shop {
 
 impl Shop {
     fn new(lines: usize, seed: u64) -> Self {
-        let line = Line::new(RATE, f64::INFINITY, 0.2);
+        let line = Line::new(RATE, f64::INFINITY, None);
         let rng = Pcg64Mcg::seed_from_u64(seed);
         Self { queue: Queue::default(), lines: vec![line; lines], jobs: Vec::new(), rng }
     }

@@ -6,12 +6,13 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 28.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 /// Shades of a picture of uses.
 const SHADES: usize = 10;
-const TICKS: usize = 5;
+/// Of an axis at most.
+const TICKS: usize = 8;
 
 /// A curve with its name; the class `c0`, `c1`... is its place in the list.
 #[derive(Clone, Debug)]
@@ -52,13 +53,9 @@ pub fn curves(axes: &Axes<'_>, curves: &[Curve]) -> String {
     let x_of = |x: f64| LEFT + (scale_x(x) - low) / (high - low) * (WIDTH - LEFT - RIGHT);
     let y_of = |y: f64| HEIGHT - BOTTOM - (y / top).clamp(0.0, 1.05) * (HEIGHT - TOP - BOTTOM);
     let mut svg = begin();
-    for tick in 0..=TICKS {
-        let part = tick as f64 / TICKS as f64;
-        let (x, y) = (low + part * (high - low), part * top);
-        let value = if axes.is_log_x { 10_f64.powf(x) } else { x };
-        x_tick(&mut svg, LEFT + part * (WIDTH - LEFT - RIGHT), value);
-        y_tick(&mut svg, y_of(y), y);
-    }
+    let x_ticks = if axes.is_log_x { log_ticks(low, high) } else { ticks(low, high) };
+    x_ticks.into_iter().for_each(|x| x_tick(&mut svg, x_of(x), x));
+    ticks(0.0, top).into_iter().for_each(|y| y_tick(&mut svg, y_of(y), y));
     labels(&mut svg, axes);
     for (number, curve) in curves.iter().enumerate() {
         let _ = write!(svg, "<polyline class=\"c{number}\" points=\"");
@@ -96,12 +93,33 @@ pub fn picture(rows: &[Vec<f64>], seconds: f64, y_label: &str) -> String {
         let opacity = shade as f64 / SHADES as f64;
         let _ = write!(svg, "<path class=\"use\" fill-opacity=\"{opacity:.1}\" d=\"{path}\"/>");
     }
-    for tick in 0..=TICKS {
-        let part = tick as f64 / TICKS as f64;
-        x_tick(&mut svg, LEFT + part * (WIDTH - LEFT - RIGHT), part * seconds);
+    for x in ticks(0.0, seconds) {
+        x_tick(&mut svg, LEFT + x / seconds * (WIDTH - LEFT - RIGHT), x);
     }
     labels(&mut svg, &Axes { x: "seconds", y: y_label, is_log_x: false, y_max: None });
     svg + "</svg>"
+}
+
+/// Round numbers from `low` to `high`, at equal steps.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    if high <= low {
+        return vec![low];
+    }
+    let least = (high - low) / TICKS as f64;
+    let decade = 10_f64.powf(least.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|part| part * decade).into_iter().find(|step| *step >= least);
+    let step = step.unwrap_or(least);
+    let (first, last) = ((low / step).ceil() as i64, (high / step + 1e-9).floor() as i64);
+    (first..=last).map(|number| number as f64 * step).collect()
+}
+
+/// Round numbers whose logarithms to base 10 are from `low` to `high`.
+fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+    let decades = low.floor() as i32..=high.ceil() as i32;
+    let all = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|part| part * 10_f64.powi(decade)));
+    let within: Vec<f64> = all.filter(|x| (low - 1e-9..=high + 1e-9).contains(&x.log10())).collect();
+    let apart = within.len().div_ceil(TICKS).max(1);
+    within.into_iter().step_by(apart).collect()
 }
 
 fn shade(used: f64) -> usize {
@@ -184,13 +202,22 @@ mod tests {
         let axes = Axes { x: "s & more", y: "B/s", is_log_x: true, y_max: None };
         let curve = Curve { name: "a<b".to_owned(), points: vec![(1.0, 0.0), (100.0, 2e6), (f64::NAN, 1.0)] };
         let svg = curves(&axes, &[curve]);
-        assert!(svg.contains("points=\"64.0,240.0 708.0,14.0 \""), "{svg}");
+        assert!(svg.contains("points=\"64.0,240.0 692.0,14.0 \""), "{svg}");
         assert!(svg.contains("s &amp; more") && svg.contains("a&lt;b") && svg.contains("2 M"), "{svg}");
         assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
         let svg = picture(&[vec![0.5, 0.5, 1.0], vec![0.0, 0.0, 0.0]], 30.0, "volunteers");
         // Equal neighbours are one rectangle, and nothing is none.
         assert_eq!((svg.matches('M').count(), svg.matches("class=\"use\"").count()), (2, 2), "{svg}");
         assert!(curves(&axes, &[]).contains("Nothing"));
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        assert_eq!(ticks(28.0, 1210.0), [200.0, 400.0, 600.0, 800.0, 1000.0, 1200.0]);
+        assert_eq!(ticks(0.0, 53.3e6), (0..6).map(|n| f64::from(n) * 1e7).collect::<Vec<_>>());
+        assert_eq!((ticks(0.0, 1e-9).len(), ticks(5.0, 5.0)), (6, vec![5.0]));
+        assert_eq!(log_ticks(-0.9, 0.5), [0.2, 0.5, 1.0, 2.0]);
+        assert!(log_ticks(-3.0, 9.0).len() <= TICKS);
     }
 
     #[test]

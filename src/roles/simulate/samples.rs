@@ -145,8 +145,12 @@ impl World<'_> {
             }
         }
         self.check_conservation(clients, copies, unfinished)?;
+        let is_wrong = |node: &Node| self.scenario.volunteers[node.group].wrong > 0.0;
+        ensure!(
+            self.nodes.iter().all(|node| node.found.is_none() || is_wrong(node)),
+            "a volunteer that sends nothing wrong is quarantined; this is a fault of the policy"
+        );
         let account = &self.account;
-        let is_wrong = |node: &&Node| self.scenario.volunteers[node.group].wrong > 0.0;
         let all_rates: f64 = self.lines.iter().map(Line::rate).sum();
         let last_arrival = self.arrivals.last().map_or(0.0, |last| secs(*last));
         let totals = Totals {

@@ -57,9 +57,6 @@ pub struct Scenario {
 #[serde(deny_unknown_fields)]
 pub struct Server {
     pub uplink: Rate,
-    /// Most of its line that copies to volunteers take while clients are there; 1: they share it equally.
-    #[serde(default = "one")]
-    pub sync_share: f64,
 }
 
 /// A group of volunteers that are alike.
@@ -89,9 +86,6 @@ pub struct Volunteers {
     /// They say themselves that they come and go.
     #[serde(default)]
     pub volatile: bool,
-    /// Most of their line that copies to others take while clients are there.
-    #[serde(default = "fifth")]
-    pub sync_share: f64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -222,10 +216,6 @@ fn one() -> f64 {
     1.0
 }
 
-fn fifth() -> f64 {
-    0.2
-}
-
 fn single() -> usize {
     1
 }
@@ -299,7 +289,6 @@ impl Scenario {
         if self.server.uplink.0 == 0 {
             return wrong("server.uplink", "must be above 0");
         }
-        share("server.sync_share", self.server.sync_share)?;
         let volunteers: usize = self.volunteers.iter().map(|group| group.count).sum();
         if volunteers > MAX_VOLUNTEERS {
             return wrong("volunteers", format!("{volunteers} are more than {MAX_VOLUNTEERS}"));
@@ -343,7 +332,6 @@ impl Volunteers {
         self.away.check().or_else(|problem| wrong("volunteers.away", problem))?;
         share("volunteers.crash", self.crash)?;
         share("volunteers.wrong", self.wrong)?;
-        share("volunteers.sync_share", self.sync_share)?;
         if !(0.01..=1000.0).contains(&self.lie) {
             return wrong("volunteers.lie", "must be between 0.01 and 1000");
         }

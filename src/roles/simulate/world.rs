@@ -127,6 +127,8 @@ pub struct Client {
     /// Since when no bytes have come.
     pub idle_since: Nanos,
     pub is_stalled: bool,
+    /// Some of what it has is not what it asked for.
+    pub is_spoilt: bool,
     pub retries: u32,
     pub can_return: bool,
     /// Whom it was sent to last.
@@ -190,6 +192,7 @@ pub struct Streams {
     pub faults: Pcg64Mcg,
     pub choices: Pcg64Mcg,
     pub history: Pcg64Mcg,
+    pub wrong: Pcg64Mcg,
 }
 
 fn stream(seed: u64, purpose: u64) -> Pcg64Mcg {
@@ -216,6 +219,8 @@ pub struct World<'a> {
     pub curves: Curves,
     pub account: Account,
     pub server_load: f64,
+    /// What the volunteers were told last.
+    sync_share: f64,
     pub mean_rate: f64,
     /// What a client gets at most.
     pub fastest: f64,
@@ -236,6 +241,7 @@ impl<'a> World<'a> {
         seed: u64,
     ) -> anyhow::Result<Self> {
         let params = scenario.params()?;
+        let sync_share = params.sync_share;
         let mut draws = stream(seed, 1);
         let sizes: Vec<u64> =
             (0..scenario.files.count).map(|n| scenario.files.size.draw(n, catalog, &mut draws)).collect();
@@ -243,9 +249,8 @@ impl<'a> World<'a> {
         let popularity = Popularity::new(wanted, scenario.files.zipf);
         let nodes = nodes::draw(scenario, &mut stream(seed, 2));
         let client_rate = scenario.clients.line.map_or(f64::INFINITY, |line| line.0 as f64);
-        let server = Line::new(scenario.server.uplink.0 as f64, client_rate, scenario.server.sync_share);
-        let line =
-            |node: &Node| Line::new(node.rate, client_rate, scenario.volunteers[node.group].sync_share);
+        let server = Line::new(scenario.server.uplink.0 as f64, client_rate, None);
+        let line = |node: &Node| Line::new(node.rate, client_rate, Some(sync_share));
         let lines: Vec<Line> = std::iter::once(server).chain(nodes.iter().map(line)).collect();
         let fastest = lines.iter().map(Line::rate).fold(0.0, f64::max).min(client_rate);
         let all_rates: f64 = nodes.iter().map(|node| node.rate).sum();
@@ -277,12 +282,14 @@ impl<'a> World<'a> {
                 faults: stream(seed, 7),
                 choices: stream(seed, 8),
                 history: stream(seed, 9),
+                wrong: stream(seed, 10),
             },
             crowds: Crowds::default(),
             tally: Tally::default(),
             curves: Curves::default(),
             account: Account::default(),
             server_load: 0.0,
+            sync_share,
             opened: None,
             arrivals,
             arrived: 0,
@@ -412,6 +419,19 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Volunteers hear how much copies may take.
+    fn share_lines(&mut self) {
+        let share = self.policy.tracker().sync_share();
+        if std::mem::replace(&mut self.sync_share, share) == share {
+            return;
+        }
+        let now = self.queue.now();
+        for line in 1..self.lines.len() as u32 {
+            self.lines[line as usize].set_sync_share(share, now);
+            self.look_after(line);
+        }
+    }
+
     /// What the server does every second.
     fn second(&mut self) {
         let now = self.queue.now();
@@ -421,6 +441,7 @@ impl<'a> World<'a> {
         let load = (sent - self.marks.second) / self.lines[0].rate();
         self.server_load = (self.server_load * 2.0 + load) / 3.0;
         self.marks.second = sent;
+        self.share_lines();
         self.remember_history();
         self.look_at_gate();
         self.start_probes();
