@@ -150,6 +150,15 @@ fn whoever_sends_wrong_bytes_is_found_and_everybody_is_served() {
     assert!(report.ours("detection") < 60.0, "{}", report.ours("detection"));
     let (retries, wasted) = (report.ours("retries"), report.ours("wasted"));
     assert!(retries > 0.0 && retries < 0.1 && wasted > 0.0, "{retries} {wasted}");
+    // Copies from them are thrown away too.
+    let (fleet, unseeded) = (FLEET.replace("2MB/s\" }", "10MB/s\" }"), seeded.replace("copies = 24", ""));
+    let spread = Played::new().report(&format!("{fleet}{}{unseeded}{CROWD}", wrong(1.0)));
+    assert_eq!(spread.ours("downloads"), 1200.0);
+    assert!(
+        spread.ours("found") > 0.0 && spread.ours("offload_bytes") > 0.7,
+        "{}",
+        spread.ours("offload_bytes")
+    );
     // Who sends nothing wrong is not found.
     let honest = Played::new().report(&format!("{FLEET}{}{seeded}{CROWD}", wrong(0.0)));
     assert_eq!((honest.ours("retries"), honest.ours("wasted")), (0.0, 0.0));

@@ -316,12 +316,16 @@ impl Scenario {
             share("departures.share", departure.share)?;
         }
         share("faults.lost_heartbeats", self.faults.lost_heartbeats)?;
-        match self.targets.keys().find(|name| !figures::NAMES.contains(&name.as_str())) {
-            Some(name) => {
-                wrong("targets", format!("{name:?} is no figure; there are {}", figures::NAMES.join(", ")))
+        for (name, bound) in &self.targets {
+            if !figures::NAMES.contains(&name.as_str()) {
+                let known = figures::NAMES.join(", ");
+                return wrong("targets", format!("{name:?} is no figure; there are {known}"));
             }
-            None => Ok(()),
+            if bound.least.is_none() && bound.most.is_none() {
+                return wrong("targets", format!("{name} has neither least nor most"));
+            }
         }
+        Ok(())
     }
 }
 
