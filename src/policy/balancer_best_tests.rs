@@ -15,7 +15,7 @@ type Ask = (u8, u64, u64, Option<(usize, Vec<u64>)>);
 fn ask() -> impl Strategy<Value = Ask> {
     let sizes = prop::collection::vec(1u64..50_000_000, 0..8);
     let report = prop::option::weighted(0.3, (0usize..16, sizes));
-    (0u8..4, 10_000u64..80_000_000, 0u64..3000, report)
+    (0u8..4, 100_000u64..80_000_000, 0u64..3000, report)
 }
 
 proptest! {
