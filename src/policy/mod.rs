@@ -67,6 +67,10 @@ use crate::model::{Blob, BlobId, Time};
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
 const TENDED: usize = 1024;
 
+/// Tests of volunteers that begin within a second: all of 5,000 that clients are sent to as often as
+/// `probe_every` says, at 16 MB/s.
+const PROBES_AT_ONCE: usize = 256;
+
 /// Files of a waiting generation that are looked at per [`Policy::seed`].
 const SEEDED: usize = 256;
 /// Holders looked at for alternatives to the chosen one.
@@ -242,9 +246,9 @@ impl Policy {
         standing.hasten();
     }
 
-    /// Tests of volunteers that are due; at most `max` at a time.
-    pub fn probes(&mut self, max: usize, now: Time) -> Vec<Probe> {
-        self.tracker.probes(max, now)
+    /// Tests of volunteers that are due, a few hundred at most; to be asked every second, and when there are doubts.
+    pub fn probes(&mut self, now: Time) -> Vec<Probe> {
+        self.tracker.probes(PROBES_AT_ONCE, now)
     }
 
     /// [`Self::choose`], and the copies that the demand now asks for.

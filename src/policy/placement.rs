@@ -366,8 +366,9 @@ fn goal(rings: &Rings, params: &Params, blob: Blob, want: Want) -> Goal {
 fn are_full(scene: &mut Scene<'_>, blob: BlobId) -> bool {
     let Scene { tracker, params, now, .. } = scene;
     let enough = 2.0 * params.min_share;
-    let holders: Vec<NodeNo> = tracker.live_holders(blob, *now).take(MAX_SOURCES).collect();
-    holders.into_iter().all(|no| {
+    let mut holders = [None; MAX_SOURCES];
+    holders.iter_mut().zip(tracker.live_holders(blob, *now)).for_each(|(slot, no)| *slot = Some(no));
+    holders.into_iter().flatten().all(|no| {
         tracker.advance(no, *now);
         tracker.node(no).ledger.share(tracker.brief(no).rate, tracker.sync_share()) <= enough
     })

@@ -45,6 +45,8 @@ pub struct Tracker {
     began: Option<Time>,
     swept: Time,
     looked: Time,
+    /// Whom a test was last begun of.
+    probed: usize,
     /// How busy the server's own line was at the last request.
     origin_load: f64,
     pub(super) scratch: Scratch,
@@ -61,6 +63,7 @@ impl Tracker {
             began: None,
             swept: Time::default(),
             looked: Time::default(),
+            probed: 0,
             origin_load: 0.0,
             scratch: Scratch::default(),
         }
@@ -334,16 +337,20 @@ impl Tracker {
         self.node_mut(no).standing.doubted(blob);
     }
 
-    /// Begins the tests that are due.
+    /// Begins the tests that are due, of all volunteers in turn: where more are due than may begin, nobody waits
+    /// for ever.
     pub(super) fn probes(&mut self, max: usize, now: Time) -> Vec<Probe> {
         let mut due = Vec::new();
-        for (no, node) in (0..).map(NodeNo).zip(&mut self.nodes) {
+        for _ in 0..self.nodes.len() {
             if due.len() == max {
                 break;
             }
+            self.probed = (self.probed + 1) % self.nodes.len();
+            let node = &mut self.nodes[self.probed];
             if node.is_connected
                 && let Some(blob) = node.standing.begin_probe(now)
             {
+                let no = NodeNo(self.probed as u32);
                 due.push(Probe { node: no, epoch: node.epoch, base_url: node.base_url.clone(), blob });
             }
         }

@@ -50,6 +50,25 @@ fn join(tracker: &mut Tracker, n: usize, now: Time) -> (NodeNo, u32) {
     (node, epoch)
 }
 
+/// Of many that fail and are due again at once, those that have not been tested at all are not left waiting.
+#[test]
+fn tests_go_round_where_more_are_due_than_may_begin() {
+    let mut tracker = Tracker::new(Params::default());
+    (0..100).for_each(|n| drop(tracker.join(joined(n, 10 << 20), START)));
+    let mut tested = std::collections::BTreeSet::new();
+    for second in 0..4 {
+        let now = at(10_000 * second);
+        let probes = tracker.probes(30, now);
+        assert_eq!(probes.len(), 30, "{second}");
+        for Probe { node, epoch, .. } in probes {
+            tested.insert(node);
+            let outcome = Outcome::Failed { why: "refused".into() };
+            tracker.handle(Event::Probed { node, epoch, outcome }, now);
+        }
+    }
+    assert_eq!(tested.len(), 100);
+}
+
 /// What one sends to another ends with the order, however that ends.
 #[test]
 fn a_sync_flow_lasts_as_long_as_its_order() {

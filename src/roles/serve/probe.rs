@@ -31,8 +31,6 @@ use crate::policy::{Event, NodeState, Outcome, Params, Probe};
 
 /// How often due tests are looked for; doubts are looked into at once.
 const TICK: Duration = Duration::from_secs(1);
-/// Tests that begin together.
-const AT_ONCE: usize = 64;
 /// Until the answer begins. Clients wait longer, and should not have to.
 const ANSWER: Duration = Duration::from_secs(4);
 /// Until it ends; what has come by then tells the speed.
@@ -57,7 +55,7 @@ pub async fn keep(server: Arc<Server>) {
             _ = tick.tick() => {}
             () = server.doubts.notified() => {}
         }
-        for probe in server.policy(|policy| policy.probes(AT_ONCE, clock::now())) {
+        for probe in server.policy(|policy| policy.probes(clock::now())) {
             tokio::spawn(one(server.clone(), probe));
         }
     }

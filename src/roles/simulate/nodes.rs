@@ -20,8 +20,7 @@ use crate::policy::{self, Joined, Load, NodeNo, Order, Outcome, Record, Task};
 const PARALLEL_FETCHES: usize = 4;
 /// How long one that leaves with a word goes on with running downloads.
 const DRAIN: Nanos = 30 * SECOND;
-/// The server's test: begun at once at most, bytes of a part, how long it waits.
-const PROBES_AT_ONCE: usize = 64;
+/// The server's test: bytes of a part, how long it waits.
 const PROBE_PART: f64 = 65_536.0;
 const PROBE_PATIENCE: f64 = 8.0;
 /// A connection that nobody answers is given up after this.
@@ -426,7 +425,7 @@ impl World<'_> {
 
     pub fn start_probes(&mut self) {
         let now = self.now();
-        for probe in self.policy.probes(PROBES_AT_ONCE, now) {
+        for probe in self.policy.probes(now) {
             let index = self.index_of(probe.node);
             let line = &self.lines[index as usize + 1];
             let share = line.rate() / (line.flows() + 1) as f64;

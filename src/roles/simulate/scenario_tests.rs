@@ -42,7 +42,11 @@ fn what_is_wrong_is_said() {
         ("count = 2", "count = 2, crash = 1.5", "volunteers.crash"),
         ("title = \"small\"", "title = \"small\"\nparams = { gamma = 1 }", "params.gamma"),
         ("title = \"small\"", "title = \"small\"\ntargets = { joy = { least = 1 } }", "\"joy\" is no figure"),
-        ("title = \"small\"", "title = \"small\"\ntargets = { jain = {} }", "jain has neither least nor most"),
+        (
+            "title = \"small\"",
+            "title = \"small\"\ntargets = { jain = {} }",
+            "jain has neither least nor most",
+        ),
         (
             "title = \"small\"",
             "title = \"small\"\nsweep = [{ key = \"no.such\", values = [1] }]",
