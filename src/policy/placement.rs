@@ -135,7 +135,6 @@ struct Census {
 /// A holder that others may fetch from.
 struct Source {
     no: NodeNo,
-    is_stable: bool,
     /// Orders of this blob that it serves.
     named: usize,
     /// When one more would be through, in seconds.
@@ -161,8 +160,12 @@ impl Placer {
         }
         let holders: BTreeSet<NodeNo> = scene.tracker.holders(blob.id).collect();
         let mut sources = self.sources(scene, blob, &holders);
-        let from_peers =
-            scene.tracker.origin_load() >= scene.params.peer_load || sources.iter().any(|s| s.is_stable);
+        // Whether that one may send now is another question: the orders given must not change the answer.
+        let is_stable = |no: &NodeNo| {
+            scene.tracker.is_up(*no, scene.now) && scene.tracker.brief(*no).class == Class::Stable
+        };
+        let from_peers = scene.tracker.origin_load() >= scene.params.peer_load
+            || holders.iter().take(MAX_SCANNED).any(is_stable);
         if !from_peers {
             sources.clear();
         }
@@ -227,7 +230,6 @@ impl Placer {
             let sharing = (node.in_flight() + 1) as f64 * blob.size as f64;
             Source {
                 no,
-                is_stable: tracker.brief(no).class == Class::Stable,
                 named: open.iter().filter(|open| open.source == Some(no)).count(),
                 until: (sharing + self.sync.owed(tracker, no, Way::From, *now)) / node.rate(),
             }
@@ -370,7 +372,9 @@ fn are_full(scene: &mut Scene<'_>, blob: BlobId) -> bool {
     holders.iter_mut().zip(tracker.live_holders(blob, *now)).for_each(|(slot, no)| *slot = Some(no));
     holders.into_iter().flatten().all(|no| {
         tracker.advance(no, *now);
-        tracker.node(no).ledger.share(tracker.brief(no).rate, tracker.sync_share()) <= enough
+        // As if it sent copies too: that it begins to must not be the reason for more.
+        let for_clients = tracker.brief(no).rate * (1.0 - tracker.sync_share());
+        for_clients / (tracker.node(no).in_flight() + 1) as f64 <= enough
     })
 }
 
