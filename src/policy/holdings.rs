@@ -8,8 +8,7 @@
 //! Memory, tables and blob ids included, by [`Holdings::heap_bytes`] (tested below; the allocator counts some 5 %
 //! more, `bench/decide.rs`): with 300 volunteers of which all hold everything 124 bytes per blob, 0.41 bytes
 //! (3.3 bits) per holding; with 3 holders per blob 84 bytes, 28 per holding, all of it the blob's id, its inline
-//! set and the tree's spare room. The many trees of a server's table take some 15 bytes more for each of a
-//! million blobs.
+//! set and the tree's spare room.
 
 use std::collections::BTreeSet;
 
