@@ -5,12 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{package_files, run_ok};
+use super::{debian13, package_files, run_ok};
 
 /// One private apt client.
 #[derive(Debug)]
 pub struct Apt {
     root: PathBuf,
+    /// Whose apt it is, where it is not this machine's.
+    usr: Option<&'static Path>,
 }
 
 impl Apt {
@@ -46,7 +48,12 @@ impl Apt {
             DPkg::Options { "--root=@/root"; "--force-script-chrootless"; };
         "#;
         write("apt.conf", &settings.replace('@', &root.display().to_string()));
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), usr: None }
+    }
+
+    /// The same with the programs of another system ([`super::debian13`]).
+    pub fn with_usr(self, usr: &'static Path) -> Self {
+        Self { usr: Some(usr), ..self }
     }
 
     /// Replaces the sources.
@@ -72,7 +79,10 @@ impl Apt {
         let (name, value) = self.environment();
         command.env(name, value).env("LC_ALL", "C");
         command.current_dir(self.root.join("downloads"));
-        command
+        match self.usr {
+            Some(usr) => debian13::within(usr, &command),
+            None => command,
+        }
     }
 
     /// Runs apt-get, which must succeed.

@@ -9,6 +9,7 @@
 mod apt;
 pub mod cell;
 pub mod coherence;
+pub mod debian13;
 mod digests;
 mod fault;
 mod fixture;
@@ -40,7 +41,7 @@ pub use http::{Conn, Response, fetch, fetch_following, get, get_as, head, reques
 pub use mount::{SmallDisk, with_mounts};
 pub use process::{
     BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, free_port, issue_token, run, run_ok,
-    run_within,
+    run_within, wrap,
 };
 pub use publisher::{GENTLE, HOSTILE, Order, Publisher};
 pub use report::{peak_memory, report, wrong_blobs};

@@ -193,6 +193,21 @@ pub fn run_within(command: &mut Command, limit: Duration) -> (Option<ExitStatus>
     (status, text(&mut out), text(&mut err))
 }
 
+/// A command as the last arguments of another, which gets its environment and folder.
+pub fn wrap(mut outer: Command, command: &Command) -> Command {
+    outer.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        outer.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
 /// The same, for what must succeed; returns standard output.
 pub fn run_ok(command: &mut Command) -> String {
     let (status, out, err) = run(command, 3 * DEADLINE);

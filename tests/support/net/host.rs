@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::support::run_ok;
+use crate::support::{run_ok, wrap};
 
 /// Every network of this program has a number, and with it a bridge and addresses.
 static NEXT: AtomicU16 = AtomicU16::new(1);
@@ -133,17 +133,7 @@ impl Host {
             let script = format!("{}exec \"$@\"", self.mounts);
             entered.args(["unshare", "--mount", "sh", "-c", &script, "sh"]);
         }
-        if let Some(folder) = command.get_current_dir() {
-            entered.current_dir(folder);
-        }
-        entered.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => entered.env(name, value),
-                None => entered.env_remove(name),
-            };
-        }
-        entered
+        wrap(entered, command)
     }
 
     /// How a person enters it.

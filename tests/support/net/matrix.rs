@@ -62,7 +62,7 @@ impl Cell {
     pub fn measure(&self, goods: &Goods, is_activated: bool, limit: Duration) -> Result<Seen, String> {
         let bed = Bed::start(&Plan {
             has_lines: self.fault.ill().is_some(),
-            has_zone: self.kind == Kind::AptZone,
+            has_zone: self.kind.has_zone(),
             disk: (self.fault == Fault::DiskFull).then_some("32m"),
             is_activated,
             ..Plan::new(goods.config())

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::process::Command;
 
 use super::matrix::{Cell, MOMENTS, Moment, Seen};
 use super::patron::Kind;
 use super::strike::Fault;
+use crate::support::{debian13, run_ok};
 
 /// What became of each cell.
 pub type Results = BTreeMap<Cell, Result<Seen, String>>;
@@ -28,12 +30,13 @@ volunteer that the client is sent to, and stays; the other one stays well.
   *Short*: half of the file, with a Content-Length that says so. *1 KB/s*: the proxy holds
   nothing back, so that a volunteer that gives up is heard. *Drained*: stopped and not started again.
 - *Extra* is in seconds, against the install without a fault in the same network.
+- The clients are {versions}.
 
 ";
 
 /// The whole page; `reason` says why a cell may fail, where it may.
 pub fn page(results: &Results, reason: impl Fn(&Cell) -> Option<&'static str>) -> String {
-    let mut page = HEAD.to_owned();
+    let mut page = HEAD.replace("{versions}", &versions());
     page += "## Extra seconds, before connect / mid-transfer\n\nStock settings.\n\n";
     let mut notes: Vec<&'static str> = Vec::new();
     page += &overview(results, false, &reason, &mut notes);
@@ -51,6 +54,23 @@ pub fn page(results: &Results, reason: impl Fn(&Cell) -> Option<&'static str>) -
         let _ = writeln!(page, "| {client} | {fault} | {moment} | {} | {server} |", words(result));
     }
     page
+}
+
+/// Of the clients, as they say it themselves.
+fn versions() -> String {
+    let version = |mut command: Command| {
+        let said = run_ok(command.arg("--version"));
+        let number = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        number.map(str::to_owned).unwrap_or_default()
+    };
+    let here = |program: &str| format!("{program} {}", version(Command::new(program)));
+    let new_apt = debian13::usr().map(|usr| {
+        let command = debian13::within(usr, &Command::new("apt-get"));
+        format!("apt-get {} of Debian 13 as \"apt 3\"", version(command))
+    });
+    let apt: Vec<String> = [here("apt-get")].into_iter().chain(new_apt).collect();
+    let others = ["dnf", "zypper", "wget", "debootstrap"].map(here);
+    format!("{},\n  {}", apt.join(", "), others.join(", "))
 }
 
 /// One table: faults down, clients across.

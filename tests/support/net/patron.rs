@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::goods::{self, DEB, Goods, RPM};
 use super::{Bed, Host};
-use crate::support::{Apt, Dnf, Zypper, run_within, sha256_file, test_key};
+use crate::support::{Apt, Dnf, Zypper, debian13, package_files, run_ok, run_within, sha256_file, test_key};
 
 /// A client and how it is pointed at the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,44 +15,83 @@ pub enum Kind {
     AptBase,
     AptList,
     AptZone,
+    NewAptBase,
+    NewAptList,
+    NewAptZone,
     DnfBase,
     DnfList,
     ZypperBase,
     ZypperList,
     Wget,
+    Debootstrap,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::AptBase,
         Self::AptList,
         Self::AptZone,
+        Self::NewAptBase,
+        Self::NewAptList,
+        Self::NewAptZone,
         Self::DnfBase,
         Self::DnfList,
         Self::ZypperBase,
         Self::ZypperList,
         Self::Wget,
+        Self::Debootstrap,
     ];
+
+    /// Those that can be had here.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| kind.is_here())
+    }
+
+    /// Whether it can be had here.
+    pub fn is_here(self) -> bool {
+        !self.is_new_apt() || debian13::usr().is_some()
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::AptBase => "apt base URL",
             Self::AptList => "apt mirror+http",
             Self::AptZone => "apt with zone",
+            Self::NewAptBase => "apt 3 base URL",
+            Self::NewAptList => "apt 3 mirror+http",
+            Self::NewAptZone => "apt 3 with zone",
             Self::DnfBase => "dnf base URL",
             Self::DnfList => "dnf mirrorlist",
             Self::ZypperBase => "zypper base URL",
             Self::ZypperList => "zypper mirrorlist",
             Self::Wget => "wget",
+            Self::Debootstrap => "debootstrap",
         }
     }
 
     /// The repository that it uses.
     pub fn repo(self) -> &'static str {
         match self {
-            Self::AptBase | Self::AptList | Self::AptZone | Self::Wget => DEB,
-            _ => RPM,
+            kind if kind.is_zypper() || kind.is_dnf() => RPM,
+            _ => DEB,
         }
+    }
+
+    /// Debian 13's in place of the machine's.
+    pub fn is_new_apt(self) -> bool {
+        matches!(self, Self::NewAptBase | Self::NewAptList | Self::NewAptZone)
+    }
+
+    pub fn is_apt(self) -> bool {
+        self.is_new_apt() || matches!(self, Self::AptBase | Self::AptList | Self::AptZone)
+    }
+
+    pub fn is_apt_list(self) -> bool {
+        matches!(self, Self::AptList | Self::NewAptList)
+    }
+
+    pub fn has_zone(self) -> bool {
+        matches!(self, Self::AptZone | Self::NewAptZone)
     }
 
     pub fn is_zypper(self) -> bool {
@@ -92,6 +131,7 @@ enum Program {
     Dnf(Dnf),
     Zypper(Zypper),
     Wget(PathBuf),
+    Debootstrap(PathBuf),
 }
 
 /// One client.
@@ -123,7 +163,8 @@ impl<'a> Patron<'a> {
             Program::Apt(apt) => Some(with(apt.command("apt-get"), &["update"])),
             Program::Dnf(dnf) => Some(with(dnf.command(), &["makecache"])),
             Program::Zypper(zypper) => Some(with(zypper.command(), &["refresh"])),
-            Program::Wget(_) => None,
+            // debootstrap reads it with every install.
+            Program::Wget(_) | Program::Debootstrap(_) => None,
         };
         let refreshed = refresh.map(|refresh| run_within(&mut patron.host.enter(&refresh), REFRESH));
         match refreshed {
@@ -140,20 +181,27 @@ impl<'a> Patron<'a> {
         let apt = |url: &str| {
             let apt = Apt::new(root, &[deb(url)]);
             if is_recommended {
-                apt.configure(if kind == Kind::AptZone { APT_ZONE } else { APT_LIST });
+                apt.configure(if kind.has_zone() { APT_ZONE } else { APT_LIST });
             }
-            Program::Apt(apt)
+            let usr = kind.is_new_apt().then(|| debian13::usr().expect("asked before"));
+            Program::Apt(match usr {
+                Some(usr) => apt.with_usr(usr),
+                None => apt,
+            })
         };
         let base = [("hands", bed.url(RPM))];
         let list = [("hands", bed.url(&format!("{RPM}/?mirrorlist")))];
         let program = match kind {
-            Kind::AptBase | Kind::AptZone => apt(&bed.url(DEB)),
-            Kind::AptList => apt(&format!("mirror+{}", bed.url(&format!("mirrors/{DEB}.txt")))),
+            Kind::AptBase | Kind::AptZone | Kind::NewAptBase | Kind::NewAptZone => apt(&bed.url(DEB)),
+            Kind::AptList | Kind::NewAptList => {
+                apt(&format!("mirror+{}", bed.url(&format!("mirrors/{DEB}.txt"))))
+            }
             Kind::DnfBase => Program::Dnf(Dnf::new(root, &base)),
             Kind::DnfList => Program::Dnf(Dnf::with_key(root, "mirrorlist", &list)),
             Kind::ZypperBase => Program::Zypper(Zypper::new(root, &base)),
             Kind::ZypperList => Program::Zypper(Zypper::with_key(root, "mirrorlist", &list)),
             Kind::Wget => Program::Wget(root.to_owned()),
+            Kind::Debootstrap => Program::Debootstrap(root.to_owned()),
         };
         Self { kind, host, base: bed.url(""), program, is_recommended }
     }
@@ -180,6 +228,7 @@ impl<'a> Patron<'a> {
                 command.current_dir(folder).args(["--no-verbose", &url]);
                 command
             }
+            Program::Debootstrap(folder) => debootstrap(folder, &format!("{}{DEB}", self.base), &package),
         };
         let begin = Instant::now();
         let (status, out, err) = run_within(&mut self.host.enter(&command), limit);
@@ -202,8 +251,8 @@ impl<'a> Patron<'a> {
             Program::Apt(apt) => apt.installed().contains_key(package),
             Program::Dnf(dnf) => dnf.installed().contains_key(package),
             Program::Zypper(zypper) => zypper.installed().contains_key(package),
-            // It has none.
-            Program::Wget(_) => true,
+            // They have none.
+            Program::Wget(_) | Program::Debootstrap(_) => true,
         }
     }
 
@@ -217,10 +266,32 @@ impl<'a> Patron<'a> {
             Program::Zypper(zypper) => zypper.archives(),
             // What wget begins anew after a part it saves beside that.
             Program::Wget(folder) => vec![folder.join(format!("{file}.1")), folder.join(file)],
+            Program::Debootstrap(folder) => package_files(&folder.join("system/var/cache/apt/archives")),
         };
         let is_it = |path: &&PathBuf| path.to_string_lossy().contains(file) && path.is_file();
         all.iter().find(is_it).map(|path| sha256_file(path))
     }
+}
+
+/// debootstrap(8) with a script by which a system is one package; it ends when that is there.
+fn debootstrap(folder: &Path, url: &str, package: &str) -> Command {
+    let script = format!(
+        "mirror_style release\ndownload_style apt\nfinddebs_style from-indices\nvariants -\n\
+         work_out_debs () {{\n    required=\"{package}\"\n    base=\n}}\n"
+    );
+    let (path, keyring) = (folder.join("script"), folder.join("keyring.gpg"));
+    fs::write(&path, script).expect("the scratch folder is writable");
+    run_ok(
+        Command::new("gpg").args(["--batch", "--yes", "--dearmor", "--output"]).arg(&keyring).arg(test_key()),
+    );
+    let mut command = Command::new("debootstrap");
+    command.arg(format!("--keyring={}", keyring.display())).args([
+        "--arch=amd64",
+        "--download-only",
+        "stable",
+    ]);
+    command.arg(folder.join("system")).arg(url).arg(path);
+    command
 }
 
 fn with(mut command: Command, arguments: &[&str]) -> Command {
