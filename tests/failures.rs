@@ -47,12 +47,10 @@ fn demand(cell: &Cell) -> Demand {
                         so is the download";
     const LIST: &str = "apt before 2.9.14 takes the next URL of its list after errors, not after wrong bytes";
     const WGET: &str = "wget repeats only the volunteer's URL: nothing is promised";
-    const DEBOOTSTRAP: &str =
-        "debootstrap asks the server again when its wget gives up, which may take it hours";
+    const DEBOOTSTRAP: &str = "debootstrap asks the server again after wrong bytes; where its wget gives up, which may \
+                               take that hours, so does it";
     match (cell.kind, cell.fault) {
-        (Kind::Debootstrap, _) if cell.fault.is_quiet() || cell.fault == Fault::Reset => {
-            Demand::May(DEBOOTSTRAP)
-        }
+        (Kind::Debootstrap, Fault::LinkDown | Fault::Silent | Fault::Reset) => Demand::May(DEBOOTSTRAP),
         (Kind::Wget, _) => Demand::May(WGET),
         (kind, Fault::Wrong | Fault::Short) if kind.is_apt() && !kind.is_apt_list() => Demand::May(NO_SOURCE),
         (Kind::AptList, Fault::Wrong) => Demand::May(LIST),

@@ -134,7 +134,7 @@ pub(super) struct Scratch {
 #[derive(Clone, Copy, Debug)]
 struct Hope {
     node: NodeNo,
-    /// What it was given lately, in seconds of its line.
+    /// What it was given lately, in bytes.
     past: f64,
     /// What the request costs if it has nothing else to do: no rank has less.
     least_micros: u64,
@@ -221,8 +221,9 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanati
     let is_busy = request.origin_load >= params.origin_load;
     let all: Vec<NodeNo> = tracker.holders(request.blob.id).take(most).collect();
     let mut candidates = Vec::with_capacity(all.len());
+    let fading = tracker.fading(now);
     for no in all {
-        let past = past(view, tracker.brief(no));
+        let past = past(view, tracker.brief(no), fading);
         let rank = rank(tracker, view, no, past);
         let node = tracker.node(no);
         candidates.push(Candidate {
@@ -330,14 +331,15 @@ fn best(
     rng: &mut impl Rng,
 ) -> Option<(NodeNo, Rank)> {
     let most = holders.iter().map(|no| tracker.brief(*no).turns).fold(0.0, f32::max);
+    let fading = tracker.fading(view.now);
     hopes.clear();
     for &no in holders {
         let brief = tracker.brief(no);
         if brief.turns < most && rng.random::<f32>() * most >= brief.turns {
             continue;
         }
-        let past = past(view, brief);
-        let least_micros = micros(view.request.len as f64 / brief.rate + past);
+        let past = past(view, brief, fading);
+        let least_micros = micros((view.request.len as f64 + past) / brief.rate);
         hopes.push(Hope { node: no, past, least_micros });
     }
     // Whoever promises most comes first: most others cost more than that one does, whatever their lines do.
@@ -375,26 +377,26 @@ fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo, past: f64) -> Rank {
     let (brief, node) = (tracker.brief(no), tracker.node(no));
     let (rate, len) = (brief.rate, request.len as f64);
     let backlog = node.ledger.backlog(request.len);
-    let seconds = node.ledger.seconds(len + backlog, rate, share);
-    let delay = if backlog > 0.0 { params.beta * seconds * backlog / (len + backlog) } else { 0.0 };
+    let stretch = node.ledger.stretch(len + backlog, share);
+    let seconds = || (len + backlog) * stretch / rate;
     let is_brief = !request.can_return
         && brief.class != Class::Stable
-        && break_risk(params, now.since(node.connected), seconds) > params.break_risk;
+        && break_risk(params, now.since(node.connected), seconds()) > params.break_risk;
     Rank {
         is_brief,
-        is_saturated: node.ledger.share(rate, share) <= params.min_share,
-        cost_micros: micros(seconds + delay + past),
+        is_saturated: node.ledger.is_saturated(params.min_share, rate, share),
+        cost_micros: micros(((len + (1.0 + params.beta) * backlog) * stretch + past) / rate),
     }
 }
 
-/// What a volunteer was given lately, in seconds of its line.
-fn past(view: &View<'_>, brief: &Brief) -> f64 {
-    view.params.fairness * brief.given(view.params.fairness_window, view.now) / brief.rate
+/// What a volunteer was given lately, in bytes as heavy as those that it sends, by [`Tracker::fading`].
+fn past(view: &View<'_>, brief: &Brief, fading: f64) -> f64 {
+    view.params.fairness * brief.given(fading)
 }
 
-/// A tenth of a millisecond is below what any estimate here is good for.
+/// A tenth of a millisecond is below what any estimate here is good for, and five days are as good as never.
 fn micros(seconds: f64) -> u64 {
-    ((seconds * 1e4) as u64).saturating_mul(100)
+    u64::from((seconds * 1e4) as u32) * 100
 }
 
 /// Leaves `count` different holders in `scratch.drawn`, drawn in proportion to their rates; fewer if some

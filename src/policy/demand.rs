@@ -80,7 +80,7 @@ impl Counter {
 pub struct Demand {
     short: f64,
     long: f64,
-    counters: Buckets<BlobKey, Counter>,
+    counters: Buckets<Counter>,
     /// Where the next slice begins.
     tended: BlobId,
 }
@@ -95,6 +95,11 @@ impl Demand {
         }
     }
 
+    /// The blob is about to be looked up.
+    pub fn touch(&self, blob: BlobId) {
+        self.counters.touch(&blob.into());
+    }
+
     /// Books a request; what the demand is with it.
     pub fn record(&mut self, blob: Blob, now: Time) -> Recent {
         self.record_part(blob, 1.0, now)
@@ -105,7 +110,7 @@ impl Demand {
         self.make_room(blob.id, now);
         let (short, long) = (self.short, self.long);
         let counter = self.counters.get_or_insert_with(blob.id.into(), || Counter::new(blob.size, now));
-        let age = now.since(counter.updated).as_secs_f64();
+        let age = now.seconds_since(counter.updated);
         counter.short = halved(counter.short, age, short) + weight;
         counter.long = halved(counter.long, age, long) + weight;
         counter.updated = counter.updated.max(now);
@@ -128,7 +133,7 @@ impl Demand {
         self.make_room(blob.id, now);
         let (short, long) = (self.short, self.long);
         let counter = self.counters.get_or_insert_with(blob.id.into(), || Counter::new(blob.size, now));
-        let age = now.since(counter.updated).as_secs_f64();
+        let age = now.seconds_since(counter.updated);
         counter.short = halved(counter.short, age, short);
         counter.long = halved(counter.long, age, long).max(lasting);
         counter.updated = counter.updated.max(now);
@@ -179,7 +184,7 @@ impl Demand {
 
     pub fn of(&self, blob: BlobId, now: Time) -> Recent {
         let Some(counter) = self.counters.get(&blob.into()) else { return Recent::default() };
-        let age = now.since(counter.updated).as_secs_f64();
+        let age = now.seconds_since(counter.updated);
         self.rated(halved(counter.short, age, self.short), halved(counter.long, age, self.long))
     }
 
@@ -204,7 +209,7 @@ impl Demand {
     /// Takes back what was exported; what is known by now stays if it is more.
     pub fn import(&mut self, remembered: impl IntoIterator<Item = Remembered>, now: Time) {
         for Remembered { blob, lasting, updated } in remembered.into_iter().take(MAX_COUNTERS) {
-            let lasting = halved(lasting, now.since(updated).as_secs_f64(), self.long);
+            let lasting = halved(lasting, now.seconds_since(updated), self.long);
             if lasting.is_finite() && lasting >= FORGOTTEN {
                 self.remember(blob, lasting, now);
             }
@@ -234,7 +239,7 @@ impl Demand {
 }
 
 fn lasting(counter: &Counter, half_life: f64, now: Time) -> f64 {
-    halved(counter.long, now.since(counter.updated).as_secs_f64(), half_life)
+    halved(counter.long, now.seconds_since(counter.updated), half_life)
 }
 
 fn halved(value: f64, age: f64, half_life: f64) -> f64 {

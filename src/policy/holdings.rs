@@ -5,10 +5,10 @@
 //! once: nothing on it counts any more. What is left on it is swept out a slice at a time, and then
 //! the number is used again. While no shelf is retired, sweeping does nothing.
 //!
-//! Memory, tables and blob ids included, by [`Holdings::heap_bytes`] (tested below; the allocator counts some 5 %
-//! more, `bench/decide.rs`): with 300 volunteers of which all hold everything 124 bytes per blob, 0.41 bytes
-//! (3.3 bits) per holding; with 3 holders per blob 84 bytes, 28 per holding, all of it the blob's id, its inline
-//! set and the tree's spare room.
+//! Memory, tables and blob ids included, at most by [`Holdings::heap_bytes`] (tested below; `bench/decide.rs` has what
+//! the allocator counts): with 300 volunteers of which all hold everything 162 bytes per blob, 0.54 bytes
+//! (4.3 bits) per holding; with 3 holders per blob 122 bytes, 41 per holding, all of it the blob's id, its inline
+//! set and the trees' spare room.
 
 use std::collections::BTreeSet;
 
@@ -44,7 +44,7 @@ struct Walk {
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
-    blobs: Buckets<BlobKey, Shelves>,
+    blobs: Buckets<Shelves>,
     owners: Vec<Owner>,
     free: BTreeSet<Shelf>,
     /// Those that no walk has begun to clear.
@@ -113,6 +113,11 @@ impl Holdings {
             Some(Owner::Now(node)) => Some(*node),
             _ => None,
         }
+    }
+
+    /// The blob is about to be looked up.
+    pub(super) fn touch(&self, blob: BlobId) {
+        self.blobs.touch(&blob.into());
     }
 
     /// Who holds the blob, each once.
@@ -188,11 +193,10 @@ impl Holdings {
         self.walk.is_some() || !self.retired.is_empty()
     }
 
-    /// Bytes on the heap. Of the tree, whose nodes have 5 to 11 entries, by its usual filling of two thirds.
+    /// Bytes on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
-        let entry = size_of::<(BlobKey, Shelves)>();
         let sets: usize = self.blobs.iter().map(|(_, shelves)| shelves.heap_bytes()).sum();
-        self.blobs.len() * entry * 3 / 2 + sets + self.owners.capacity() * size_of::<Owner>()
+        self.blobs.heap_bytes() + sets + self.owners.capacity() * size_of::<Owner>()
     }
 }
 

@@ -18,6 +18,9 @@ const MAX_FLOWS: usize = 4096;
 /// Of so many a sum over all is as fast as a search.
 const FEW: usize = 64;
 
+/// Room for downloads that are yet to come.
+const SPARE: usize = 8;
+
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     blob: BlobId,
@@ -27,7 +30,8 @@ struct Flow {
 /// Flows that share a line equally.
 #[derive(Clone, Debug, Default)]
 struct Queue {
-    /// Virtual times at which the flows end, ascending; apart from the flows, since sums run over them alone.
+    /// Virtual times at which the flows end, the next one last: small downloads come and go without moving the
+    /// others. Apart from the flows, since sums run over them alone.
     ends: Vec<f64>,
     flows: Vec<Flow>,
     virtual_now: f64,
@@ -36,9 +40,8 @@ struct Queue {
 impl Queue {
     /// Serves so many bytes; returns those that nobody was left for.
     fn advance(&mut self, mut bytes: f64) -> f64 {
-        let mut ended = 0;
-        while let Some(end) = self.ends.get(ended) {
-            let sharing = (self.ends.len() - ended) as f64;
+        while let Some(end) = self.ends.last() {
+            let sharing = self.ends.len() as f64;
             let until_end = (end - self.virtual_now) * sharing;
             if until_end > bytes {
                 self.virtual_now += bytes / sharing;
@@ -47,11 +50,8 @@ impl Queue {
             }
             bytes -= until_end;
             self.virtual_now = *end;
-            ended += 1;
-        }
-        if ended > 0 {
-            self.ends.drain(..ended);
-            self.flows.drain(..ended);
+            self.ends.pop();
+            self.flows.pop();
         }
         if self.ends.is_empty() {
             self.virtual_now = 0.0;
@@ -59,12 +59,17 @@ impl Queue {
         bytes
     }
 
+    fn reserve(&mut self, flows: usize) {
+        self.ends.reserve(flows);
+        self.flows.reserve(flows);
+    }
+
     fn add(&mut self, blob: BlobId, len: u64, since: Time) {
         if self.ends.len() >= MAX_FLOWS {
             return;
         }
         let end = self.virtual_now + len as f64;
-        let at = self.ends.partition_point(|other| *other <= end);
+        let at = self.ends.partition_point(|other| *other > end);
         self.ends.insert(at, end);
         self.flows.insert(at, Flow { blob, since });
     }
@@ -72,6 +77,9 @@ impl Queue {
     fn remove(&mut self, at: usize) {
         self.ends.remove(at);
         self.flows.remove(at);
+        if self.ends.is_empty() {
+            self.virtual_now = 0.0;
+        }
     }
 
     /// Bytes left over all flows, each counted up to `limit`.
@@ -80,10 +88,10 @@ impl Queue {
         if self.ends.len() <= FEW {
             return sum(&self.ends, |end| (end - self.virtual_now).min(limit));
         }
-        let shorter = self.ends.partition_point(|end| *end <= self.virtual_now + limit);
-        let longer = (self.ends.len() - shorter) as f64;
-        sum(&self.ends[..shorter], |end| end) - self.virtual_now * shorter as f64
-            + if longer > 0.0 { longer * limit } else { 0.0 }
+        let longer = self.ends.partition_point(|end| *end > self.virtual_now + limit);
+        let shorter = &self.ends[longer..];
+        sum(shorter, |end| end) - self.virtual_now * shorter.len() as f64
+            + if longer > 0 { longer as f64 * limit } else { 0.0 }
     }
 
     fn is_empty(&self) -> bool {
@@ -115,7 +123,7 @@ impl Ledger {
     /// Lets the running flows proceed to `now` at `rate` bytes/s in all, of which sync flows get
     /// `sync_share` while clients download.
     pub fn advance(&mut self, rate: f64, sync_share: f64, now: Time) {
-        let seconds = now.since(self.updated).as_secs_f64();
+        let seconds = now.seconds_since(self.updated);
         let mut bytes = seconds * rate;
         self.updated = self.updated.max(now);
         if bytes == 0.0 || (self.clients.is_empty() && self.syncs.is_empty()) {
@@ -130,7 +138,9 @@ impl Ledger {
             bytes -= both;
         }
         let bytes = self.clients.advance(bytes);
-        self.syncs.advance(bytes);
+        if !self.syncs.is_empty() {
+            self.syncs.advance(bytes);
+        }
     }
 
     /// Books a download of `len` bytes.
@@ -145,7 +155,7 @@ impl Ledger {
 
     /// It was sent, or will not be. Of several of the same blob, that which has most left.
     pub fn end_sync(&mut self, blob: BlobId) {
-        if let Some(at) = self.syncs.flows.iter().rposition(|flow| flow.blob == blob) {
+        if let Some(at) = self.syncs.flows.iter().position(|flow| flow.blob == blob) {
             self.syncs.remove(at);
         }
     }
@@ -158,6 +168,8 @@ impl Ledger {
         let mut listed: Vec<BlobId> = running.iter().map(|blob| blob.id).collect();
         listed.sort_unstable();
         let old = std::mem::take(&mut self.clients);
+        // For what comes until the next report, so that hardly any decision has to make room.
+        self.clients.reserve((old.ends.len().max(running.len()) + SPARE).min(MAX_FLOWS));
         for (end, flow) in old.ends.iter().zip(&old.flows) {
             if flow.since > young && listed.binary_search(&flow.blob).is_err() {
                 self.clients.add(flow.blob, (end - old.virtual_now).max(0.0) as u64, flow.since);
@@ -170,7 +182,7 @@ impl Ledger {
             self.clients.add(id, size, young);
         }
         for Blob { id, size } in load.syncs.iter().take(MAX_FLOWS) {
-            if let Some(at) = self.syncs.flows.iter().position(|flow| flow.blob == *id) {
+            if let Some(at) = self.syncs.flows.iter().rposition(|flow| flow.blob == *id) {
                 let since = self.syncs.flows[at].since;
                 self.syncs.remove(at);
                 self.syncs.add(*id, *size, since);
@@ -203,18 +215,18 @@ impl Ledger {
         if self.syncs.is_empty() { rate } else { rate * (1.0 - sync_share) }
     }
 
-    /// What one more client would get at first.
-    pub fn share(&self, rate: f64, sync_share: f64) -> f64 {
-        self.client_rate(rate, sync_share) / (self.flows() + 1) as f64
+    /// Whether one more client would get no more than `least` at first.
+    pub fn is_saturated(&self, least: f64, rate: f64, sync_share: f64) -> bool {
+        self.client_rate(rate, sync_share) <= least * (self.flows() + 1) as f64
     }
 
-    /// Until clients have got so many bytes: at their share of the rate, or together with all sync flows if
-    /// these end before.
-    pub fn seconds(&self, bytes: f64, rate: f64, sync_share: f64) -> f64 {
+    /// Bytes that the line sends for each that clients get, until they have got so many: they have their share of
+    /// the rate, or share it with all sync flows if these end before. At least 1.
+    pub fn stretch(&self, bytes: f64, sync_share: f64) -> f64 {
         if self.syncs.is_empty() {
-            return bytes / rate;
+            return 1.0;
         }
-        (bytes / (1.0 - sync_share)).min(bytes + self.sync_bytes()) / rate
+        (1.0 / (1.0 - sync_share)).min(1.0 + self.sync_bytes() / bytes)
     }
 }
 
@@ -274,7 +286,8 @@ mod tests {
         ledger.advance(100.0, 0.2, at(0));
         ledger.add(blob(1), 800, at(0));
         ledger.begin_sync(Blob { id: blob(2), size: 10_000 }, at(0));
-        assert_eq!((ledger.client_rate(100.0, 0.2), ledger.seconds(800.0, 100.0, 0.2)), (80.0, 10.0));
+        assert_eq!((ledger.client_rate(100.0, 0.2), ledger.stretch(800.0, 0.2)), (80.0, 1.25));
+        assert!(ledger.is_saturated(40.0, 100.0, 0.2) && !ledger.is_saturated(39.0, 100.0, 0.2));
         ledger.advance(100.0, 0.2, at(5));
         assert_eq!((ledger.backlog(u64::MAX), ledger.sync_bytes()), (400.0, 9900.0));
         // From the tenth second on the line is its alone.
@@ -284,7 +297,7 @@ mod tests {
         ledger.end_sync(blob(2));
         ledger.begin_sync(Blob { id: blob(2), size: 10 }, at(20));
         ledger.add(blob(1), 800, at(20));
-        assert!((ledger.seconds(800.0, 100.0, 0.2) - 8.1).abs() < 1e-9);
+        assert!((ledger.stretch(800.0, 0.2) - 1.0125).abs() < 1e-9);
         ledger.advance(100.0, 0.2, at(28));
         assert!((ledger.backlog(u64::MAX) - 10.0).abs() < 1e-9);
     }
@@ -309,8 +322,8 @@ mod tests {
             let mut secs = 0;
             for step in steps {
                 secs += step;
-                let predicted = ledger.seconds(ledger.backlog(u64::MAX), 64.0, share);
                 let before = ledger.backlog(u64::MAX);
+                let predicted = before * ledger.stretch(before, share) / 64.0;
                 ledger.advance(64.0, share, at(secs));
                 let (left, left_copies) = (ledger.backlog(u64::MAX), ledger.sync_bytes());
                 let want = (clients + copies - 64.0 * secs as f64).max(0.0);

@@ -146,6 +146,8 @@ impl Policy {
     /// The decision, and the demand with this request.
     fn book(&mut self, request: &Request, now: Time, rng: &mut impl Rng) -> (Decision, Recent) {
         let (blob, asker) = (request.blob, request.client);
+        self.tracker.touch(blob.id);
+        self.demand.touch(blob.id);
         let request = &self.at_this_instant(request, now);
         self.tracker.note_origin_load(request.origin_load);
         let tries = self.tries(request, now);

@@ -26,7 +26,7 @@ pub struct Line {
 
 impl Line {
     fn advance(&mut self, rate: f64, now: Time) {
-        let sent = now.since(self.updated).as_secs_f64() * rate;
+        let sent = now.seconds_since(self.updated) * rate;
         self.bytes = (self.bytes - sent).max(0.0);
         self.queue = (self.queue - sent).max(0.0);
         self.updated = self.updated.max(now);

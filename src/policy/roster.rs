@@ -14,8 +14,12 @@ use crate::model::Time;
 /// Sums over all volunteers are made anew after this: heartbeats go missing without an event.
 const SUMS_LAST: Duration = Duration::from_secs(1);
 
+/// e to this power is the most that what is given counts more than what was at the epoch.
+const MAX_WINDOWS: f64 = 100.0;
+
 /// One volunteer in short.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub(super) struct Brief {
     /// It is up from then, until its heartbeat is late.
     up: (Time, Time),
@@ -25,8 +29,8 @@ pub(super) struct Brief {
     pub(super) volatile_until: Time,
     /// In bytes/s.
     pub(super) rate: f64,
-    /// Bytes of downloads that it was given lately, as of then: what is older counts less.
-    given: (f64, Time),
+    /// Bytes of downloads that it was given, each times e to the windows since the epoch.
+    given: f64,
     /// How often it is considered: less while it is not known yet.
     pub(super) turns: f32,
     /// As of the last event.
@@ -49,7 +53,7 @@ impl Brief {
             live_until: until(params.dead_after, node.is_connected && is_well),
             volatile_until: standing.volatile_until(params, node.connected),
             rate: node.rate(),
-            given: (0.0, now),
+            given: 0.0,
             turns: standing.capacity.turns(),
             class: node.class(params, now),
             is_open: !node.is_local && node.clients.is_empty(),
@@ -60,10 +64,9 @@ impl Brief {
         self.up.0 <= now && now <= self.up.1
     }
 
-    /// Bytes of downloads that it was given within about the window.
-    pub(super) fn given(&self, window: Duration, now: Time) -> f64 {
-        let (bytes, at) = self.given;
-        if bytes > 0.0 { bytes * (-now.since(at).as_secs_f64() / window.as_secs_f64()).exp() } else { 0.0 }
+    /// Bytes of downloads that it was given lately, with [`Roster::fading`] of the moment.
+    pub(super) fn given(&self, fading: f64) -> f64 {
+        self.given * fading
     }
 
     pub(super) fn is_live(&self, now: Time) -> bool {
@@ -86,6 +89,10 @@ pub(super) struct Roster {
     fleet: Fleet,
     /// When it was summed, if nothing but heartbeats came since.
     summed: Option<Time>,
+    /// What was given then counts as it is.
+    epoch: Time,
+    /// When something was given last: a clock that is set back undoes no fading.
+    latest: Time,
 }
 
 impl Roster {
@@ -96,14 +103,28 @@ impl Roster {
     /// A session begins: what was given to the one before is none of its.
     pub(super) fn begins(&mut self, no: NodeNo) {
         if let Some(brief) = self.briefs.get_mut(no.0 as usize) {
-            brief.given.0 = 0.0;
+            brief.given = 0.0;
         }
     }
 
-    /// A download of so many bytes was given to it.
+    /// A download of so many bytes was given to it. It counts less and less: after every window by a factor of e.
     pub(super) fn gave(&mut self, no: NodeNo, len: u64, window: Duration, now: Time) {
-        let brief = &mut self.briefs[no.0 as usize];
-        brief.given = (brief.given(window, now) + len as f64, now);
+        if now < self.latest || self.windows(window, now) > MAX_WINDOWS {
+            let fading = self.fading(window, now);
+            self.briefs.iter_mut().for_each(|brief| brief.given *= fading);
+            self.epoch = now;
+        }
+        self.latest = now;
+        self.briefs[no.0 as usize].given += len as f64 * self.windows(window, now).exp();
+    }
+
+    /// How much what was given counts by now: one factor for all, so that a decision needs no power per holder.
+    pub(super) fn fading(&self, window: Duration, now: Time) -> f64 {
+        (-self.windows(window, now.max(self.latest))).exp()
+    }
+
+    fn windows(&self, window: Duration, now: Time) -> f64 {
+        now.seconds_since(self.epoch) / window.as_secs_f64()
     }
 
     /// To be called after whatever changes the node.
@@ -152,7 +173,7 @@ mod tests {
             live_until: now,
             volatile_until: now,
             rate: 1e6,
-            given: (0.0, now),
+            given: 0.0,
             turns: 1.0,
             class: Class::Stable,
             is_open: true,
@@ -160,9 +181,18 @@ mod tests {
         let mut roster = Roster { briefs: vec![brief, brief], ..Roster::default() };
         roster.gave(NodeNo(1), 1000, window, now);
         roster.gave(NodeNo(1), 500, window, now + window);
-        let given = |roster: &Roster, no, at| roster.of(NodeNo(no)).given(window, at).round();
+        let given = |roster: &Roster, no, at| roster.of(NodeNo(no)).given(roster.fading(window, at)).round();
         assert_eq!((given(&roster, 1, now + window), given(&roster, 1, now + 2 * window)), (868.0, 319.0));
         assert_eq!((given(&roster, 0, now + window), size_of::<Brief>()), (0.0, 64));
+        // As before where the numbers would have become too large.
+        let much_later = now + 200 * window;
+        roster.gave(NodeNo(1), 1000, window, much_later);
+        assert_eq!((given(&roster, 1, much_later), given(&roster, 1, much_later + window)), (1000.0, 368.0));
+        // A clock that is set back makes nothing of the past heavier.
+        let back = much_later - 100 * window;
+        assert_eq!(given(&roster, 1, back), 1000.0);
+        roster.gave(NodeNo(0), 500, window, back);
+        assert_eq!((given(&roster, 0, back), given(&roster, 1, back)), (500.0, 1000.0));
         roster.begins(NodeNo(1));
         assert_eq!(given(&roster, 1, now + window), 0.0);
     }

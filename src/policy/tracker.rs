@@ -81,6 +81,11 @@ impl Tracker {
         self.roster.of(no)
     }
 
+    /// How much what volunteers were given counts by now ([`Brief::given`]).
+    pub(super) fn fading(&self, now: Time) -> f64 {
+        self.roster.fading(self.params.fairness_window, now)
+    }
+
     /// All volunteers ever seen, in the order of their first joining.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeNo, &Node)> {
         (0..).map(NodeNo).zip(&self.nodes)
@@ -355,6 +360,11 @@ impl Tracker {
             }
         }
         due
+    }
+
+    /// The blob's holders are about to be looked up.
+    pub(super) fn touch(&self, blob: BlobId) {
+        self.holdings.touch(blob);
     }
 
     /// Volunteers that hold the blob, in whatever state.
