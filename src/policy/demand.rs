@@ -17,7 +17,7 @@ use super::buckets::{BlobKey, Buckets};
 use super::params::Params;
 use crate::model::{Blob, BlobId, Time};
 
-/// Counters kept; above it, the forgotten ones go. About 150 bytes each.
+/// Counters kept; above it, the forgotten ones go. About 200 bytes each.
 const MAX_COUNTERS: usize = 200_000;
 /// How often the copies of one blob are counted while it is asked for.
 const PLACE_EVERY: Duration = Duration::from_secs(1);
