@@ -1,14 +1,15 @@
-//! A decision allocates nothing: this binary counts every allocation.
+//! A decision allocates nothing, and what is held no more takes no memory: this binary counts every allocation.
 
 use std::alloc::System;
 use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use manyhands::config::Networks;
 use manyhands::formats::control::HoldingsChange;
 use manyhands::model::{Blob, BlobId, Rate, Size, Time};
 use manyhands::policy::{Asker, Decision, Event, Joined, Outcome, Params, Policy, Record, Request};
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -22,23 +23,29 @@ fn blob(n: u8) -> Blob {
     Blob { id: BlobId([n; 32]), size: 1 << 20 }
 }
 
+/// What is counted is of one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn joined(n: usize) -> Joined {
+    Joined {
+        id: format!("v{n}").parse().expect("valid id"),
+        base_url: format!("http://v{n}.example").into(),
+        is_local: false,
+        donate: Rate(10 << 30),
+        max_size: Size(1 << 40),
+        clients: Vec::new(),
+        instance: 0,
+        is_volatile: false,
+        record: Record::default(),
+    }
+}
+
 /// `holders` volunteers that all hold everything.
 fn fleet(holders: usize) -> Policy {
     let mut policy = Policy::new(Params::default(), Networks::default());
     let blobs: Vec<BlobId> = (0..BLOBS).map(|n| blob(n).id).collect();
     for n in 0..holders {
-        let joined = Joined {
-            id: format!("v{n}").parse().expect("valid id"),
-            base_url: format!("http://v{n}.example").into(),
-            is_local: false,
-            donate: Rate(10 << 30),
-            max_size: Size(1 << 40),
-            clients: Vec::new(),
-            instance: 0,
-            is_volatile: false,
-            record: Record::default(),
-        };
-        let (node, epoch) = policy.join(joined, START);
+        let (node, epoch) = policy.join(joined(n), START);
         policy.handle(Event::Probed { node, epoch, outcome: Outcome::Reached }, START);
         let change = HoldingsChange::Add;
         policy.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, START);
@@ -73,10 +80,32 @@ fn allocations(holders: usize, len: u64) -> usize {
 
 #[test]
 fn decisions_allocate_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for holders in [1, 16, 200, 600] {
         assert_eq!(allocations(holders, 0), 0, "{holders} holders, for one who only looks");
         // The ledger, and what is remembered of clients, demand and crowds, grow now and then.
         let booked = allocations(holders, 1 << 20);
         assert!(booked < 250, "{holders} holders: {booked}");
     }
+}
+
+#[test]
+fn what_is_held_takes_what_is_said_and_nothing_afterwards() {
+    const MANY: usize = 200_000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let blobs: Vec<BlobId> = (0..MANY).map(|_| BlobId(std::array::from_fn(|_| rng.random()))).collect();
+    let mut policy = Policy::new(Params::default(), Networks::default());
+    let (node, epoch) = policy.join(joined(0), START);
+    let region = Region::new(ALLOCATOR);
+    let taken = || {
+        let change = region.change();
+        change.bytes_allocated as isize - change.bytes_deallocated as isize
+    };
+    policy.handle(Event::Holdings { node, epoch, change: HoldingsChange::Add, blobs: &blobs }, START);
+    let (held, said) = (taken() as f64, policy.tracker().holdings_bytes() as f64);
+    assert!((0.9..1.1).contains(&(held / said)), "{held} bytes, {said} were said");
+    policy.handle(Event::Holdings { node, epoch, change: HoldingsChange::Remove, blobs: &blobs }, START);
+    let left = taken();
+    assert!(left < 5 * MANY as isize, "{left} bytes are left of {held}");
 }
