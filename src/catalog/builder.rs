@@ -22,6 +22,14 @@ pub struct PathTableBuilder {
     overflow: u64,
 }
 
+/// A state of a builder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    slots: usize,
+    paths: usize,
+    digests: usize,
+}
+
 impl PathTableBuilder {
     /// Adds an entry. What passes the bounds of a table (4 GiB of names) is counted in
     /// [`Self::overflow`], not kept.
@@ -48,6 +56,18 @@ impl PathTableBuilder {
 
     pub fn overflow(&self) -> u64 {
         self.overflow
+    }
+
+    /// Where it stands, for [`Self::rewind`].
+    pub(super) fn mark(&self) -> Mark {
+        Mark { slots: self.slots.len(), paths: self.paths.len(), digests: self.digests.len() }
+    }
+
+    /// Takes back everything pushed since `mark`.
+    pub(super) fn rewind(&mut self, mark: Mark) {
+        self.slots.truncate(mark.slots);
+        self.paths.truncate(mark.paths);
+        self.digests.truncate(mark.digests);
     }
 
     /// Sorts. Of several entries with one path the first pushed is kept: architectures list the same `all`

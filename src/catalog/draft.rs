@@ -12,6 +12,7 @@ use super::builder::PathTableBuilder;
 use super::opened::Opened;
 use super::table::PathTable;
 use super::unit::{Root, Unit, UnitKey, UnitKind};
+use super::warm::Warm;
 use crate::formats::compress::{self, Compression};
 use crate::formats::release::Release;
 use crate::formats::repomd::Repomd;
@@ -54,18 +55,6 @@ pub enum IngestError {
     NoPrimary { dir: String },
     #[error("{dir}: no checksum file is there")]
     NoChecksums { dir: String },
-}
-
-/// Which package lists of a suite to read.
-#[derive(Clone, Debug, Default)]
-pub struct Warm {
-    /// Empty means all.
-    pub components: Vec<String>,
-    /// Empty means all; `all` is always meant.
-    pub architectures: Vec<String>,
-    pub sources: bool,
-    /// Families that clients asked for: member paths without compression suffix, relative to the unit.
-    pub learned: BTreeSet<String>,
 }
 
 /// What a draft still needs: one member of a family, any of which will do, best first.
@@ -216,7 +205,7 @@ impl Draft {
         let mut families: BTreeMap<&str, Vec<(RepoPath, Expected)>> = BTreeMap::new();
         for (path, member) in &self.members {
             let (stem, _) = Compression::strip(path.as_str());
-            if is_index(stem) && self.is_wanted(stem, warm) {
+            if is_index(stem) && warm.wants(&self.key, stem, self.no_list_for_all) {
                 families.entry(stem).or_default().push((path.clone(), member.expected));
             }
         }
@@ -226,28 +215,6 @@ impl Draft {
             steps.push(Step { stem: stem.to_owned(), choices });
         }
         steps
-    }
-
-    fn is_wanted(&self, stem: &str, warm: &Warm) -> bool {
-        if self.key.kind == UnitKind::Flat || warm.learned.contains(stem) {
-            return true;
-        }
-        let relative = stem.strip_prefix(self.key.dir.as_str()).unwrap_or(stem).trim_start_matches('/');
-        let mut segments: Vec<&str> = relative.split('/').collect();
-        let name = segments.pop();
-        let folder = segments.pop().unwrap_or("");
-        if segments.last() == Some(&"debian-installer") {
-            segments.pop();
-        }
-        let has = |list: &[String], item: &str| list.is_empty() || list.iter().any(|own| own == item);
-        let component = has(&warm.components, &segments.join("/"));
-        match (name, folder.strip_prefix("binary-")) {
-            (Some("Packages"), Some(arch)) => {
-                component && ((arch == "all" && !self.no_list_for_all) || has(&warm.architectures, arch))
-            }
-            (Some("Sources"), None) => component && warm.sources,
-            _ => false,
-        }
     }
 
     pub fn has_by_hash(&self) -> bool {
@@ -285,8 +252,17 @@ impl Draft {
         self.absent.extend(stems);
     }
 
-    /// Takes the verified bytes of a wanted member.
+    /// Takes the verified bytes of a wanted member. After an error nothing of it is kept.
     pub fn read(&mut self, stem: &str, path: &RepoPath, bytes: &[u8]) -> Result<(), IngestError> {
+        let before = self.packages.mark();
+        let read = self.read_list(stem, path, bytes);
+        if read.is_err() {
+            self.packages.rewind(before);
+        }
+        read
+    }
+
+    fn read_list(&mut self, stem: &str, path: &RepoPath, bytes: &[u8]) -> Result<(), IngestError> {
         let compression = Compression::of(path.as_str());
         let limit = self.open_limit(stem, path, bytes.len() as u64);
         let base = self.package_base(stem);

@@ -54,6 +54,13 @@ impl Compression {
             .unwrap_or((path, Self::None))
     }
 
+    /// Every name that a file may have, the one without compression first.
+    pub fn names(stem: &str) -> impl Iterator<Item = String> + '_ {
+        std::iter::once("")
+            .chain(Self::SUFFIXES.map(|(suffix, _)| suffix))
+            .map(move |end| format!("{stem}{end}"))
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "uncompressed",

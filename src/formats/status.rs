@@ -136,7 +136,17 @@ pub struct CrowdStatus {
     pub volunteers: u64,
 }
 
-/// The current generation of one unit of a repository.
+/// A file of a unit's metadata that the origin does not have as the metadata says.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlawStatus {
+    /// A package list without its compression suffix, a kind of rpm-md metadata, or a path.
+    pub member: String,
+    pub reason: String,
+    pub since_unix_secs: u64,
+}
+
+/// The current generation of one unit of a repository; generation 0 is none.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SnapshotStatus {
@@ -154,6 +164,8 @@ pub struct SnapshotStatus {
     pub skipped: u64,
     /// Why the last look at the origin brought nothing.
     pub problem: Option<String>,
+    /// Files of its metadata that the origin has wrong or not at all: requests for these fail.
+    pub flaws: Vec<FlawStatus>,
     /// The next generation is whole, and waits for so many copies of its hot files until then at the latest.
     pub waits_for_copies: Option<u64>,
     pub waits_until: Option<u64>,

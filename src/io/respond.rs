@@ -181,6 +181,13 @@ pub fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     response
 }
 
+/// 503 with the time after which to ask again (RFC 9110 section 10.2.3).
+pub fn try_again(text: impl Into<String>, after_secs: u64) -> Response<Body> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after_secs));
+    response
+}
+
 /// 302 with everything that clients need to follow it and caches to forget it.
 pub fn redirect(location: &str) -> Response<Body> {
     let mut response = Response::new(Body::Empty);

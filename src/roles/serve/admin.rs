@@ -1,5 +1,6 @@
 //! The admin listener: the status API. Apart from the public one, so that it can stay private.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,14 +10,15 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use super::repo::Repo;
+use super::refresh::Known;
+use super::repo::{Repo, TroubleKind, UnitState};
 use super::server::Server;
 use super::traffic::Traffic;
 use super::why;
-use crate::catalog::{LARGE, Totals, UnitKind};
+use crate::catalog::{LARGE, Totals, Unit, UnitKey, UnitKind};
 use crate::formats::status::{
-    CacheStatus, CatalogStatus, DEDUP_PATH, DedupCount, DedupPair, DedupReport, OffloadStatus, STATUS_PATH,
-    SnapshotStatus, Status, VolunteerStatus, WHY_PATH,
+    CacheStatus, CatalogStatus, DEDUP_PATH, DedupCount, DedupPair, DedupReport, FlawStatus, OffloadStatus,
+    STATUS_PATH, SnapshotStatus, Status, VolunteerStatus, WHY_PATH,
 };
 use crate::io::clock;
 use crate::model::Time;
@@ -102,30 +104,50 @@ fn status(server: &Server) -> Status {
 
 fn snapshots(repo: &Repo) -> Vec<SnapshotStatus> {
     let snapshot = repo.snapshot();
-    let one = |unit: &Arc<crate::catalog::Unit>| {
-        let state = repo.unit_state(&unit.key);
-        let kind = match unit.key.kind {
-            UnitKind::Suite => "suite",
-            UnitKind::Flat => "flat",
-            UnitKind::RpmMd => "rpm-md",
-            UnitKind::Checksums => "checksums",
-        };
-        SnapshotStatus {
-            repo: repo.config.name.clone(),
-            unit: unit.key.to_string(),
-            kind: kind.to_owned(),
-            generation: unit.generation,
-            date: unit.date,
-            valid_until: unit.valid_until,
-            adopted: Some(unit.adopted_secs),
-            paths: unit.packages.len() as u64,
-            skipped: unit.skipped,
-            problem: state.problem,
-            waits_for_copies: state.gate.map(|(copies, _)| copies),
-            waits_until: state.gate.map(|(_, until)| until.as_secs()),
-        }
+    let keys = repo.keys();
+    let all = keys.into_iter().filter_map(|key| {
+        let state = repo.unit_state(&key);
+        let unit = snapshot.unit(&key);
+        // What the configuration names and the origin does not have is no news.
+        let is_shown =
+            unit.is_some() || state.trouble.as_ref().is_some_and(|t| t.kind != TroubleKind::Missing);
+        is_shown.then(|| snapshot_status(repo, &key, unit, state))
+    });
+    all.collect()
+}
+
+fn snapshot_status(repo: &Repo, key: &UnitKey, unit: Option<&Arc<Unit>>, state: UnitState) -> SnapshotStatus {
+    let kind = match key.kind {
+        UnitKind::Suite => "suite",
+        UnitKind::Flat => "flat",
+        UnitKind::RpmMd => "rpm-md",
+        UnitKind::Checksums => "checksums",
     };
-    snapshot.units().map(one).collect()
+    SnapshotStatus {
+        repo: repo.config.name.clone(),
+        unit: key.to_string(),
+        kind: kind.to_owned(),
+        generation: unit.map_or(0, |unit| unit.generation),
+        date: unit.and_then(|unit| unit.date),
+        valid_until: unit.and_then(|unit| unit.valid_until),
+        adopted: unit.map(|unit| unit.adopted_secs),
+        paths: unit.map_or(0, |unit| unit.packages.len() as u64),
+        skipped: unit.map_or(0, |unit| unit.skipped),
+        problem: state.trouble.map(|trouble| trouble.text),
+        flaws: flaws(&state.flaws),
+        waits_for_copies: state.gate.map(|(copies, _)| copies),
+        waits_until: state.gate.map(|(_, until)| until.as_secs()),
+    }
+}
+
+/// Files that the origin has wrong, with the reasons.
+fn flaws(known: &BTreeMap<String, Known>) -> Vec<FlawStatus> {
+    let one = |(member, known): (&String, &Known)| FlawStatus {
+        member: member.clone(),
+        reason: known.reason.clone(),
+        since_unix_secs: known.since.as_secs(),
+    };
+    known.iter().map(one).collect()
 }
 
 fn volunteer(node: &Node, params: &Params, now: Time) -> VolunteerStatus {

@@ -18,13 +18,15 @@ use crate::formats::compress::Compression;
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::fetch::FetchError;
-use crate::io::respond::{Representation, plain, respond};
+use crate::io::respond::{Representation, plain, respond, try_again};
 use crate::model::{Blob, Expected, RepoPath};
 
 /// A client waits this long at most for a look at the origin before it gets the last good generation.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// A client waits this long for a member that is not here yet, less than apt's and dnf's 30 s; the fetch goes on.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(25);
+/// When to ask again for what an update or an outage keeps back.
+const WAIT_SECS: u64 = 5;
 /// A member may be removed to make room between its coming and its being opened; not again and again.
 const OPEN_TRIES: usize = 3;
 
@@ -59,7 +61,7 @@ pub async fn answer(
     };
     match (Found::of(repo, path), root_of) {
         (Found::Root { unit, .. }, _) if repo.trust.is_expired(&unit, clock::now().as_secs()) => Some(plain(
-            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::BAD_GATEWAY,
             "the metadata has expired (Valid-Until) and the origin has nothing newer",
         )),
         (Found::Root { unit, root }, _) => {
@@ -82,7 +84,7 @@ pub async fn answer(
         (Found::Nothing, _) => {
             let named = nested::answer(server, repo, path, asked).await;
             // Whatever the origin has under this name, nothing could say whether it is right.
-            named.or_else(|| (looked == Looked::Unsettled).then(absent_unit))
+            named.or_else(|| no_unit(looked))
         }
     }
 }
@@ -124,15 +126,15 @@ async fn look(server: &Arc<Server>, repo: &Repo, key: &UnitKey, path: &RepoPath)
     let looked = refresh::refresh_within(server, repo, key, max_age, PATIENCE).await;
     if is_new && !is_root() {
         repo.with_unit(key, |state| state.learned.remove(path.file_name()));
-        if looked != Looked::Unsettled {
+        if matches!(looked, Looked::Current | Looked::Missing) {
             server.has_own_file.insert(name, false);
         }
     }
     looked
 }
 
-/// No unit names the path: perhaps it belongs to one that nobody asked for yet. Unsettled if there may be
-/// one and it cannot be read now.
+/// No unit names the path: perhaps it belongs to one that nobody asked for yet. [`Looked::Passing`] or
+/// [`Looked::Refused`] if there may be one and it cannot be read now.
 async fn find_unit(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Looked {
     let profile = &repo.config.profile;
     let mut candidates = UnitKey::candidates(path, profile.layout);
@@ -158,8 +160,8 @@ async fn find_unit(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Looked
         match looked().await {
             Looked::Current => return Looked::Current,
             // Checksum files are guesses: most directories have none.
-            Looked::Unsettled if key.kind != UnitKind::Checksums => found = Looked::Unsettled,
-            Looked::Unsettled | Looked::Missing => {}
+            failed @ (Looked::Passing | Looked::Refused) if key.kind != UnitKind::Checksums => found = failed,
+            Looked::Passing | Looked::Refused | Looked::Missing => {}
         }
     }
     found
@@ -171,17 +173,24 @@ fn is_in(path: &RepoPath, dir: &str) -> bool {
 
 /// A root file that cannot be served: 404 only if it does not exist, as far as anyone knows.
 pub fn absent(repo: &Repo, key: &UnitKey, looked: Looked) -> Response<Body> {
-    if repo.snapshot().unit(key).is_some() || looked == Looked::Missing {
-        return plain(StatusCode::NOT_FOUND, "the origin has no such file");
-    }
-    absent_unit()
+    let answer = if repo.snapshot().unit(key).is_some() { None } else { no_unit(looked) };
+    answer.unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "the origin has no such file"))
 }
 
-fn absent_unit() -> Response<Body> {
-    plain(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "the origin does not answer or is not whole, and there is no earlier generation; try again",
-    )
+/// The answer where a unit cannot be read. Clients that get 503 wait and repeat, zypper without end: it is said only
+/// where that helps.
+fn no_unit(looked: Looked) -> Option<Response<Body>> {
+    match looked {
+        Looked::Current | Looked::Missing => None,
+        Looked::Passing => Some(try_again(
+            "the origin does not answer or is being updated, and there is no earlier generation; try again",
+            WAIT_SECS,
+        )),
+        Looked::Refused => Some(plain(
+            StatusCode::BAD_GATEWAY,
+            "the origin has no usable metadata here, and there is no earlier generation; the server's log says why",
+        )),
+    }
 }
 
 fn root_response(

@@ -73,6 +73,8 @@ const METADATA_MAX: u64 = 32 << 30;
 const ADMIN_CONNECTIONS: usize = 64;
 /// How long volunteers' sessions get to end cleanly.
 const SESSIONS_END: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long the line that says what is served waits for local trees to be read.
+const ANNOUNCE_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
 /// Commits waiting to be placed.
 const COMMITS: usize = 1024;
 
@@ -91,10 +93,10 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let admin_address = addresses(&admin)?;
 
     records::restore(&server).await;
-    spawn_work(&server, committed, life.is_awaited()).await;
+    let is_awaited = life.is_awaited();
+    spawn_work(&server, committed);
     // Shared with the process before: what arrives at this socket must find somebody.
     let dns = zone::bind(&server)?;
-    announce(&server, &public_addresses, &admin_address);
 
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
@@ -118,8 +120,14 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         }
         end
     };
+    let announcing = async {
+        if !is_awaited {
+            wait_warm(&server).await;
+        }
+        announce(&server, &public_addresses, &admin_address);
+    };
     let end = tokio::select! {
-        (_, _, end) = async { tokio::join!(public, admin, life) } => end,
+        (_, _, end, ()) = async { tokio::join!(public, admin, life, announcing) } => end,
         // To the end of the drain, because clients sent to a volunteer need its name, or until another does it.
         end = zone::serve(server.clone(), dns, is_superseded) => match end {},
     };
@@ -205,9 +213,8 @@ fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
     Ok(Repo::new(index, config.clone(), trust))
 }
 
-/// Starts everything that runs beside requests. Local trees are read before this returns, unless another process
-/// waits for this one.
-async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, is_awaited: bool) {
+/// Starts everything that runs beside requests.
+fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
     let placer = server.clone();
     tokio::spawn(async move {
         while let Some(blob) = committed.recv().await {
@@ -239,16 +246,20 @@ async fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>, i
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));
-    for (index, repo) in server.repos.iter().enumerate() {
-        // What was restored can be served at once; a tree never read is read first.
-        if repo.tree().is_some() && repo.snapshot().units().next().is_none() && !is_awaited {
-            refresh::warm_up(server, repo).await;
-        } else {
-            let server = server.clone();
-            tokio::spawn(async move { refresh::warm_up(&server, &server.repos[index]).await });
-        }
+    for index in 0..server.repos.len() {
+        let warming = server.clone();
+        tokio::spawn(async move { refresh::warm_up(&warming, &warming.repos[index]).await });
         tokio::spawn(refresh::poll(server.clone(), index));
     }
+}
+
+/// Waits a moment for local trees that were never read, so that what is announced is what there is. Clients are
+/// answered meanwhile.
+async fn wait_warm(server: &Server) {
+    let unread =
+        server.repos.iter().filter(|repo| repo.tree().is_some() && repo.snapshot().units().next().is_none());
+    let all = futures_util::future::join_all(unread.map(|repo| repo.wait_warm(ANNOUNCE_AFTER)));
+    all.await;
 }
 
 fn addresses(listeners: &[tokio::net::TcpListener]) -> anyhow::Result<String> {

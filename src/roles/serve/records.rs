@@ -10,10 +10,10 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::refresh::{Plan, RefreshError, complete, install, read_blob};
+use super::refresh::{Plan, RefreshError, Waits, complete, install, read_blob};
 use super::repo::Repo;
 use super::server::Server;
-use crate::catalog::{Draft, Root, RootFile, Step, Unit, UnitKey, decode_unit, encode_unit};
+use crate::catalog::{Draft, Needed, Root, RootFile, Step, Unit, UnitKey, decode_unit, encode_unit};
 use crate::config::Origin;
 use crate::model::{Blob, BlobId, RepoPath};
 
@@ -256,6 +256,8 @@ async fn rebuild(
     if !wanted.iter().all(held) {
         return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
     }
-    let plan = Plan { wanted, held: Vec::new(), current: None, settle: true, generation, adopted_secs };
+    let (held, waits) = (Vec::new(), Waits::ForNothing);
+    let needed = Needed::default();
+    let plan = Plan { wanted, held, current: None, needed, waits, generation, adopted_secs };
     complete(server, repo, draft, plan).await
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::origin::Validator;
-use crate::catalog::{Snapshot, Trust, Unit, UnitKey, Warm};
+use super::refresh::Known;
+use crate::catalog::{Needed, Snapshot, Trust, Unit, UnitKey, Warm};
 use crate::config::{Origin, RepoConfig};
 use crate::model::{BlobId, Digest, Expected, RepoPath, Time};
 
@@ -33,9 +34,7 @@ const ASKED_SECS: u64 = 14 * 86_400;
 pub struct UnitState {
     /// When the origin was last looked at, and what went wrong.
     pub looked: Option<Time>,
-    pub problem: Option<String>,
-    /// What went wrong is that the origin does not have it.
-    pub is_missing: bool,
+    pub trouble: Option<Trouble>,
     /// A generation of it was adopted.
     is_adopted: bool,
     /// A look since the start has found it current with all that the configuration wants.
@@ -45,8 +44,10 @@ pub struct UnitState {
     /// Members that clients asked for, as [`Unit::member_name`] calls them, and when last, in seconds since
     /// 1970: the next generation is adopted with them at hand.
     pub asked: BTreeMap<String, u64>,
-    /// The first root file of a generation that is not whole, and since when it has been like that.
-    pub partial: Option<(BlobId, Time)>,
+    /// The origin is between two generations.
+    pub partial: Option<Partial>,
+    /// What the origin has wrong, by name.
+    pub flaws: BTreeMap<String, Known>,
     /// What the upstream said about the root files of the current generation.
     pub validators: BTreeMap<RepoPath, Validator>,
     /// Generations that have an index file, and whether it is that of a retired one.
@@ -55,6 +56,36 @@ pub struct UnitState {
     pub gate: Option<(u64, Time)>,
     /// Held while the unit is being refreshed.
     pub refreshing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Why the last look at a unit brought nothing.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    pub text: String,
+    /// When looks began to fail.
+    pub since: Time,
+    pub kind: TroubleKind,
+}
+
+/// What a client may expect of waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// The origin does not have the unit.
+    Missing,
+    /// An update under way or an outage looks like this.
+    Passing,
+    /// What the origin has is of no use, and waiting does not change that.
+    Refused,
+}
+
+/// A generation that is not whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Partial {
+    /// Its first root file, and since when it has been like that.
+    pub first: BlobId,
+    pub since: Time,
+    /// Since when every look has found one.
+    pub always_since: Time,
 }
 
 /// See the module's documentation.
@@ -66,6 +97,8 @@ pub struct Repo {
     pub trust: Trust,
     snapshot: ArcSwap<Snapshot>,
     units: Mutex<BTreeMap<UnitKey, UnitState>>,
+    /// Units that the configuration names or the tree has, served or not.
+    found: Mutex<BTreeSet<UnitKey>>,
     /// Generations that are whole and not yet visible.
     pending: Mutex<BTreeMap<UnitKey, Arc<Unit>>>,
     is_warm: tokio::sync::watch::Sender<bool>,
@@ -82,6 +115,7 @@ impl Repo {
             trust,
             snapshot: ArcSwap::default(),
             units: Mutex::default(),
+            found: Mutex::default(),
             pending: Mutex::default(),
             is_warm,
             discoveries: Arc::new(tokio::sync::Semaphore::new(DISCOVERIES)),
@@ -217,6 +251,32 @@ impl Repo {
                 learned,
             },
         }
+    }
+
+    /// What clients of a unit rely on.
+    pub fn needed(&self, key: &UnitKey, now_secs: u64) -> Needed {
+        let profile = &self.config.profile;
+        let warm = Warm {
+            components: profile.components.clone(),
+            architectures: profile.architectures.clone(),
+            sources: false,
+            learned: self.unit_state(key).learned,
+        };
+        Needed { warm, asked: self.asked(key, now_secs) }
+    }
+
+    /// Units to look at without being asked: those that are served, and those that should be.
+    pub fn keys(&self) -> BTreeSet<UnitKey> {
+        let served = self.snapshot();
+        let served = served.units().map(|unit| unit.key.clone());
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.iter().cloned().chain(served).collect()
+    }
+
+    /// Notes units that the configuration names or the tree has.
+    pub fn set_found(&self, keys: &[UnitKey]) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        *found = keys.iter().take(MAX_UNITS).cloned().collect();
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<UnitKey, UnitState>> {

@@ -41,6 +41,8 @@ use crate::policy::{Decision, Event, Known, NodeNo, Params, Policy, Request};
 pub const OUTBOX: usize = 1024;
 /// One list at a time on each of two cores.
 const PARSERS: usize = 2;
+/// Looks at the start wait for disks and upstreams most of their time.
+const WARMERS: usize = 8;
 /// Small answers that are expensive to find out again.
 const REMEMBERED: u64 = 100_000;
 /// Memory for indexes within metadata: a suite's diff indexes are some 100 KB.
@@ -84,6 +86,8 @@ pub struct Server {
     pub hashing: Cache<Digest, ()>,
     /// Package lists being read: each takes as much memory as it has bytes, and more.
     pub parsing: tokio::sync::Semaphore,
+    /// Units read at the start, over all repositories.
+    pub warming: tokio::sync::Semaphore,
     /// Scans of the whole catalog under way: one.
     pub lookups: Arc<tokio::sync::Semaphore>,
     /// What the failover zone needs, where there is one.
@@ -211,6 +215,7 @@ impl Server {
             hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             shutdown,
             parsing: tokio::sync::Semaphore::new(PARSERS),
+            warming: tokio::sync::Semaphore::new(WARMERS),
             session_ended: Notify::new(),
             doubts: Notify::new(),
             lookups: Arc::new(tokio::sync::Semaphore::new(1)),

@@ -1,12 +1,16 @@
-//! From a draft to a whole generation: every wanted member fetched, verified and read.
+//! From a draft to a whole generation: its members fetched, verified and read, and a judgement of those that the
+//! origin has wrong ([`obstacle`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
 use super::RefreshError;
-use crate::catalog::{Draft, Step, Unit, by_hash_path};
+use super::flawed::{self, Waits};
+use crate::catalog::{Draft, Flaw, Needed, Step, Unit, UnitKey, Whole, by_hash_path, obstacle, stem_of};
 use crate::config::Origin;
+use crate::io::clock;
 use crate::io::fetch::{Content, FetchError};
 use crate::io::store::{BlobStore, VerifyError};
 use crate::model::{Blob, Expected, RepoPath, Size};
@@ -18,6 +22,9 @@ use crate::roles::serve::server::Server;
 const PARALLEL: usize = 4;
 /// Largest package list read, compressed or not: it is read in memory. The largest known have some 100 MB.
 const MAX_LIST: u64 = 512 << 20;
+/// Members that may fail because the origin does not answer before the rest is left for another time: each
+/// costs seconds.
+const MAX_UNANSWERED: usize = 8;
 
 /// What it takes to make a generation of a draft.
 pub struct Plan<'a> {
@@ -26,8 +33,8 @@ pub struct Plan<'a> {
     /// origin may have replaced them by then.
     pub held: Vec<(RepoPath, Expected)>,
     pub current: Option<&'a Arc<Unit>>,
-    /// Take what there is: the origin has been like this for long, or there is nothing to fall back on.
-    pub settle: bool,
+    pub needed: Needed,
+    pub waits: Waits,
     pub generation: u64,
     pub adopted_secs: u64,
 }
@@ -36,69 +43,160 @@ pub struct Plan<'a> {
 pub async fn complete(
     server: &Arc<Server>,
     repo: &Repo,
-    mut draft: Draft,
+    draft: Draft,
     plan: Plan<'_>,
 ) -> Result<Unit, RefreshError> {
-    let Plan { wanted, held, current, settle, generation, adopted_secs } = plan;
-    let families = wanted.len();
-    let mut missing = Vec::new();
-    let by_hash = draft.has_by_hash();
-    let kinds = draft.kinds().clone();
-    let was_held = |path: &RepoPath| {
-        let name = kinds.get(path.as_str()).map_or(path.as_str(), String::as_str);
-        let expected = current.and_then(|unit| unit.member_called(name));
-        expected.is_some_and(|expected| server.metadata.held(&expected).is_some())
+    let Plan { wanted, held, current, needed, waits, generation, adopted_secs } = plan;
+    let key = draft.key().clone();
+    let mut work = Work {
+        server,
+        repo,
+        current,
+        by_hash: draft.has_by_hash(),
+        kinds: draft.kinds().clone(),
+        key,
+        needed,
+        whole: Whole::default(),
+        flaws: Vec::new(),
+        failures: Vec::new(),
     };
-    let must_have = |path: &RepoPath| !settle && (current.is_none() || was_held(path));
-    let fetch = |step: Step| async move {
-        let fetched = fetch_step(server, repo, &step, by_hash, must_have).await;
-        (step, fetched)
-    };
-    let mut fetched = std::pin::pin!(stream::iter(wanted).map(fetch).buffered(PARALLEL));
-    while let Some((step, fetched)) = fetched.next().await {
-        let (path, blob) = match fetched {
-            Ok(found) => found,
-            // A mirror may carry only some of the architectures that its signed Release lists.
-            // One that was there a generation ago is being replaced: then this is no whole generation.
-            Err(RefreshError::Member { source: FetchError::NotFound, .. })
-                if settle || current.is_some_and(|unit| !unit.stems.contains(&step.stem)) =>
-            {
-                missing.push(step);
-                continue;
-            }
-            Err(e) => return Err(e),
-        };
-        let store = server.metadata.store.clone();
-        let _turn = server.parsing.acquire().await.map_err(RefreshError::internal)?;
-        let read = move || {
-            let bytes =
-                read_blob(&store, blob).ok_or_else(|| RefreshError::Internal(format!("{path} is gone")))?;
-            draft.read(&step.stem, &path, &bytes)?;
-            Ok::<_, RefreshError>(draft)
-        };
-        draft = tokio::task::spawn_blocking(read).await.map_err(RefreshError::internal)??;
+    let mut draft = work.read_lists(draft, wanted).await?;
+    work.hold(held).await?;
+    let Work { key, whole, mut flaws, mut failures, .. } = work;
+    flawed::note(repo, &key, &mut flaws);
+    if let Some(at) = obstacle(&flaws, whole, waits.bounds()) {
+        return Err(failures.swap_remove(at));
     }
-    if let Some(step) = missing.first() {
-        if missing.len() == families {
-            return Err(RefreshError::Incomplete(step.stem.clone()));
-        }
-        let (repo, first) = (repo.config.name.as_str(), step.stem.as_str());
-        tracing::info!(
-            repo,
-            missing = missing.len(),
-            families,
-            first,
-            "the origin lacks package lists that its Release names"
-        );
-    }
+    flawed::report(repo, &key, &flaws);
     // Whoever asks for one of them and gets it makes us read it then.
-    repo.with_unit(&draft.key().clone(), |state| {
-        state.learned.retain(|stem| missing.iter().all(|step| step.stem != *stem));
-    });
-    draft.lacks(missing.into_iter().map(|step| step.stem));
-    hold(server, repo, held, by_hash, must_have).await?;
+    let lists: BTreeSet<String> =
+        flaws.into_iter().filter(|flaw| flaw.is_list).map(|flaw| flaw.name).collect();
+    repo.with_unit(&key, |state| state.learned.retain(|stem| !lists.contains(stem)));
+    draft.lacks(lists.into_iter());
     let finish = move || draft.finish(generation, adopted_secs);
     tokio::task::spawn_blocking(finish).await.map_err(RefreshError::internal)
+}
+
+/// The making of one generation.
+struct Work<'a> {
+    server: &'a Arc<Server>,
+    repo: &'a Repo,
+    current: Option<&'a Arc<Unit>>,
+    by_hash: bool,
+    kinds: BTreeMap<String, String>,
+    key: UnitKey,
+    needed: Needed,
+    whole: Whole,
+    flaws: Vec<Flaw>,
+    /// Of each flaw, at the same place.
+    failures: Vec<RefreshError>,
+}
+
+impl Work<'_> {
+    async fn read_lists(&mut self, mut draft: Draft, wanted: Vec<Step>) -> Result<Draft, RefreshError> {
+        let (server, repo, by_hash) = (self.server, self.repo, self.by_hash);
+        let fetch = |step: Step| async move {
+            let fetched = fetch_step(server, repo, &step, by_hash).await;
+            (step.stem, fetched)
+        };
+        let mut fetched = std::pin::pin!(stream::iter(wanted).map(fetch).buffered(PARALLEL));
+        while let Some((stem, fetched)) = fetched.next().await {
+            let (path, blob) = match fetched {
+                Ok(found) => found,
+                Err(error) => {
+                    self.list_failed(&stem, error)?;
+                    continue;
+                }
+            };
+            let store = server.metadata.store.clone();
+            let _turn = server.parsing.acquire().await.map_err(RefreshError::internal)?;
+            let (list, file) = (stem.clone(), path.clone());
+            let read = move || {
+                let read = match read_blob(&store, blob) {
+                    Some(bytes) => draft.read(&list, &file, &bytes).map_err(RefreshError::from),
+                    None => Err(RefreshError::Internal(format!("{file} is gone"))),
+                };
+                (draft, read)
+            };
+            let read = tokio::task::spawn_blocking(read).await.map_err(RefreshError::internal)?;
+            draft = read.0;
+            match read.1 {
+                Ok(()) => {
+                    self.whole.lists += 1;
+                    self.whole.needed_lists += usize::from(self.needed.has_list(&self.key, &stem));
+                }
+                Err(error) => self.list_failed(&stem, error)?,
+            }
+        }
+        Ok(draft)
+    }
+
+    fn list_failed(&mut self, stem: &str, error: RefreshError) -> Result<(), RefreshError> {
+        // What cannot be read here, because it is so large, reaches clients all the same.
+        let is_readable = !matches!(error, RefreshError::TooLarge { .. });
+        let is_needed = is_readable && self.needed.has_list(&self.key, stem);
+        let was_whole = match self.current {
+            Some(current) => current.stems.contains(stem) || self.kinds.contains_key(stem),
+            // A mirror may carry only some of the architectures that its signed Release lists.
+            None => !error.is_missing_member(),
+        };
+        let name = self.name_of(stem).to_owned();
+        self.failed(name, true, is_needed && was_whole, error)
+    }
+
+    fn failed(
+        &mut self,
+        name: String,
+        is_list: bool,
+        is_needed: bool,
+        error: RefreshError,
+    ) -> Result<(), RefreshError> {
+        let (reason, is_final) = (error.to_string(), error.is_final());
+        self.flaws.push(Flaw { name, is_list, is_needed, since: clock::now(), reason, is_final });
+        self.failures.push(error);
+        if self.failures.iter().filter(|error| error.is_unanswered_member()).count() < MAX_UNANSWERED {
+            return Ok(());
+        }
+        flawed::note(self.repo, &self.key, &mut self.flaws);
+        Err(self.failures.swap_remove(self.failures.len() - 1))
+    }
+
+    /// What a member is called in every generation.
+    fn name_of<'a>(&'a self, path: &'a str) -> &'a str {
+        self.kinds.get(path).map_or(path, String::as_str)
+    }
+
+    /// Fetches members that nobody reads here, some at a time.
+    async fn hold(&mut self, members: Vec<(RepoPath, Expected)>) -> Result<(), RefreshError> {
+        let (server, repo, by_hash) = (self.server, self.repo, self.by_hash);
+        let fetch = |(path, expected): (RepoPath, Expected)| async move {
+            let fetched = fetch_member(server, repo, &path, expected, by_hash).await;
+            (path, fetched)
+        };
+        let mut fetched = std::pin::pin!(stream::iter(members).map(fetch).buffered(PARALLEL));
+        while let Some((path, member)) = fetched.next().await {
+            let Err(source) = member else { continue };
+            let name = self.name_of(path.as_str()).to_owned();
+            // The same file again, with what was found wrong with it.
+            let is_known = |flaw: &Flaw| flaw.is_list && (flaw.name == stem_of(&path) || flaw.name == name);
+            if self.flaws.iter().any(is_known) {
+                continue;
+            }
+            let error = RefreshError::Member { path, source };
+            let was_held = match self.current {
+                Some(current) => is_held(self.server, current, &name),
+                None => !error.is_missing_member(),
+            };
+            self.failed(name.clone(), false, self.needed.has_member(&name) && was_held, error)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether what clients have now has this member whole.
+fn is_held(server: &Server, current: &Unit, name: &str) -> bool {
+    let expected = current.member_called(name);
+    expected.is_some_and(|expected| server.metadata.held(&expected).is_some())
 }
 
 pub fn read_blob(store: &BlobStore, blob: Blob) -> Option<Vec<u8>> {
@@ -109,67 +207,32 @@ pub fn read_blob(store: &BlobStore, blob: Blob) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The first of a family's members that can be had. `must_have` says of a path that going on without it
-/// would leave clients in the lurch who are used to it.
+/// The first of a family's members that can be had.
 async fn fetch_step(
     server: &Arc<Server>,
     repo: &Repo,
     step: &Step,
     by_hash: bool,
-    must_have: impl Fn(&RepoPath) -> bool,
 ) -> Result<(RepoPath, Blob), RefreshError> {
-    let mut last = None;
+    let mut last: Option<RefreshError> = None;
     // What is held already comes first: a client has just asked for it, or a restart finds it.
     let (held, others): (Vec<_>, Vec<_>) =
         step.choices.iter().partition(|(_, expected)| server.metadata.held(expected).is_some());
     for (path, expected) in held.into_iter().chain(others) {
-        if expected.size.is_none_or(|size| size > MAX_LIST) {
-            let problem = format!("a package list of more than {} is not read", Size(MAX_LIST));
-            last = Some((path, FetchError::Wrong { url: path.to_string(), problem }));
-            continue;
-        }
-        match fetch_member(server, repo, path, *expected, by_hash).await {
-            Ok(blob) => return Ok((path.clone(), blob)),
-            Err(source) if must_have(path) => {
-                return Err(RefreshError::Member { path: path.clone(), source });
+        let error = if expected.size.is_none_or(|size| size > MAX_LIST) {
+            RefreshError::TooLarge { path: path.clone(), limit: Size(MAX_LIST) }
+        } else {
+            match fetch_member(server, repo, path, *expected, by_hash).await {
+                Ok(blob) => return Ok((path.clone(), blob)),
+                Err(source) => RefreshError::Member { path: path.clone(), source },
             }
-            // The best choice's error says most, unless it was only that the file does not exist.
-            Err(e) if last.is_none() || matches!(last, Some((_, FetchError::NotFound))) => {
-                last = Some((path, e))
-            }
-            Err(_) => {}
+        };
+        // The best choice's error says most, unless it was only that the file does not exist.
+        if last.as_ref().is_none_or(RefreshError::is_missing_member) {
+            last = Some(error);
         }
     }
-    let Some((path, source)) = last else {
-        return Err(RefreshError::Internal(format!("{} has no members", step.stem)));
-    };
-    Err(RefreshError::Member { path: path.clone(), source })
-}
-
-/// Fetches members that nobody reads here, some at a time.
-async fn hold(
-    server: &Arc<Server>,
-    repo: &Repo,
-    members: Vec<(RepoPath, Expected)>,
-    by_hash: bool,
-    must_have: impl Fn(&RepoPath) -> bool,
-) -> Result<(), RefreshError> {
-    let fetch = |(path, expected): (RepoPath, Expected)| async move {
-        let fetched = fetch_member(server, repo, &path, expected, by_hash).await;
-        fetched.map_err(|source| RefreshError::Member { path, source })
-    };
-    let mut fetched = std::pin::pin!(stream::iter(members).map(fetch).buffered(PARALLEL));
-    while let Some(member) = fetched.next().await {
-        match member {
-            Err(RefreshError::Member { path, source }) if must_have(&path) => {
-                return Err(RefreshError::Member { path, source });
-            }
-            // Release files list more than archives keep.
-            Err(e) => tracing::debug!(repo = repo.config.name, error = %e, "a member cannot be had"),
-            Ok(_) => {}
-        }
-    }
-    Ok(())
+    Err(last.unwrap_or_else(|| RefreshError::Internal(format!("{} has no members", step.stem))))
 }
 
 /// A member of a generation, into the metadata store.
@@ -189,14 +252,23 @@ pub async fn fetch_member(
             if let Some(Content::Held { blob, .. }) = server.metadata.held(&expected) {
                 return Ok(blob);
             }
-            let (tree, path, fetcher) = (tree.clone(), path.clone(), server.metadata.clone());
+            let paths: Vec<RepoPath> =
+                std::iter::once(path.clone()).chain(by_hash_path(path, &expected)).collect();
+            let (tree, fetcher) = (tree.clone(), server.metadata.clone());
             let ingest = move || {
-                let found = origin::open_in_tree(&tree, &path).ok_or(FetchError::NotFound)?;
-                let wrong = |e: VerifyError| FetchError::Wrong {
-                    url: found.path.display().to_string(),
-                    problem: e.to_string(),
-                };
-                fetcher.ingest_file(expected, &found.path).map(|committed| committed.blob).map_err(wrong)
+                let mut last = FetchError::NotFound;
+                for path in paths {
+                    let Some(found) = origin::open_in_tree(&tree, &path) else { continue };
+                    match fetcher.ingest_file(expected, &found.path) {
+                        Ok(committed) => return Ok(committed.blob),
+                        Err(VerifyError::Store(e)) => return Err(FetchError::Store(e.to_string())),
+                        Err(e) => {
+                            let url = found.path.display().to_string();
+                            last = FetchError::Wrong { url, problem: e.to_string() };
+                        }
+                    }
+                }
+                Err(last)
             };
             tokio::task::spawn_blocking(ingest)
                 .await

@@ -7,22 +7,20 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::complete::{Plan, complete};
-use super::{RefreshError, adopt};
-use crate::catalog::{Draft, RootFile, TrustError, Unit, UnitKey, UnitKind, without_stale};
+use super::flawed::{self, Waits};
+use super::{Looked, RefreshError, adopt};
+use crate::catalog::{Draft, IngestError, RootFile, TrustError, Unit, UnitKey, UnitKind, without_stale};
 use crate::io::clock;
-use crate::io::fetch::FetchError;
 use crate::io::upstream::UpstreamError;
 use crate::model::{BlobId, RepoPath};
 use crate::roles::serve::origin::{self, OriginError, RootRead, Validator};
-use crate::roles::serve::repo::Repo;
+use crate::roles::serve::repo::{Partial, Repo};
 use crate::roles::serve::server::Server;
 
 /// Attempts to catch an upstream between two of its own updates.
 const ATTEMPTS: usize = 3;
 const FIRST_ATTEMPTS: usize = 12;
 const PAUSE: Duration = Duration::from_millis(500);
-/// An update of a large mirror takes minutes, during which lists that clients are used to may be missing.
-const SETTLE_AFTER: Duration = Duration::from_secs(600);
 /// Without a generation to fall back on, one that stands still for so long is taken as it is: many mirrors
 /// carry only some of the architectures that their Release lists.
 const SETTLE_FIRST_AFTER: Duration = Duration::from_secs(3);
@@ -36,26 +34,38 @@ struct Roots {
     validators: BTreeMap<RepoPath, Validator>,
 }
 
+/// How often to try within one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tries {
+    /// Once, at each upstream: others wait for this look to end.
+    Once,
+    /// As often as it may take to catch an origin between two of its own updates.
+    Several,
+}
+
 /// Tries upstreams in order, more than once each if it takes that to find a whole generation.
 pub async fn look(
     server: &Arc<Server>,
     repo: &Repo,
     key: &UnitKey,
     current: Option<&Arc<Unit>>,
+    tries: Tries,
 ) -> Result<(), RefreshError> {
     let bases = order(server, repo);
     let look = Look { server, repo, key, current };
     let mut missing = 0;
     let mut attempt = 0;
     loop {
-        let tried = look.once(bases[attempt % bases.len()]).await;
+        let is_last = attempt + 1 >= ATTEMPTS.max(bases.len());
+        let tried = look.once(bases[attempt % bases.len()], is_last).await;
         attempt += 1;
         let Err(e) = tried else { return Ok(()) };
         let is_missing = matches!(e, RefreshError::NotFound(_));
         missing += usize::from(is_missing);
         // Missing only if every upstream says so, and no other failed.
         let is_known_missing = is_missing && attempt >= bases.len() && missing == attempt;
-        if is_known_missing || attempt >= attempts(&e, current.is_some()).max(bases.len()) {
+        let most = if tries == Tries::Once { 1 } else { look.attempts(&e) };
+        if is_known_missing || attempt >= most.max(bases.len()) {
             return Err(e);
         }
         tracing::debug!(repo = repo.config.name, unit = %key, attempt, error = %e, "trying again");
@@ -64,17 +74,6 @@ pub async fn look(
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-/// How often to try. Without a generation to fall back on, an update that is under way is worth waiting for.
-fn attempts(error: &RefreshError, has_current: bool) -> usize {
-    use FetchError::{NotFound, Wrong};
-    let is_update = match error {
-        RefreshError::Changing(_) | RefreshError::Trust(TrustError::StaleSignature { .. }) => true,
-        RefreshError::Member { source, .. } => matches!(source, NotFound | Wrong { .. }),
-        _ => false,
-    };
-    if is_update && !has_current { FIRST_ATTEMPTS } else { ATTEMPTS }
 }
 
 /// Positions of the upstreams, those that failed lately last. A tree counts as one.
@@ -94,8 +93,28 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn once(&self, base: usize) -> Result<(), RefreshError> {
+    /// How often to try. Without a generation to fall back on, an update that is under way is worth waiting for.
+    fn attempts(&self, error: &RefreshError) -> usize {
+        let trouble = self.repo.with_unit(self.key, |state| state.trouble.clone());
+        match (self.current, trouble) {
+            (Some(_), _) => ATTEMPTS,
+            (None, Some(trouble)) if Looked::of(Some(&trouble)) == Looked::Refused => 1,
+            (None, _) if error.is_of_update() => FIRST_ATTEMPTS,
+            (None, _) => ATTEMPTS,
+        }
+    }
+
+    /// What a generation is to wait for. `is_last`: there will be no further attempt soon.
+    fn waits(&self, first: BlobId, is_last: bool) -> Waits {
+        let is_time = if self.current.is_some() { is_last } else { self.is_partial_for_long(first) };
+        if is_time { Waits::ForNeeded(flawed::patience(self.repo)) } else { Waits::ForAll }
+    }
+
+    async fn once(&self, base: usize, is_last: bool) -> Result<(), RefreshError> {
         let Self { server, repo, key, current } = *self;
+        if let Some(unit) = current {
+            flawed::try_again(server, repo, unit).await;
+        }
         let reader = Reader { server, repo, key, current, base };
         let Some(Roots { files: roots, forbidden, validators }) = reader.read_new().await? else {
             repo.with_unit(key, |state| state.partial = None);
@@ -134,7 +153,8 @@ impl Look<'_> {
             wanted,
             held: draft.to_hold(&repo.asked(key, now_secs)),
             current,
-            settle,
+            needed: repo.needed(key, now_secs),
+            waits: self.waits(first, is_last),
             generation: current.map_or(1, |unit| unit.generation + 1),
             adopted_secs: now_secs,
         };
@@ -150,18 +170,25 @@ impl Look<'_> {
 
     /// Notes since when the origin has been between two generations.
     fn note_partial(&self, first: BlobId) {
-        self.repo.with_unit(self.key, |state| match &state.partial {
-            Some((of, _)) if *of == first => {}
-            _ => state.partial = Some((first, clock::now())),
+        let now = clock::now();
+        self.repo.with_unit(self.key, |state| {
+            let always_since = state.partial.map_or(now, |partial| partial.always_since);
+            let is_same = |partial: &Partial| partial.first == first;
+            let since = state.partial.filter(is_same).map_or(now, |partial| partial.since);
+            state.partial = Some(Partial { first, since, always_since });
         });
     }
 
-    /// Whether the origin has lacked members of this very generation for so long that it is no update.
+    /// Whether it has been like that for so long that it is no update: with a generation to fall back on, whatever
+    /// else was published meanwhile; without one, with these very root files.
     fn is_partial_for_long(&self, first: BlobId) -> bool {
-        let patience = if self.current.is_some() { SETTLE_AFTER } else { SETTLE_FIRST_AFTER };
-        let partial = self.repo.unit_state(self.key).partial;
+        let Some(partial) = self.repo.unit_state(self.key).partial else { return false };
+        let (since, patience) = match self.current {
+            Some(_) => (partial.always_since, flawed::patience(self.repo)),
+            None => (partial.since, SETTLE_FIRST_AFTER),
+        };
         let now = clock::now();
-        partial.is_some_and(|(of, since)| of == first && since <= now && now.since(since) >= patience)
+        (self.current.is_some() || partial.first == first) && since <= now && now.since(since) >= patience
     }
 }
 
@@ -185,7 +212,15 @@ async fn judge(
             }
             checked => checked?,
         }
-        Ok((Draft::new(key, roots.clone())?, roots))
+        let draft = match Draft::new(key.clone(), roots.clone()) {
+            // Or an old Release beside an InRelease.
+            Err(IngestError::Mixed { .. }) if settle => {
+                roots = without_stale(roots);
+                Draft::new(key, roots.clone())?
+            }
+            draft => draft?,
+        };
+        Ok((draft, roots))
     };
     tokio::task::spawn_blocking(judge).await.map_err(RefreshError::internal)?
 }

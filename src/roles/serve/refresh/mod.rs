@@ -6,6 +6,7 @@
 
 mod adopt;
 mod complete;
+mod flawed;
 mod gate;
 mod look;
 mod schedule;
@@ -15,28 +16,31 @@ use std::time::Duration;
 
 pub use adopt::{adopt, install};
 pub use complete::{Plan, complete, fetch_member, read_blob};
+pub use flawed::{Known, Waits};
+pub use look::Tries;
 pub use schedule::{poll, warm_up};
 
 use super::origin::OriginError;
-use super::repo::Repo;
+use super::repo::{Repo, Trouble, TroubleKind};
 use super::server::Server;
 use crate::catalog::{IngestError, TrustError, Unit, UnitKey};
 use crate::io::clock;
 use crate::io::fetch::FetchError;
-use crate::model::RepoPath;
+use crate::model::{RepoPath, Size};
 
 /// How long the client that makes us look waits, where there is a generation to serve.
 const CURRENT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a client waits for its package list to be read.
 const LEARN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long what may be an update or an outage is taken for one. zypper repeats for as long as it is told that
+/// waiting helps, and asks every 30 s.
+const PASSES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a unit has no new generation.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
     #[error("{0} is not at the origin")]
     NotFound(String),
-    #[error("the origin has none of the lists that its Release names, such as {0}")]
-    Incomplete(String),
     #[error("{0} changes while it is being read")]
     Changing(String),
     #[error(transparent)]
@@ -47,6 +51,8 @@ pub enum RefreshError {
     Trust(#[from] TrustError),
     #[error("{path}: {source}")]
     Member { path: RepoPath, source: FetchError },
+    #[error("{path}: a package list of more than {limit} is not read")]
+    TooLarge { path: RepoPath, limit: Size },
     #[error("the server stops")]
     Stopping,
     #[error("internal: {0}")]
@@ -57,6 +63,46 @@ impl RefreshError {
     pub fn internal(error: impl std::fmt::Display) -> Self {
         Self::Internal(error.to_string())
     }
+
+    fn kind(&self) -> TroubleKind {
+        match self {
+            Self::NotFound(_) => TroubleKind::Missing,
+            Self::Changing(_)
+            | Self::Origin(_)
+            | Self::Member { .. }
+            | Self::Stopping
+            | Self::Internal(_)
+            | Self::Trust(TrustError::StaleSignature { .. })
+            | Self::Ingest(IngestError::Mixed { .. }) => TroubleKind::Passing,
+            Self::Ingest(_) | Self::Trust(_) | Self::TooLarge { .. } => TroubleKind::Refused,
+        }
+    }
+
+    /// The origin does not have a member.
+    fn is_missing_member(&self) -> bool {
+        matches!(self, Self::Member { source: FetchError::NotFound, .. })
+    }
+
+    /// The origin does not answer, or breaks off.
+    fn is_unanswered_member(&self) -> bool {
+        matches!(self, Self::Member { source: FetchError::Upstream(_), .. })
+    }
+
+    /// It looks like this while the origin is being updated.
+    fn is_of_update(&self) -> bool {
+        match self {
+            Self::Changing(_)
+            | Self::Trust(TrustError::StaleSignature { .. })
+            | Self::Ingest(IngestError::Mixed { .. }) => true,
+            Self::Member { source, .. } => matches!(source, FetchError::NotFound | FetchError::Wrong { .. }),
+            _ => false,
+        }
+    }
+
+    /// A member is what the root files name, and of no use.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Ingest(_) | Self::TooLarge { .. })
+    }
 }
 
 /// Looks at the origin unless that was done within `max_age`. Concurrent calls for one unit share a look.
@@ -65,59 +111,66 @@ pub async fn refresh(
     repo: &Repo,
     key: &UnitKey,
     max_age: Duration,
-) -> Result<(), RefreshError> {
+    tries: Tries,
+) -> Looked {
     let lock = repo.with_unit(key, |state| state.refreshing.clone());
     let _held = lock.lock().await;
     if let Some(known) = known(repo, key, max_age) {
         return known;
     }
     let current = repo.snapshot().unit(key).cloned();
+    let unchanged = if current.is_some() { Looked::Current } else { Looked::Passing };
     // The process that takes over looks itself; what this one found could not be written down.
     if server.db.is_closed() {
-        let gone = || RefreshError::Internal("another process is taking over".to_owned());
-        return current.map(drop).ok_or_else(gone);
+        return unchanged;
     }
-    let outcome = match look::look(server, repo, key, current.as_ref()).await {
+    let error = match look::look(server, repo, key, current.as_ref(), tries).await {
+        Ok(()) => None,
         // Nothing is wrong with the generation that clients see.
-        Err(RefreshError::Stopping) => return Ok(()),
-        outcome => outcome,
+        Err(RefreshError::Stopping) => return unchanged,
+        Err(error) => Some(error),
     };
-    let problem = outcome.as_ref().err().map(ToString::to_string);
-    let before = repo.with_unit(key, |state| {
-        state.looked = Some(clock::now());
-        state.is_missing = matches!(outcome, Err(RefreshError::NotFound(_)));
-        std::mem::replace(&mut state.problem, problem.clone())
+    let now = clock::now();
+    let (before, trouble) = repo.with_unit(key, |state| {
+        state.looked = Some(now);
+        let since = state.trouble.as_ref().map_or(now, |trouble| trouble.since.min(now));
+        let trouble = error.map(|e| Trouble { text: e.to_string(), since, kind: e.kind() });
+        (std::mem::replace(&mut state.trouble, trouble.clone()), trouble)
     });
-    report(repo, key, current.as_deref(), problem.as_deref(), before.as_deref());
-    outcome
+    report(repo, key, current.as_deref(), trouble.as_ref(), before.as_ref());
+    Looked::of(trouble.as_ref())
 }
 
 /// What the last look found, if it is not older than `max_age`.
-fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Result<(), RefreshError>> {
+fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Looked> {
     let has_current = repo.snapshot().unit(key).is_some();
     repo.with_unit(key, |state| {
         let now = clock::now();
         // A clock that was set back says nothing about how long ago that was.
-        let looked = state.looked.filter(|looked| *looked <= now && now.since(*looked) < max_age);
-        looked.map(|_| match &state.problem {
-            Some(_) if state.is_missing && !has_current => Err(RefreshError::NotFound(key.to_string())),
-            Some(problem) if !has_current => Err(RefreshError::Internal(problem.clone())),
-            _ => Ok(()),
-        })
+        state.looked.filter(|looked| *looked <= now && now.since(*looked) < max_age)?;
+        Some(if has_current { Looked::Current } else { Looked::of(state.trouble.as_ref()) })
     })
 }
 
 /// Says what is new about how the origin is doing: an outage of hours is a line, not one every minute.
-fn report(repo: &Repo, key: &UnitKey, current: Option<&Unit>, problem: Option<&str>, before: Option<&str>) {
-    let is_missing = repo.with_unit(key, |state| state.is_missing);
+fn report(
+    repo: &Repo,
+    key: &UnitKey,
+    current: Option<&Unit>,
+    trouble: Option<&Trouble>,
+    before: Option<&Trouble>,
+) {
     let repo = repo.config.name.as_str();
-    match (problem, current) {
-        (Some(error), Some(current)) if before != Some(error) => {
+    let before = before.map(|before| before.text.as_str());
+    match (trouble, current) {
+        (Some(Trouble { text: error, .. }), Some(current)) if before != Some(error) => {
             let generation = current.generation;
             tracing::warn!(repo, unit = %key, generation, error, "keeping the last good generation");
         }
-        (Some(error), None) if is_missing => tracing::debug!(repo, unit = %key, error, "no such unit"),
-        (Some(error), None) if before != Some(error) => {
+        (Some(Trouble { text: error, kind: TroubleKind::Missing, .. }), None) => {
+            tracing::debug!(repo, unit = %key, error, "no such unit");
+        }
+        (Some(Trouble { text: error, .. }), None) if before != Some(error) => {
             tracing::warn!(repo, unit = %key, error, "not adopted, and there is no earlier generation");
         }
         (None, _) if before.is_some() => tracing::info!(repo, unit = %key, "the origin is well again"),
@@ -131,16 +184,19 @@ pub enum Looked {
     Current,
     /// The origin says that there is no such unit.
     Missing,
-    /// It failed, or goes on: nothing can be said.
-    Unsettled,
+    /// It goes on, or what went wrong may be over soon.
+    Passing,
+    /// The origin has nothing usable, and waiting does not help.
+    Refused,
 }
 
 impl Looked {
-    fn of(outcome: &Result<(), RefreshError>) -> Self {
-        match outcome {
-            Ok(()) => Self::Current,
-            Err(RefreshError::NotFound(_)) => Self::Missing,
-            Err(_) => Self::Unsettled,
+    fn of(trouble: Option<&Trouble>) -> Self {
+        match trouble.map(|trouble| (trouble.kind, clock::now().since(trouble.since))) {
+            None => Self::Current,
+            Some((TroubleKind::Missing, _)) => Self::Missing,
+            Some((TroubleKind::Passing, lasting)) if lasting < PASSES_WITHIN => Self::Passing,
+            Some((TroubleKind::Passing | TroubleKind::Refused, _)) => Self::Refused,
         }
     }
 }
@@ -156,7 +212,7 @@ pub async fn refresh_within(
     let has_current = repo.snapshot().unit(key).is_some();
     // The usual case costs no task.
     if let Some(known) = known(repo, key, max_age) {
-        return Looked::of(&known);
+        return known;
     }
     // Somebody looks already: what is served is good enough until that is done.
     if has_current && is_looking(repo, key) {
@@ -177,16 +233,16 @@ async fn look_for(
     let is_new = repo.snapshot().unit(key).is_none();
     let permit = repo.discoveries.clone().try_acquire_owned();
     if is_new && permit.is_err() {
-        return Looked::Unsettled;
+        return Looked::Passing;
     }
     let (server, index, key) = (server.clone(), repo.index, key.clone());
     let look = tokio::spawn(async move {
         let _permit = permit.ok().filter(|_| is_new);
-        refresh(&server, &server.repos[index], &key, max_age).await
+        refresh(&server, &server.repos[index], &key, max_age, Tries::Several).await
     });
     match tokio::time::timeout(patience, look).await {
-        Ok(Ok(outcome)) => Looked::of(&outcome),
-        _ => Looked::Unsettled,
+        Ok(Ok(looked)) => looked,
+        _ => Looked::Passing,
     }
 }
 

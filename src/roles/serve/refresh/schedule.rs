@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::refresh;
+use super::{Looked, Tries, refresh};
 use crate::catalog::UnitKey;
 use crate::config::Origin;
 use crate::io::clock;
@@ -16,7 +16,8 @@ use crate::roles::serve::server::Server;
 /// Units looked at together: a new generation may wait for minutes until volunteers hold its hot files.
 const PARALLEL: usize = 4;
 
-/// Reads what the configuration names and, in a tree, everything that is there. Returns when done.
+/// Reads what the configuration names and, in a tree, everything that is there: first what is whole, then what may
+/// need time. Returns when done.
 pub async fn warm_up(server: &Arc<Server>, repo: &Repo) {
     let config = &repo.config;
     let mut keys: Vec<UnitKey> = Vec::new();
@@ -41,12 +42,19 @@ pub async fn warm_up(server: &Arc<Server>, repo: &Repo) {
     if keys.is_empty() && repo.tree().is_some() {
         tracing::warn!(repo = config.name, "the tree holds no metadata; is the path right?");
     }
-    for key in keys {
-        if let Err(e) = refresh(server, repo, &key, Duration::from_secs(1)).await {
-            tracing::warn!(repo = config.name, unit = %key, error = %e, "cannot be read now; clients may still ask for it");
-        }
-    }
+    repo.set_found(&keys);
+    // Whoever asks for one makes it be looked at before its turn.
+    let look = async |key: UnitKey| {
+        let _turn = server.warming.acquire().await;
+        (refresh(server, repo, &key, Duration::from_secs(1), Tries::Once).await, key)
+    };
+    let looked: Vec<(Looked, UnitKey)> =
+        stream::iter(keys).map(look).buffer_unordered(PARALLEL).collect().await;
     repo.set_warm();
+    // Those that are not whole may be in the middle of an update.
+    for (_, key) in looked.into_iter().filter(|(looked, _)| *looked == Looked::Passing) {
+        refresh(server, repo, &key, Duration::ZERO, Tries::Several).await;
+    }
 }
 
 /// Looks at every known unit from time to time; ends with the process.
@@ -56,11 +64,11 @@ pub async fn poll(server: Arc<Server>, index: usize) {
         // Up to a tenth later, so that many servers do not ask one upstream in step.
         let jitter = clock::now().as_nanos() % 100;
         tokio::time::sleep(repo.config.poll.mul_f64(1.0 + jitter as f64 / 1000.0)).await;
-        let keys: Vec<UnitKey> = repo.snapshot().units().map(|unit| unit.key.clone()).collect();
+        let keys = repo.keys();
         let max_age = repo.fresh_for().min(repo.config.poll / 2);
         let look = async |key: UnitKey| {
             // The outcome is in the log and in the status.
-            let _ = refresh(&server, repo, &key, max_age).await;
+            let _ = refresh(&server, repo, &key, max_age, Tries::Several).await;
         };
         stream::iter(keys).map(look).buffer_unordered(PARALLEL).for_each(|()| async {}).await;
     }

@@ -1,0 +1,140 @@
+//! What is known of members that the origin has wrong: since when, and whether it has them right by now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::complete::fetch_member;
+use crate::catalog::{Bounds, Flaw, Unit, UnitKey, UnitKind};
+use crate::formats::compress::Compression;
+use crate::io::clock;
+use crate::model::{Expected, RepoPath, Time};
+use crate::roles::serve::repo::Repo;
+use crate::roles::serve::server::Server;
+
+/// Polls for which a member that clients rely on holds a generation back.
+const POLLS: u32 = 3;
+/// The same in time: an update of a large mirror takes minutes.
+const SHORTEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(600);
+/// Flaws looked at again with one look: each costs a request.
+const RETRIES: usize = 8;
+/// Flaws remembered of one unit, and listed in its status: more are a broken mirror.
+const MAX_FLAWS: usize = 1000;
+
+/// What is remembered of a flaw between looks.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub since: Time,
+    pub reason: String,
+    is_list: bool,
+    is_final: bool,
+    tried: Time,
+}
+
+/// What a generation waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing: there is nobody to ask.
+    ForNothing,
+    /// What clients rely on, so long.
+    ForNeeded(Duration),
+    /// Everything, as long as this goes on.
+    ForAll,
+}
+
+impl Waits {
+    pub fn bounds(self) -> Bounds {
+        let (for_needed, for_all) = match self {
+            Self::ForNothing => (Duration::ZERO, false),
+            Self::ForNeeded(time) => (time, false),
+            Self::ForAll => (Duration::MAX, true),
+        };
+        Bounds { now: clock::now(), for_needed, for_all }
+    }
+}
+
+/// How long clients are kept on the generation before for the sake of something that they rely on.
+pub fn patience(repo: &Repo) -> Duration {
+    (repo.config.poll * POLLS).clamp(SHORTEST, LONGEST)
+}
+
+/// Notes what is wrong now, and dates each flaw from when it was first seen, in this generation or an earlier one.
+/// What is not among them is right.
+pub fn note(repo: &Repo, key: &UnitKey, flaws: &mut [Flaw]) {
+    let now = clock::now();
+    repo.with_unit(key, |state| {
+        let before = std::mem::take(&mut state.flaws);
+        for flaw in flaws.iter_mut().take(MAX_FLAWS) {
+            // A clock that was set back must not make it wait longer.
+            let first = before.get(&flaw.name).map_or(now, |known| known.since.min(now));
+            flaw.since = first;
+            let Flaw { is_list, is_final, .. } = *flaw;
+            let known = Known { since: first, reason: flaw.reason.clone(), is_list, is_final, tried: now };
+            state.flaws.insert(flaw.name.clone(), known);
+        }
+    });
+}
+
+/// Says what an adopted generation lacks.
+pub fn report(repo: &Repo, key: &UnitKey, flaws: &[Flaw]) {
+    let name = repo.config.name.as_str();
+    for flaw in flaws.iter().filter(|flaw| flaw.is_needed) {
+        tracing::warn!(
+            repo = name, unit = %key, member = flaw.name, reason = flaw.reason,
+            "adopting without a file that clients use: the origin has had it wrong for too long"
+        );
+    }
+    if let Some(first) = flaws.iter().find(|flaw| !flaw.is_needed) {
+        let count = flaws.iter().filter(|flaw| !flaw.is_needed).count();
+        tracing::warn!(
+            repo = name, unit = %key, count, first = first.name, reason = first.reason,
+            "the origin does not have some files as its metadata names them; only requests for these fail"
+        );
+    }
+}
+
+/// Asks again for some of what was wrong, once a poll. A list that can be had now counts as asked for, so that this
+/// look reads it.
+pub async fn try_again(server: &Arc<Server>, repo: &Repo, unit: &Unit) {
+    let now = clock::now();
+    let due = repo.with_unit(&unit.key, |state| {
+        let is_due = |known: &Known| {
+            !known.is_final && (known.tried > now || now.since(known.tried) >= repo.config.poll)
+        };
+        let due = state.flaws.iter().filter(|(_, known)| is_due(known));
+        let mut due: Vec<(Time, String)> = due.map(|(name, known)| (known.tried, name.clone())).collect();
+        due.sort();
+        due.truncate(RETRIES);
+        for (_, name) in &due {
+            state.flaws.entry(name.clone()).and_modify(|known| known.tried = now);
+        }
+        due
+    });
+    for (_, name) in due {
+        if can_be_had(server, repo, unit, &name).await {
+            tracing::info!(repo = repo.config.name, unit = %unit.key, member = name, "the origin has it right now");
+            repo.with_unit(&unit.key, |state| {
+                let known = state.flaws.remove(&name);
+                if known.is_some_and(|known| known.is_list) && unit.key.kind != UnitKind::RpmMd {
+                    state.learned.insert(name);
+                }
+            });
+        }
+    }
+}
+
+async fn can_be_had(server: &Arc<Server>, repo: &Repo, unit: &Unit, name: &str) -> bool {
+    for (path, expected) in files_of(unit, name) {
+        if fetch_member(server, repo, &path, expected, unit.has_by_hash).await.is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
+/// The files, any of which will do, that a flaw's name stands for in this generation.
+fn files_of(unit: &Unit, name: &str) -> Vec<(RepoPath, Expected)> {
+    let of_kind = unit.kinds.iter().filter(|(_, kind)| *kind == name).map(|(path, _)| path.clone());
+    let file = |name: String| Some((RepoPath::new(&name).ok()?, unit.members.get(&name)?));
+    of_kind.chain(Compression::names(name)).filter_map(file).collect()
+}
