@@ -94,7 +94,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
 
     records::restore(&server).await;
     let is_awaited = life.is_awaited();
-    spawn_work(&server, committed);
+    let reading = spawn_work(&server, committed);
     // Shared with the process before: what arrives at this socket must find somebody.
     let dns = zone::bind(&server)?;
 
@@ -121,8 +121,9 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         end
     };
     let announcing = async {
+        // What is announced is what there is, if that takes a moment only. Clients are answered meanwhile.
         if !is_awaited {
-            wait_warm(&server).await;
+            let _ = tokio::time::timeout(ANNOUNCE_AFTER, reading).await;
         }
         announce(&server, &public_addresses, &admin_address);
     };
@@ -213,8 +214,8 @@ fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
     Ok(Repo::new(index, config.clone(), trust))
 }
 
-/// Starts everything that runs beside requests.
-fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
+/// Starts everything that runs beside requests. What is returned ends when local trees that were never read have been.
+fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl Future<Output = ()> + use<> {
     let placer = server.clone();
     tokio::spawn(async move {
         while let Some(blob) = committed.recv().await {
@@ -246,20 +247,16 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) {
     let counting = server.clone();
     let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
     tokio::spawn(traffic::report(server.traffic.clone(), up));
-    for index in 0..server.repos.len() {
+    let mut reading = Vec::new();
+    for (index, repo) in server.repos.iter().enumerate() {
         let warming = server.clone();
-        tokio::spawn(async move { refresh::warm_up(&warming, &warming.repos[index]).await });
+        let warm_up = tokio::spawn(async move { refresh::warm_up(&warming, &warming.repos[index]).await });
+        if repo.tree().is_some() && repo.snapshot().units().next().is_none() {
+            reading.push(warm_up);
+        }
         tokio::spawn(refresh::poll(server.clone(), index));
     }
-}
-
-/// Waits a moment for local trees that were never read, so that what is announced is what there is. Clients are
-/// answered meanwhile.
-async fn wait_warm(server: &Server) {
-    let unread =
-        server.repos.iter().filter(|repo| repo.tree().is_some() && repo.snapshot().units().next().is_none());
-    let all = futures_util::future::join_all(unread.map(|repo| repo.wait_warm(ANNOUNCE_AFTER)));
-    all.await;
+    async { _ = futures_util::future::join_all(reading).await }
 }
 
 fn addresses(listeners: &[tokio::net::TcpListener]) -> anyhow::Result<String> {

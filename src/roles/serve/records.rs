@@ -256,7 +256,7 @@ async fn rebuild(
     if !wanted.iter().all(held) {
         return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
     }
-    let (held, waits) = (Vec::new(), Waits::ForNothing);
+    let (held, waits) = (Vec::new(), Waits::Never);
     let needed = Needed::default();
     let plan = Plan { wanted, held, current: None, needed, waits, generation, adopted_secs };
     complete(server, repo, draft, plan).await

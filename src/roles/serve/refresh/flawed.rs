@@ -34,8 +34,8 @@ pub struct Known {
 /// What a generation waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// Nothing: there is nobody to ask.
-    ForNothing,
+    /// Nobody can be asked.
+    Never,
     /// What clients rely on, so long.
     ForNeeded(Duration),
     /// Everything, as long as this goes on.
@@ -45,7 +45,7 @@ pub enum Waits {
 impl Waits {
     pub fn bounds(self) -> Bounds {
         let (for_needed, for_all) = match self {
-            Self::ForNothing => (Duration::ZERO, false),
+            Self::Never => (Duration::ZERO, false),
             Self::ForNeeded(time) => (time, false),
             Self::ForAll => (Duration::MAX, true),
         };

@@ -52,9 +52,11 @@ pub async fn warm_up(server: &Arc<Server>, repo: &Repo) {
         stream::iter(keys).map(look).buffer_unordered(PARALLEL).collect().await;
     repo.set_warm();
     // Those that are not whole may be in the middle of an update.
-    for (_, key) in looked.into_iter().filter(|(looked, _)| *looked == Looked::Passing) {
+    let passing = looked.into_iter().filter(|(looked, _)| *looked == Looked::Passing).map(|(_, key)| key);
+    let look = async |key: UnitKey| {
         refresh(server, repo, &key, Duration::ZERO, Tries::Several).await;
-    }
+    };
+    stream::iter(passing).map(look).buffer_unordered(PARALLEL).for_each(|()| async {}).await;
 }
 
 /// Looks at every known unit from time to time; ends with the process.
