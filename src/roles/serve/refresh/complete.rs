@@ -193,8 +193,8 @@ impl Work<'_> {
     }
 }
 
-/// Whether what clients have now has this member whole.
-fn is_held(server: &Server, current: &Unit, name: &str) -> bool {
+/// Whether a member of this generation is here, whole.
+pub fn is_held(server: &Server, current: &Unit, name: &str) -> bool {
     let expected = current.member_called(name);
     expected.is_some_and(|expected| server.metadata.held(&expected).is_some())
 }

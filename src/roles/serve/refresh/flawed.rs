@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::complete::fetch_member;
+use super::complete::{fetch_member, is_held};
 use crate::catalog::{Bounds, Flaw, Unit, UnitKey, UnitKind};
 use crate::formats::compress::Compression;
 use crate::io::clock;
@@ -14,7 +14,7 @@ use crate::roles::serve::server::Server;
 /// Polls for which a member that clients rely on holds a generation back.
 const POLLS: u32 = 3;
 /// The same in time: an update of a large mirror takes minutes.
-const SHORTEST: Duration = Duration::from_secs(60);
+const SHORTEST: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(600);
 /// Flaws looked at again with one look: each costs a request.
 const RETRIES: usize = 8;
@@ -93,15 +93,20 @@ pub fn report(repo: &Repo, key: &UnitKey, flaws: &[Flaw]) {
     }
 }
 
-/// Asks again for some of what was wrong, once a poll. A list that can be had now counts as asked for, so that this
-/// look reads it.
+/// Asks again for some of what the adopted generation lacks, once a poll. A list that can be had now counts as asked
+/// for, so that this look reads it.
 pub async fn try_again(server: &Arc<Server>, repo: &Repo, unit: &Unit) {
     let now = clock::now();
     let due = repo.with_unit(&unit.key, |state| {
         let is_due = |known: &Known| {
             !known.is_final && (known.tried > now || now.since(known.tried) >= repo.config.poll)
         };
-        let due = state.flaws.iter().filter(|(_, known)| is_due(known));
+        // Flaws of one that is held back are found with it.
+        let is_lacking = |name: &str, known: &Known| match known.is_list {
+            true => unit.absent.contains(name),
+            false => !is_held(server, unit, name),
+        };
+        let due = state.flaws.iter().filter(|(name, known)| is_due(known) && is_lacking(name, known));
         let mut due: Vec<(Time, String)> = due.map(|(name, known)| (known.tried, name.clone())).collect();
         due.sort();
         due.truncate(RETRIES);
