@@ -61,12 +61,15 @@ fn ticket(text: &str) -> bool {
     let (blob, expiry) = (Blob { id: BlobId([7; 32]), size: 4096 }, 1_800_000_000);
     let key = Key::new(&[1; 32]);
     let Some(ticket) = Ticket::parse(text) else { return false };
-    let is_the_one = (ticket.blob, ticket.expiry) == (blob.id, expiry);
+    let is_the_one = (ticket.blob, ticket.modified_secs, ticket.expiry) == (blob.id, None, expiry);
     assert!(is_the_one || !key.verifies(&ticket, blob.size), "{text:?} was never signed");
     assert!(!key.verifies(&ticket, blob.size + 1), "{text:?} has another size");
-    let own = key.sign(Blob { id: ticket.blob, size: 5 }, ticket.expiry, ticket.file_name);
+    let blob = Blob { id: ticket.blob, size: 5 };
+    let own = key.sign_dated(blob, ticket.modified_secs, ticket.expiry, ticket.file_name);
     let read = Ticket::parse(&own).expect("its own form");
     assert!(key.verifies(&read, 5) && read.file_name == ticket.file_name);
+    let date = |ticket: &Ticket<'_>| ticket.modified_secs.unwrap_or(ticket.blob.last_modified_secs());
+    assert_eq!(date(&read), date(&ticket));
     true
 }
 

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::builder::PathTableBuilder;
+use super::dates::Dates;
 use super::opened::Opened;
 use super::table::PathTable;
 use super::unit::{Root, Unit, UnitKey, UnitKind};
@@ -367,6 +369,7 @@ impl Draft {
             date: self.date,
             valid_until: self.valid_until,
             adopted_secs,
+            dates: Arc::new(Dates::first(self.date, adopted_secs)),
         }
     }
 }

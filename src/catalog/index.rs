@@ -6,11 +6,13 @@
 //! the generation is made from its metadata again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::dates::Dates;
 use super::table::PathTable;
 use super::unit::{Root, Unit, UnitKey};
 use crate::model::RepoPath;
@@ -43,6 +45,9 @@ struct Head {
     date: Option<u64>,
     valid_until: Option<u64>,
     adopted_secs: u64,
+    /// Absent in older files.
+    #[serde(default)]
+    dates: Option<Dates>,
     /// Path and length of each root file.
     roots: Vec<(String, usize)>,
     /// Lengths of the tables: packages, members, members by other digests.
@@ -66,6 +71,7 @@ pub fn encode(unit: &Unit) -> Vec<Bytes> {
         date: unit.date,
         valid_until: unit.valid_until,
         adopted_secs: unit.adopted_secs,
+        dates: Some(Dates::clone(&unit.dates)),
         roots: unit.roots.iter().map(|(path, root)| (path.to_string(), root.bytes.len())).collect(),
         tables: tables().map(|table| table.as_bytes().len()).collect(),
     };
@@ -127,6 +133,7 @@ fn parts(rest: &mut Bytes) -> Option<Unit> {
         date: head.date,
         valid_until: head.valid_until,
         adopted_secs: head.adopted_secs,
+        dates: Arc::new(head.dates.unwrap_or_else(|| Dates::first(head.date, head.adopted_secs))),
     })
 }
 

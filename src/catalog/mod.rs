@@ -7,6 +7,7 @@
 
 mod builder;
 mod census;
+mod dates;
 mod diff;
 mod draft;
 mod flaws;
@@ -20,6 +21,7 @@ mod warm;
 
 pub use builder::PathTableBuilder;
 pub use census::{Census, LARGE, Pair, Totals};
+pub use dates::Dates;
 pub use diff::{Diff, NewPath};
 pub use draft::{Draft, IngestError, RootFile, Step};
 pub use flaws::{Bounds, Flaw, Whole, obstacle};

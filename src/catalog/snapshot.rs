@@ -135,6 +135,21 @@ impl Snapshot {
         self.units.values().flat_map(|all| all.iter().skip(1))
     }
 
+    /// `Last-Modified` of a package in seconds since 1970, where its path had other contents before; else its
+    /// bytes give it. Where units disagree the latest counts.
+    pub fn modified_secs(&self, path: &str, digest: &Digest) -> Option<u64> {
+        let named = |unit: &Unit| unit.packages.get(path).is_some_and(|expected| expected.digest == *digest);
+        self.retained().filter_map(|unit| unit.dates.of(path, digest, || named(unit))).max()
+    }
+
+    /// Whether a retained generation of any unit has other contents under a path.
+    pub fn had_other(&self, path: &str, digest: &Digest) -> bool {
+        self.retained().any(|unit| {
+            let named = unit.may_hold(path).then(|| unit.packages.get(path)).flatten();
+            named.is_some_and(|expected| expected.digest != *digest) || unit.dates.has_other(path, digest)
+        })
+    }
+
     /// Where a blob stands in this repository.
     pub fn path_of(&self, digest: &Digest) -> Option<(String, Expected)> {
         self.units().chain(self.retired()).find_map(|unit| unit.packages.path_of(digest))

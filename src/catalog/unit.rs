@@ -1,14 +1,17 @@
 //! One unit of a repository: which it is, and one immutable generation of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::dates::Dates;
 use super::diff;
 use super::table::PathTable;
 use crate::config::{Layout, Profile};
+use crate::formats::conditions::Modified;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath};
 
 /// Suites tried for one path: names like `bookworm-security/updates/main` exist, deeper ones do not, and
@@ -208,12 +211,15 @@ pub struct Unit {
     pub valid_until: Option<u64>,
     /// When it was adopted first, in seconds since 1970.
     pub adopted_secs: u64,
+    /// When its files were changed last.
+    pub dates: Arc<Dates>,
 }
 
 impl Unit {
-    /// The date of its metadata: what it says itself, else when it was adopted.
-    pub fn modified_secs(&self) -> u64 {
-        self.date.unwrap_or(self.adopted_secs)
+    /// When its metadata was changed last. Only what is current is known to be newer than any copy of before.
+    pub fn modified(&self) -> Modified {
+        let secs = self.dates.metadata_secs;
+        Modified { secs, unchanged_since: (!self.is_retired).then_some(self.adopted_secs.max(secs)) }
     }
 
     /// The member a path means: by its own name, or by `by-hash/ALGORITHM/HEX` in its directory.
@@ -254,6 +260,7 @@ impl Unit {
             absent: self.absent.clone(),
             first_skipped: self.first_skipped.clone(),
             components: self.components.clone(),
+            dates: self.dates.clone(),
             ..*self
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Metadata of archives (deb822, Release, Packages, Sources, diff indexes, repomd, primary, prestodelta,
 //! treeinfo, checksum files) and the OpenPGP signatures over it, the HTTP pieces that must behave alike at
-//! the server and at every volunteer (ranges, tickets), the control messages between the two, authorities
+//! the server and at every volunteer (ranges, preconditions, tickets), the control messages between the two, authorities
 //! of URLs, metalinks, DNS messages of the failover zone, and access-log lines. Everything read here may be
 //! hostile: parsers return errors or skip and count, never panic, and leave path validation to
 //! [`RepoPath`](crate::model::RepoPath).
@@ -13,6 +13,7 @@ pub mod byteranges;
 pub mod checksums;
 pub mod clearsign;
 pub mod compress;
+pub mod conditions;
 pub mod control;
 pub mod deb822;
 mod entry;

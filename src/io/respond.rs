@@ -12,7 +12,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use super::body::Body;
+use super::clock;
 use crate::formats::byteranges::Framing;
+use crate::formats::conditions::{self, Modified, Validators, Verdict};
 use crate::formats::metalink;
 use crate::formats::range::{self, Answer};
 use crate::model::{Algorithm, Blob, BlobId, Digests};
@@ -22,14 +24,16 @@ const DIGEST: HeaderName = HeaderName::from_static("digest");
 /// RFC 9530.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
+/// The end of the year 9999: the form of dates has four digits for the year.
+const LAST_DATE: u64 = 253_402_300_799;
+
 /// What is served, whole.
 #[derive(Clone, Debug)]
 pub struct Representation<'a> {
     /// Gives the entity tag: the SHA-256, or something that changes when the bytes do.
     pub validator: BlobId,
     pub size: u64,
-    /// `Last-Modified`, in seconds since 1970.
-    pub modified_secs: u64,
+    pub modified: Modified,
     pub file_name: &'a str,
     /// The SHA-256, where it is known.
     pub sha256: Option<BlobId>,
@@ -45,7 +49,7 @@ impl<'a> Representation<'a> {
         Self {
             validator: blob.id,
             size: blob.size,
-            modified_secs: blob.id.last_modified_secs(),
+            modified: Modified::of_blob(blob.id),
             file_name,
             sha256: Some(blob.id),
             digests,
@@ -59,10 +63,54 @@ impl<'a> Representation<'a> {
         Self { sha256: None, ..Self::of_blob(blob, file_name, None) }
     }
 
-    /// Metadata: its dates must have an order, because `wget -N` keeps the newer file.
-    pub fn of_metadata(blob: Blob, file_name: &'a str, modified_secs: u64) -> Self {
-        Self { modified_secs, must_revalidate: true, ..Self::of_blob(blob, file_name, None) }
+    /// Metadata is replaced in place.
+    pub fn of_metadata(blob: Blob, file_name: &'a str, modified: Modified) -> Self {
+        Self { modified, must_revalidate: true, ..Self::of_blob(blob, file_name, None) }
     }
+
+    /// With this `Last-Modified` in seconds since 1970, where the path has one of its own.
+    pub fn dated(self, secs: Option<u64>) -> Self {
+        let modified = secs.filter(|secs| *secs != self.modified.secs).map_or(self.modified, Modified::at);
+        Self { modified, ..self }
+    }
+}
+
+/// Whether the request depends on the file's validators.
+pub fn has_conditions(request: &HeaderMap) -> bool {
+    conditions::are_in(request)
+}
+
+/// 304 or 412, if the request's conditions call for that.
+pub fn precondition(request: &HeaderMap, what: &Representation<'_>) -> Option<Response<Body>> {
+    if !has_conditions(request) {
+        return None;
+    }
+    let etag = what.validator.etag();
+    let validators = Validators { etag: Some(&etag), modified: Some(what.modified) };
+    let status = match conditions::verdict(request, validators, clock::now().as_secs()) {
+        Verdict::Met => return None,
+        Verdict::NotModified => StatusCode::NOT_MODIFIED,
+        Verdict::Failed => StatusCode::PRECONDITION_FAILED,
+    };
+    let mut response = validated(what, &etag);
+    *response.status_mut() = status;
+    if status == StatusCode::PRECONDITION_FAILED {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    Some(response)
+}
+
+/// The headers that every answer about a file has.
+fn validated(what: &Representation<'_>, etag: &str) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    let headers = response.headers_mut();
+    set(headers, header::ETAG, etag);
+    set(headers, header::LAST_MODIFIED, &http_date(what.modified.secs));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if what.must_revalidate {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    response
 }
 
 /// Answers a GET or HEAD. `open` is called for each part of the file that is really sent, when its turn
@@ -73,26 +121,22 @@ pub fn respond(
     what: &Representation<'_>,
     mut open: impl FnMut(Range<u64>) -> Body + Send + 'static,
 ) -> Response<Body> {
+    if let Some(settled) = precondition(request, what) {
+        return settled;
+    }
     let size = what.size;
-    let (etag, date) = (what.validator.etag(), http_date(what.modified_secs));
-    let mut response = Response::new(Body::Empty);
+    let etag = what.validator.etag();
+    let mut response = validated(what, &etag);
     let headers = response.headers_mut();
-    set(headers, header::ETAG, &etag);
-    set(headers, header::LAST_MODIFIED, &date);
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if what.must_revalidate {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    }
-    if is_unmodified(request, &etag, &date) {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return response;
-    }
     let content_type = content_type(what.file_name);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(id) = what.sha256 {
         digest_headers(headers, id, what.digests.as_ref());
     }
-    let range_header = text(request, header::RANGE).filter(|_| range_applies(request, &etag, &date));
+    let validators = Validators { etag: Some(&etag), modified: Some(what.modified) };
+    // Ranges are defined for GET alone (RFC 9110 section 14.2).
+    let is_for_ranges = *method == Method::GET && conditions::range_applies(request, validators);
+    let range_header = text(request, header::RANGE).filter(|_| is_for_ranges);
     let (status, length, plan) = plan(range::answer(range_header, size), &etag, content_type, size, headers);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     *response.status_mut() = status;
@@ -229,21 +273,7 @@ pub fn content_type(file_name: &str) -> &'static str {
 
 /// IMF-fixdate (RFC 9110 section 5.6.7).
 fn http_date(secs: u64) -> String {
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(secs))
-}
-
-/// Dates of packages stand for contents and have no order, so `If-Modified-Since` compares for equality.
-fn is_unmodified(request: &HeaderMap, etag: &str, date: &str) -> bool {
-    match text(request, header::IF_NONE_MATCH) {
-        Some(tags) => tags
-            .split(',')
-            .any(|tag| matches!(tag.trim(), "*") || tag.trim().trim_start_matches("W/") == etag),
-        None => text(request, header::IF_MODIFIED_SINCE).is_some_and(|since| since.trim() == date),
-    }
-}
-
-fn range_applies(request: &HeaderMap, etag: &str, date: &str) -> bool {
-    text(request, header::IF_RANGE).is_none_or(|value| value.trim() == etag || value.trim() == date)
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(secs.min(LAST_DATE)))
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -301,6 +331,20 @@ mod tests {
         assert_eq!(ask(&[(header::IF_MODIFIED_SINCE, other)]), whole);
         assert_eq!(ask(&[(header::IF_NONE_MATCH, &format!("\"x\", {etag}"))]), (304, None, None));
         assert_eq!(ask(&[(header::IF_NONE_MATCH, "\"x\""), (header::IF_MODIFIED_SINCE, &date)]), whole);
+        assert_eq!(ask(&[(header::IF_MATCH, "\"x\"")]), (412, None, None));
+        assert_eq!(ask(&[(header::IF_MATCH, &etag), (header::RANGE, "bytes=500-")]), part);
+    }
+
+    #[test]
+    fn a_date_of_its_own_has_an_order() {
+        let what = Representation::of_blob(BLOB, "a.deb", None);
+        let own = what.clone().dated(Some(u64::MAX));
+        assert_eq!(http_date(own.modified.secs), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(own.modified, Modified::at(u64::MAX));
+        let default = BLOB.id.last_modified_secs();
+        for secs in [None, Some(default)] {
+            assert_eq!(what.clone().dated(secs).modified, Modified::of_blob(BLOB.id));
+        }
     }
 
     /// Status, headers and bytes of an answer about a file of `size` bytes.

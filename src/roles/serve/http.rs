@@ -21,11 +21,12 @@ use super::{connect, hints, lists, metadata, package, unnamed, zone};
 use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::formats::authority::Authority;
+use crate::formats::ticket;
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::listen::Ends;
 use crate::io::respond::{content_length, plain};
-use crate::model::{BlobId, RepoPath};
+use crate::model::RepoPath;
 use crate::policy::Asker;
 
 /// How long a request for an unknown package waits for the metadata that is read at start-up. Below apt's 30 s.
@@ -50,6 +51,8 @@ pub struct Asked {
     pub is_listed: bool,
     /// A volunteer sent the client here, to be redirected anew.
     pub is_sent_back: bool,
+    /// `Last-Modified` in seconds since 1970, where the URL settles it.
+    pub modified_secs: Option<u64>,
     /// Who pays for the bytes: a client, or a volunteer that fetches what it was ordered to.
     pub kind: Kind,
 }
@@ -66,6 +69,7 @@ impl Asked {
             direct,
             is_listed: false,
             is_sent_back: false,
+            modified_secs: None,
             kind: Kind::Package,
         }
     }
@@ -174,12 +178,14 @@ async fn in_repo(server: &Arc<Server>, repo: &Repo, encoded: &str, asked: &Asked
     unnamed::answer(server, repo, &path, encoded, asked).await
 }
 
-/// `_blob/<sha256>/<name>`: by whatever path the catalog has for it.
+/// `_blob/<sha256>/<name>` or `_blob/<sha256>-<modified>/<name>`: by whatever path the catalog has for it, with
+/// the date that a volunteer would give it under the same name.
 pub async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Body> {
-    let id = rest.split('/').next().and_then(|hex| hex.parse::<BlobId>().ok());
-    let Some(id) = id else {
+    let Some((id, modified_secs)) = rest.split('/').next().and_then(ticket::parse_blob) else {
         return plain(StatusCode::NOT_FOUND, "no such blob");
     };
+    let modified_secs = Some(modified_secs.unwrap_or(id.last_modified_secs()));
+    let asked = &Asked { modified_secs, ..asked.clone() };
     let mut answer = plain(StatusCode::NOT_FOUND, "no repository names this blob");
     // What is not yet visible is for volunteers that fetch on order.
     let may_have = |repo: &Repo, path: &RepoPath| {

@@ -169,7 +169,7 @@ fn versions(server: &Server, generations: &[Arc<Unit>]) -> Vec<Version> {
     let repomd = |unit: &Arc<Unit>| {
         let (_, root) = unit.roots.iter().find(|(path, _)| path.file_name() == "repomd.xml")?;
         seen.insert(root.blob.id).then(|| Version {
-            date: unit.modified_secs(),
+            date: unit.modified().secs,
             size: root.blob.size,
             digests: digests(server, root),
         })

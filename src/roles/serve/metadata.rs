@@ -200,7 +200,7 @@ fn root_response(
     root: &Root,
     asked: &Asked,
 ) -> Response<Body> {
-    let what = Representation::of_metadata(root.blob, path.file_name(), unit.modified_secs());
+    let what = Representation::of_metadata(root.blob, path.file_name(), unit.modified());
     let response = respond(&asked.method, &asked.headers, &what, Body::slices(root.bytes.clone()));
     response.map(|body| server.traffic.count(Kind::Metadata, body))
 }
@@ -243,7 +243,7 @@ pub async fn member_response(
     let what = if is_by_hash {
         Representation::of_blob(blob, name, None)
     } else {
-        Representation::of_metadata(blob, name, unit.modified_secs())
+        Representation::of_metadata(blob, name, unit.modified())
     };
     let (file, store) = (Arc::new(file), server.metadata.store.clone());
     let open = move |part| {

@@ -32,6 +32,7 @@ mod ranks;
 mod records;
 mod refresh;
 mod repo;
+mod representation;
 mod server;
 mod session;
 mod standing;

@@ -12,6 +12,7 @@ use super::http::Asked;
 use super::lists;
 use super::origin;
 use super::repo::Repo;
+use super::representation;
 use super::server::{Choice, Server};
 use super::traffic::Kind;
 use super::unnamed;
@@ -56,15 +57,20 @@ pub async fn answer(
     asked: &Asked,
 ) -> Response<Body> {
     let blob = known_blob(server, repo, path, &expected).await;
+    if let Some(blob) = blob
+        && let Some(response) = representation::settled(repo, path, &expected, blob, asked)
+    {
+        return response;
+    }
     if let (Some(blob), false) = (blob, asked.direct)
         && is_checkable(server, repo, path, expected, blob, asked).await
-        && let Some(response) = redirect(server, repo, path, blob, asked)
+        && let Some(response) = redirect(server, repo, path, &expected, blob, asked)
     {
         return response;
     }
     if let (Some(blob), &Method::HEAD) = (blob, &asked.method) {
         // Nothing is fetched for those who only look.
-        let what = representation(server, path, blob);
+        let what = representation::of_blob(server, repo, path, &expected, blob, asked);
         return respond::respond(&asked.method, &asked.headers, &what, |_| Body::Empty);
     }
     if let (Some(blob), true) = (blob, asked.direct) {
@@ -164,6 +170,7 @@ fn redirect(
     server: &Server,
     repo: &Repo,
     path: &RepoPath,
+    expected: &Expected,
     blob: Blob,
     asked: &Asked,
 ) -> Option<Response<Body>> {
@@ -183,7 +190,10 @@ fn redirect(
     server.traffic.redirected_bytes.fetch_add(len, Relaxed);
     let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
     let name = encode_path(path.file_name());
-    let url = |base_url: &str, key: &Key| format!("{base_url}{}", key.sign(blob, expiry, &name));
+    let modified_secs = representation::modified_secs(repo, path, expected, asked);
+    let url = |base_url: &str, key: &Key| {
+        format!("{base_url}{}", key.sign_dated(blob, modified_secs, expiry, &name))
+    };
     let first = url(zone::location_base(server, node, &base_url, &signer, asked), &signer.key);
     let others = |count| {
         let others = server.others(&request, &base_url, count).into_iter();
@@ -246,7 +256,7 @@ async fn content_response(
 ) -> Response<Body> {
     match content {
         Content::Held { file, blob } => {
-            let what = representation(server, path, blob);
+            let what = representation::of_blob(server, repo, path, &expected, blob, asked);
             let store = server.packages.store.clone();
             let open = move |part| {
                 let store = store.clone();
@@ -273,16 +283,12 @@ async fn arriving(
         Err(e) => return fetch_failed(&e),
     };
     let what = match expected.blob_id() {
-        Some(id) => representation(server, path, Blob { id, size }),
-        None => Representation::unhashed(stand_in(&expected), size, path.file_name()),
+        Some(id) => representation::of_blob(server, repo, path, &expected, Blob { id, size }, asked),
+        None => representation::unhashed(repo, path, &expected, size, asked),
     };
     let open = move |part| flight.clone().body(part);
     let response = respond::respond(&asked.method, &asked.headers, &what, open);
     response.map(|body| server.traffic.count(asked.kind, body))
-}
-
-fn representation<'a>(server: &Server, path: &'a RepoPath, blob: Blob) -> Representation<'a> {
-    Representation::of_blob(blob, path.file_name(), server.db.digests(blob.id).ok().flatten())
 }
 
 /// Where to fetch a package: at its repository, then at others that publish the same bytes.
@@ -293,15 +299,6 @@ fn sources(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -
         source.urls.extend(more.into_iter().filter(|_| other.config.name != repo.config.name));
     }
     source
-}
-
-/// Something that changes when the bytes do, until they were hashed.
-fn stand_in(expected: &Expected) -> BlobId {
-    let mut id = [0; 32];
-    let digest = expected.digest.as_bytes();
-    let len = digest.len().min(id.len());
-    id[..len].copy_from_slice(&digest[..len]);
-    BlobId(id)
 }
 
 /// 404 is only for what does not exist; an outage is a 5xx that clients may try again.
@@ -339,10 +336,13 @@ async fn from_tree(
         return plain(StatusCode::SERVICE_UNAVAILABLE, "the tree is being changed; try again");
     }
     let what = match server.packages.resolve(&expected) {
-        Some(id) => representation(server, path, Blob { id, size: found.size }),
+        Some(id) => {
+            let blob = Blob { id, size: found.size };
+            representation::of_blob(server, repo, path, &expected, blob, asked)
+        }
         None => {
             aliases::learn_one(server, found.path, expected);
-            Representation::unhashed(stand_in(&expected), found.size, path.file_name())
+            representation::unhashed(repo, path, &expected, found.size, asked)
         }
     };
     let file = Arc::new(found.file);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::refresh::{Plan, RefreshError, Waits, complete, install, read_blob};
 use super::repo::Repo;
 use super::server::Server;
-use crate::catalog::{Draft, Needed, Root, RootFile, Step, Unit, UnitKey, decode_unit, encode_unit};
+use crate::catalog::{Dates, Draft, Needed, Root, RootFile, Step, Unit, UnitKey, decode_unit, encode_unit};
 use crate::config::Origin;
 use crate::model::{Blob, BlobId, RepoPath};
 
@@ -48,6 +48,9 @@ struct Generation {
     /// Families that the origin did not have.
     absent: Vec<String>,
     adopted_secs: u64,
+    /// Absent in older records.
+    #[serde(default)]
+    dates: Option<Dates>,
 }
 
 impl Generation {
@@ -58,6 +61,7 @@ impl Generation {
             roots: roots.map(|(path, root)| (path.to_string(), root.blob.id, root.blob.size)).collect(),
             absent: unit.absent.iter().cloned().collect(),
             adopted_secs: unit.adopted_secs,
+            dates: Some(Dates::clone(&unit.dates)),
         }
     }
 
@@ -239,7 +243,7 @@ async fn rebuild(
     key: &UnitKey,
     generation: Generation,
 ) -> Result<Unit, RefreshError> {
-    let Generation { generation, roots: names, absent, adopted_secs } = generation;
+    let Generation { generation, roots: names, absent, adopted_secs, dates } = generation;
     let mut roots = Vec::new();
     for (path, id, size) in names {
         let bytes = read_blob(&server.metadata.store, Blob { id, size });
@@ -259,5 +263,9 @@ async fn rebuild(
     let (held, waits) = (Vec::new(), Waits::Never);
     let needed = Needed::default();
     let plan = Plan { wanted, held, current: None, needed, waits, generation, adopted_secs };
-    complete(server, repo, draft, plan).await
+    let mut unit = complete(server, repo, draft, plan).await?;
+    if let Some(dates) = dates {
+        unit.dates = Arc::new(dates);
+    }
+    Ok(unit)
 }

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use futures_util::stream;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Method, Response, StatusCode};
 
 use super::http::Asked;
 use super::origin::{self, TreeFile};
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
+use crate::formats::conditions::{self, Modified, Validators, Verdict};
 use crate::io::body::Body;
+use crate::io::clock;
 use crate::io::respond::{Representation, content_type, plain, respond};
-use crate::io::upstream::Reply;
+use crate::io::upstream::{Reply, UpstreamError};
 use crate::model::{BlobId, RepoPath};
 
 /// Most bytes of one such file: larger ones belong behind metadata that names them.
@@ -37,7 +40,7 @@ pub async fn answer(
     };
     let modified_secs = u64::try_from(found.modified_nanos / 1_000_000_000).unwrap_or(0);
     let what = Representation {
-        modified_secs,
+        modified: Modified::at(modified_secs),
         must_revalidate: true,
         ..Representation::unhashed(fingerprint(&found), found.size, path.file_name())
     };
@@ -68,9 +71,9 @@ pub async fn pass_through(
     kind: Kind,
 ) -> Response<Body> {
     let mut headers = HeaderMap::new();
-    for name in [header::RANGE, header::IF_RANGE, header::IF_MODIFIED_SINCE, header::IF_NONE_MATCH] {
-        if let Some(value) = asked.headers.get(&name) {
-            headers.insert(name, value.clone());
+    for name in passed_on(asked) {
+        for value in asked.headers.get_all(&name) {
+            headers.append(name.clone(), value.clone());
         }
     }
     let mut outage = false;
@@ -83,8 +86,11 @@ pub async fn pass_through(
                 tracing::warn!(url, "the upstream gives a part of the file only");
                 outage = true;
             }
-            Ok(reply) => return stream_reply(server, path, asked, kind, reply),
+            Ok(reply) => return stream_reply(server, path, asked, kind, judged(asked, reply)),
             Err(e) if e.is_not_found() => {}
+            Err(UpstreamError::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
+                return plain(StatusCode::RANGE_NOT_SATISFIABLE, "the file is not that long");
+            }
             Err(e) => {
                 tracing::warn!(path = path.as_str(), error = %e, "cannot pass through");
                 outage = true;
@@ -96,6 +102,32 @@ pub async fn pass_through(
     } else {
         plain(StatusCode::NOT_FOUND, "no such file")
     }
+}
+
+/// The fields of the request that the upstream is to see. Ranges are defined for GET alone. Not every upstream
+/// knows `If-Match` and `If-Unmodified-Since`: they are judged here, and then the others too, which come after them.
+fn passed_on(asked: &Asked) -> impl Iterator<Item = HeaderName> {
+    let ranges = [header::RANGE, header::IF_RANGE].into_iter().filter(|_| asked.method == Method::GET);
+    let is_ours =
+        [header::IF_MATCH, header::IF_UNMODIFIED_SINCE].iter().any(|name| asked.headers.contains_key(name));
+    let copies = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE].into_iter().filter(move |_| !is_ours);
+    ranges.chain(copies)
+}
+
+/// The reply as the request's conditions make it.
+fn judged(asked: &Asked, mut reply: Reply) -> Reply {
+    if reply.status == StatusCode::NOT_MODIFIED || !conditions::are_in(&asked.headers) {
+        return reply;
+    }
+    let text = |name| reply.headers.get(name).and_then(|value| value.to_str().ok());
+    let modified = text(header::LAST_MODIFIED).and_then(conditions::date).map(Modified::at);
+    let validators = Validators { etag: text(header::ETAG), modified };
+    match conditions::verdict(&asked.headers, validators, clock::now().as_secs()) {
+        Verdict::Met => {}
+        Verdict::NotModified => reply.status = StatusCode::NOT_MODIFIED,
+        Verdict::Failed => reply.status = StatusCode::PRECONDITION_FAILED,
+    }
+    reply
 }
 
 /// Where the upstreams have a path, those that failed lately last.
@@ -112,27 +144,25 @@ fn stream_reply(
     kind: Kind,
     reply: Reply,
 ) -> Response<Body> {
+    let has_body = matches!(reply.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
     let length = reply.content_length();
-    if length.is_some_and(|length| length > MAX_PASSED) {
+    if has_body && length.is_some_and(|length| length > MAX_PASSED) {
         return plain(StatusCode::BAD_GATEWAY, "the upstream's file is too large to pass through");
     }
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = reply.status;
-    for name in [
-        header::CONTENT_LENGTH,
-        header::CONTENT_RANGE,
-        header::CONTENT_TYPE,
-        header::LAST_MODIFIED,
-        header::ETAG,
-        header::ACCEPT_RANGES,
-    ] {
+    let of_content = [header::CONTENT_LENGTH, header::CONTENT_RANGE, header::CONTENT_TYPE];
+    let of_file = [header::LAST_MODIFIED, header::ETAG, header::ACCEPT_RANGES];
+    for name in of_content.into_iter().filter(|_| has_body).chain(of_file) {
         if let Some(value) = reply.headers.get(&name) {
             response.headers_mut().insert(name, value.clone());
         }
     }
-    let kind_of_content = header::HeaderValue::from_static(content_type(path.file_name()));
-    response.headers_mut().entry(header::CONTENT_TYPE).or_insert(kind_of_content);
-    if asked.method == Method::GET && reply.status != StatusCode::NOT_MODIFIED {
+    if has_body {
+        let kind_of_content = header::HeaderValue::from_static(content_type(path.file_name()));
+        response.headers_mut().entry(header::CONTENT_TYPE).or_insert(kind_of_content);
+    }
+    if has_body && asked.method == Method::GET {
         let body = Body::stream(stream::try_unfold((reply, MAX_PASSED), |(mut reply, left)| async move {
             let Some(chunk) = reply.chunk().await.map_err(std::io::Error::other)? else { return Ok(None) };
             let left = left.checked_sub(chunk.len() as u64);

@@ -122,7 +122,7 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
     tracing::debug!(volunteer = %id, blob = %ticket.blob, client = %asked.client, "fell over to this server");
     server.traffic.failovers.fetch_add(1, Relaxed);
     learn(server, id, asked);
-    by_hash(server, &format!("{}/{}", ticket.blob, ticket.file_name), asked).await
+    by_hash(server, &ticket.place(), asked).await
 }
 
 /// Whether the ticket is one of this volunteer's; `None` if nobody knows its blob.

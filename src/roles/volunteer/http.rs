@@ -76,7 +76,8 @@ fn serve(
         return send_back(edge, "/direct", ticket, "overloaded");
     }
     let digests = edge.fetcher.db.digests(ticket.blob).ok().flatten();
-    let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests);
+    let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests)
+        .dated(ticket.modified_secs);
     let (file, flow, store) = (Arc::new(file), Arc::new(edge.shaper.flow(class)), edge.fetcher.store.clone());
     let id = ticket.blob;
     let open = move |part| {
@@ -104,5 +105,5 @@ fn is_overloaded(edge: &Edge, class: Class) -> bool {
 fn send_back(edge: &Edge, mode: &str, ticket: &Ticket<'_>, reason: &str) -> Response<Body> {
     tracing::debug!(blob = %ticket.blob, reason, "sent back to the server");
     edge.count_returned();
-    redirect(&format!("{}{mode}/_blob/{}/{}", edge.config.server, ticket.blob, ticket.file_name))
+    redirect(&format!("{}{mode}/_blob/{}", edge.config.server, ticket.place()))
 }

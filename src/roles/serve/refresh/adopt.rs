@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{RefreshError, gate};
-use crate::catalog::{Diff, Unit};
+use crate::catalog::{Dates, Diff, Unit};
 use crate::io::clock;
 use crate::roles::serve::repo::Repo;
 use crate::roles::serve::server::Server;
@@ -28,6 +28,9 @@ pub async fn adopt(server: &Arc<Server>, repo: &Repo, unit: Unit) -> Result<(), 
     let (shared, index) = (server.clone(), repo.index);
     let adopt = move || {
         let repo = &shared.repos[index];
+        let mut unit = Arc::unwrap_or_clone(unit);
+        unit.dates = Arc::new(Dates::next(&repo.snapshot(), &unit, diff.as_deref()));
+        let unit = Arc::new(unit);
         log(repo, diff.as_deref(), &unit);
         let generations = repo.snapshot().succession(unit);
         records::remember(&shared, repo, &generations)?;
