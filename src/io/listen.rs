@@ -3,12 +3,13 @@
 //! Bounded: connections, header size and time, time without progress in sending. A transient accept error
 //! (out of descriptors) pauses accepting, it never ends the daemon.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use super::body::Body;
 use super::patience::{Patience, Watched};
+use super::respond::plain;
 use super::shutdown::Shutdown;
 
 /// Connections that the kernel holds for us while we are busy.
@@ -28,6 +30,10 @@ const BACKLOG: i32 = 4096;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest request head: apt's and dnf's are below 1 KiB, zchunk's with 256 ranges below 8 KiB.
 const MAX_HEAD: usize = 16 << 10;
+/// Longest request target: a path of 4096 bytes (limits.h: PATH_MAX), percent-encoded throughout.
+const MAX_TARGET: usize = 12 << 10;
+/// Most bytes read of a head: enough to tell those whose target is too long so (hyper takes 64 KiB at most).
+const MAX_READ: usize = 72 << 10;
 /// A client that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT, tcp(7)).
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 /// A connection without a request is kept for this long after the shutdown began: the request may be on its way
@@ -167,7 +173,11 @@ where
 {
     let ending = shutdown.clone();
     let answer = service_fn(move |request| {
-        let (response, ending) = (service(request, ends), ending.clone());
+        let response = match oversize(&request) {
+            Some(status) => Either::Left(ready(plain(status, "the request is too large"))),
+            None => Either::Right(service(request, ends)),
+        };
+        let ending = ending.clone();
         async move {
             let mut response = response.await;
             // An upgraded connection has its own meaning of this header.
@@ -181,7 +191,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
+        .max_buf_size(MAX_READ)
         .serve_connection(TokioIo::new(stream), answer)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -198,6 +208,16 @@ where
     if let Err(e) = ended {
         tracing::trace!(peer = %ends.peer, error = %e, "connection ended");
     }
+}
+
+/// Why a request's head is too large to be answered (RFC 9110 section 15.5.15, RFC 6585 section 5).
+fn oversize<T>(request: &Request<T>) -> Option<StatusCode> {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if target > MAX_TARGET {
+        return Some(StatusCode::URI_TOO_LONG);
+    }
+    (target + fields > MAX_HEAD).then_some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
 }
 
 /// What every connection of ours is set to.

@@ -20,6 +20,7 @@ mod http;
 pub mod members;
 mod mount;
 pub mod net;
+mod nginx;
 mod process;
 mod publisher;
 mod report;
@@ -39,6 +40,7 @@ pub use flat::{locations, package, serve_sizes, spread};
 pub use held::{Held, Stream, Successor, detached};
 pub use http::{Conn, Response, fetch, fetch_following, get, get_as, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
+pub use nginx::Nginx;
 pub use process::{
     BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, free_port, issue_token, run, run_ok,
     run_within, wrap,

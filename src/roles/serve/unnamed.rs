@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::stream;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use super::http::Asked;
@@ -72,8 +72,12 @@ pub async fn pass_through(
 ) -> Response<Body> {
     let mut headers = HeaderMap::new();
     for name in passed_on(asked) {
-        for value in asked.headers.get_all(&name) {
-            headers.append(name.clone(), value.clone());
+        // nginx, for one, takes a list in several lines for an error.
+        let lines: Vec<&[u8]> = asked.headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        if let Some(value) =
+            HeaderValue::from_bytes(&lines.join(&b", "[..])).ok().filter(|_| !lines.is_empty())
+        {
+            headers.insert(name, value);
         }
     }
     let mut outage = false;
@@ -159,7 +163,7 @@ fn stream_reply(
         }
     }
     if has_body {
-        let kind_of_content = header::HeaderValue::from_static(content_type(path.file_name()));
+        let kind_of_content = HeaderValue::from_static(content_type(path.file_name()));
         response.headers_mut().entry(header::CONTENT_TYPE).or_insert(kind_of_content);
     }
     if has_body && asked.method == Method::GET {
