@@ -58,6 +58,11 @@ impl PathTableBuilder {
         self.overflow
     }
 
+    /// Entries pushed so far.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Where it stands, for [`Self::rewind`].
     pub(super) fn mark(&self) -> Mark {
         Mark { slots: self.slots.len(), paths: self.paths.len(), digests: self.digests.len() }

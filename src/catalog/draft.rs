@@ -219,6 +219,11 @@ impl Draft {
         steps
     }
 
+    /// Entries read so far, those of several lists counted each time.
+    pub fn entries(&self) -> usize {
+        self.packages.len()
+    }
+
     pub fn has_by_hash(&self) -> bool {
         self.has_by_hash
     }

@@ -110,7 +110,7 @@ impl Work<'_> {
             };
             let store = server.metadata.store.clone();
             let _turn = server.parsing.acquire().await.map_err(RefreshError::internal)?;
-            let (list, file) = (stem.clone(), path.clone());
+            let (list, file, before) = (stem.clone(), path.clone(), draft.entries());
             let read = move || {
                 let read = match read_blob(&store, blob) {
                     Some(bytes) => draft.read(&list, &file, &bytes).map_err(RefreshError::from),
@@ -121,6 +121,8 @@ impl Work<'_> {
             let read = tokio::task::spawn_blocking(read).await.map_err(RefreshError::internal)?;
             draft = read.0;
             match read.1 {
+                // Empty ones are of no use to anybody, and equal in all generations.
+                Ok(()) if draft.entries() == before => {}
                 Ok(()) => {
                     self.whole.lists += 1;
                     self.whole.needed_lists += usize::from(self.needed.has_list(&self.key, &stem));
