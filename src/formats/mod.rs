@@ -3,8 +3,8 @@
 //! Metadata of archives (deb822, Release, Packages, Sources, diff indexes, repomd, primary, prestodelta,
 //! treeinfo, checksum files) and the OpenPGP signatures over it, the HTTP pieces that must behave alike at
 //! the server and at every volunteer (ranges, preconditions, tickets), the control messages between the two, authorities
-//! of URLs, metalinks, DNS messages of the failover zone, and access-log lines. Everything read here may be
-//! hostile: parsers return errors or skip and count, never panic, and leave path validation to
+//! of URLs and credentials in them, metalinks, dates of certificates, DNS messages of the failover zone, and
+//! access-log lines. Everything read here may be hostile: parsers return errors or skip and count, never panic, and leave path validation to
 //! [`RepoPath`](crate::model::RepoPath).
 
 pub mod access_log;
@@ -15,6 +15,7 @@ pub mod clearsign;
 pub mod compress;
 pub mod conditions;
 pub mod control;
+pub mod credentials;
 pub mod deb822;
 mod entry;
 pub mod metalink;
@@ -30,6 +31,7 @@ pub mod sources;
 pub mod status;
 pub mod ticket;
 pub mod treeinfo;
+pub mod validity;
 mod xml;
 pub mod zone;
 
