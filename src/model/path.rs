@@ -6,8 +6,8 @@ use std::fmt;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What RFC 3986 does not allow plain in a path segment, and `%`. `+` and `~` stay plain: apt, dnf and
-/// zypper send both forms, and every file server accepts the plain one.
+/// What RFC 3986 does not allow plain in a path segment, and `%`. `+` and `~` stay plain: volunteers and this
+/// server read both forms.
 const SEGMENT: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -24,6 +24,9 @@ const SEGMENT: &AsciiSet = &CONTROLS
     .add(b'{')
     .add(b'|')
     .add(b'}');
+/// The same for other people's servers. RFC 3986 allows a plain `+`, but S3 and what stands before it read it as
+/// a space. apt, dnf and zypper write `%2b` for that reason.
+const FOREIGN_SEGMENT: &AsciiSet = &SEGMENT.add(b'+');
 
 /// Longest path taken: PATH_MAX of Linux; longer names exist in no archive.
 const MAX_LEN: usize = 4096;
@@ -102,9 +105,14 @@ impl RepoPath {
         if base.is_empty() { self.clone() } else { Self(format!("{base}/{}", self.0).into()) }
     }
 
-    /// The path as it stands in a URL.
+    /// The path as it stands in a URL of ours.
     pub fn to_url(&self) -> String {
         encode(&self.0)
+    }
+
+    /// The path as it stands in a request to an upstream.
+    pub fn to_upstream_url(&self) -> String {
+        utf8_percent_encode(&self.0, FOREIGN_SEGMENT).to_string()
     }
 }
 
@@ -176,6 +184,9 @@ mod tests {
         let path = RepoPath::from_url("pool/libstdc%2b%2b_1%253a2%7erc1%20x.deb").expect("valid");
         assert_eq!(path.as_str(), "pool/libstdc++_1%3a2~rc1 x.deb");
         assert_eq!(path.to_url(), "pool/libstdc++_1%253a2~rc1%20x.deb");
+        assert_eq!(path.to_upstream_url(), "pool/libstdc%2B%2B_1%253a2~rc1%20x.deb");
+        assert_eq!(RepoPath::from_url(&path.to_upstream_url()).as_ref(), Ok(&path));
+        assert_eq!(RepoPath::from_url("pool/libstdc++_1%253a2~rc1%20x.deb"), Ok(path));
         assert_eq!(RepoPath::from_url("%2e%2e/x"), Err(PathError::Escapes));
         assert_eq!(RepoPath::from_url("%2fetc/passwd"), Err(PathError::Absolute));
         assert_eq!(RepoPath::from_url("a%00"), Err(PathError::Unprintable));
