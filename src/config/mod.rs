@@ -6,8 +6,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use crate::formats::credentials::hidden;
+
+mod access;
 mod failover;
 mod networks;
 mod profile;
@@ -15,6 +19,7 @@ mod proxy;
 mod serve;
 mod volunteer;
 
+pub use access::{Access, ClientFiles};
 pub use failover::FailoverConfig;
 pub use networks::{NetworkRule, Networks, contain};
 pub use profile::{Layout, Profile, Profiles};
@@ -76,19 +81,33 @@ fn absolute(key: &str, what: &str, paths: &[PathBuf]) -> Result<(), ConfigError>
     }
 }
 
+/// Reads TOML that may have passwords in its URLs: what is wrong with it is told without them.
+fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| match toml::from_str::<T>(&hidden(text)) {
+        Err(shown) => shown.into(),
+        // What is wrong is in the hidden part.
+        Ok(_) => {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
+            let line = before.matches('\n').count() + 1;
+            ConfigError::value(format!("line {line}"), "this is not valid TOML, where it may have a password")
+        }
+    })
+}
+
 /// Checks an `http://` or `https://` base URL and takes its trailing slash away.
 fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
-    let uri: http::Uri =
-        text.parse().map_err(|e| ConfigError::value(key, format!("{text:?} is not a URL ({e})")))?;
+    let shown = hidden(text);
+    let not_a_url = |e| ConfigError::value(key, format!("{shown:?} is not a URL ({e})"));
+    let uri: http::Uri = text.parse().map_err(not_a_url)?;
     match uri.scheme_str() {
         Some("http" | "https") if uri.authority().is_some_and(|a| !a.host().is_empty()) => {}
         _ => {
-            let problem = format!("{text:?} must begin with http:// or https:// and name a host");
+            let problem = format!("{shown:?} must begin with http:// or https:// and name a host");
             return Err(ConfigError::value(key, problem));
         }
     }
     if uri.query().is_some() {
-        return Err(ConfigError::value(key, format!("{text:?} must not have a query")));
+        return Err(ConfigError::value(key, format!("{shown:?} must not have a query")));
     }
     Ok(text.trim_end_matches('/').to_owned())
 }

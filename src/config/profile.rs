@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{ConfigError, absolute, base_url, one_or_many};
+use super::{ConfigError, absolute, base_url, from_toml, one_or_many};
+use crate::formats::credentials::split_url;
 
 include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
 
@@ -73,9 +74,13 @@ fn yes() -> bool {
 impl Profile {
     fn parse(name: &str, text: &str) -> Result<Self, ConfigError> {
         let key = format!("distribution profile {name:?}");
-        let profile: Self = toml::from_str(text).map_err(|e| ConfigError::value(&key, e.to_string()))?;
+        let profile: Self = from_toml(text).map_err(|e| ConfigError::value(&key, e.to_string()))?;
         for url in &profile.upstream {
             base_url(&key, url)?;
+            if split_url(url).1.is_some() {
+                let problem = "passwords are not for profiles: put `upstream` into the [[repo]]";
+                return Err(ConfigError::value(key, problem));
+            }
         }
         absolute(&key, "keyring", &profile.keyring)?;
         Ok(profile)

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::access::{Access, RawAccess, check_shared};
 use super::failover::{FailoverConfig, RawFailover};
 use super::networks::{Networks, RawNetwork, RawVolunteer};
 use super::proxy::{ProxyConfig, RawProxy};
-use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, duration, one_or_many};
+use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, duration, from_toml, one_or_many};
 use crate::formats::authority::Authority;
+use crate::formats::credentials::hidden;
 use crate::model::{Rate, RepoPath, Size};
 
 /// A validated server configuration.
@@ -65,6 +67,7 @@ pub struct RepoConfig {
     pub distro: String,
     pub profile: Profile,
     pub origin: Origin,
+    pub access: Access,
     /// Base URLs without a final slash under which clients know it, besides the upstreams. Default: none.
     pub aliases: Vec<String>,
     /// How often metadata is checked without anyone asking. Default 5 min.
@@ -90,7 +93,8 @@ pub enum Origin {
     Upstream(Vec<String>),
 }
 
-#[derive(Debug, Deserialize)]
+// Without `Debug`, like its parts: URLs of upstreams may have passwords.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawFile {
     #[serde(default)]
@@ -143,7 +147,7 @@ impl Default for RawServer {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRepo {
     name: String,
@@ -160,6 +164,12 @@ struct RawRepo {
     keyring: Option<Keyring>,
     check_valid_until: Option<bool>,
     publish_gate: Option<String>,
+    credentials_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    #[serde(default)]
+    redirect_to: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -168,11 +178,11 @@ struct Keyring(#[serde(deserialize_with = "one_or_many")] Vec<PathBuf>);
 impl ServeConfig {
     /// The folder with the administrator's own profiles, which the caller reads before [`Self::parse`].
     pub fn distros_dir(text: &str) -> Result<Option<PathBuf>, ConfigError> {
-        Ok(toml::from_str::<RawFile>(text)?.server.distros_dir)
+        Ok(from_toml::<RawFile>(text)?.server.distros_dir)
     }
 
     pub fn parse(text: &str, profiles: &Profiles) -> Result<Self, ConfigError> {
-        let RawFile { server, cache, proxy, networks, volunteers, repos } = toml::from_str(text)?;
+        let RawFile { server, cache, proxy, networks, volunteers, repos } = from_toml(text)?;
         let listen =
             server.listen.iter().map(|a| address("server.listen", a)).collect::<Result<Vec<_>, _>>()?;
         if listen.is_empty() {
@@ -200,6 +210,7 @@ impl ServeConfig {
             }
             taken.extend(&repo.aliases);
         }
+        check_shared(&repos)?;
         let failover = RawFailover {
             zone: server.failover_zone,
             dns_listen: server.dns_listen,
@@ -252,24 +263,14 @@ impl RepoConfig {
         let mut profile =
             profiles.get(&raw.distro).map_err(|e| ConfigError::value(&key, e.to_string()))?.clone();
         let upstream = if raw.upstream.is_empty() { profile.upstream.clone() } else { raw.upstream };
-        let origin = match (raw.tree, upstream) {
-            (Some(tree), _) => {
-                absolute(&key, "tree", std::slice::from_ref(&tree))?;
-                Origin::Tree(tree)
-            }
-            (None, upstream) if upstream.is_empty() => {
-                return Err(ConfigError::value(
-                    key,
-                    format!(
-                        "profile {:?} has no default upstream: add upstream = [\"http://...\"] or tree = \"/path\"",
-                        raw.distro
-                    ),
-                ));
-            }
-            (None, upstream) => {
-                Origin::Upstream(upstream.iter().map(|url| base_url(&key, url)).collect::<Result<_, _>>()?)
-            }
+        let access = RawAccess {
+            credentials_file: raw.credentials_file,
+            client_cert: raw.client_cert,
+            client_key: raw.client_key,
+            ca_file: raw.ca_file,
+            redirect_to: raw.redirect_to,
         };
+        let (origin, access) = origin(&key, &raw.distro, raw.tree, &upstream, access)?;
         let aliases = raw.aliases.iter().map(|url| alias(&key, url)).collect::<Result<_, _>>()?;
         profile.suites = raw.suites.unwrap_or(profile.suites);
         profile.components = raw.components.unwrap_or(profile.components);
@@ -290,6 +291,7 @@ impl RepoConfig {
             name: raw.name,
             distro: raw.distro,
             origin,
+            access,
             aliases,
             poll: Duration::from_secs(raw.poll_secs.unwrap_or(300).max(1)),
             publish_gate: publish_gate(&key, raw.publish_gate.as_deref())?,
@@ -325,12 +327,37 @@ impl RepoConfig {
     }
 }
 
+/// Where the files come from, and how upstreams are reached.
+fn origin(
+    key: &str,
+    distro: &str,
+    tree: Option<PathBuf>,
+    upstream: &[String],
+    access: RawAccess,
+) -> Result<(Origin, Access), ConfigError> {
+    if let Some(tree) = tree {
+        absolute(key, "tree", std::slice::from_ref(&tree))?;
+        return Ok((Origin::Tree(tree), Access::of_tree(key, &access)?));
+    }
+    if upstream.is_empty() {
+        let problem = format!(
+            "profile {distro:?} has no default upstream: add upstream = [\"http://...\"] or tree = \"/path\""
+        );
+        return Err(ConfigError::value(key, problem));
+    }
+    let (bases, access) = Access::of_upstreams(key, access, upstream)?;
+    Ok((Origin::Upstream(bases), access))
+}
+
 /// A base URL that requests can be compared with.
 fn alias(key: &str, text: &str) -> Result<String, ConfigError> {
     let url = base_url(key, text)?;
     let authority = url.split('/').nth(2).and_then(Authority::parse);
     authority.map(|_| url).ok_or_else(|| {
-        ConfigError::value(key, format!("the alias {text:?} must have a plain host, without a user"))
+        ConfigError::value(
+            key,
+            format!("the alias {:?} must have a plain host, without a user", hidden(text)),
+        )
     })
 }
 
