@@ -3,6 +3,7 @@
 //! [`store`] is the only place where blobs come to exist, and [`fetch`] the only one that pulls from
 //! upstreams into it. [`respond`] answers GET, HEAD, ranges and conditions alike for server and volunteers.
 
+pub mod access;
 pub mod body;
 pub mod clock;
 pub mod config_file;

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::{FailoverConfig, Origin};
+use crate::config::{FailoverConfig, Origin, RepoConfig};
 use crate::formats::openpgp::Keyring;
 use crate::formats::zone::Place;
+use crate::io::access::{self, Reached};
+use crate::io::clock;
 use crate::io::config_file::{read_keyring, read_serve_config};
 
 /// Prints a summary, or fails with what is wrong.
@@ -39,7 +41,10 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
                     problems.push(format!("not a folder: {}", tree.display()));
                 }
             }
-            Origin::Upstream(urls) => urls.iter().try_for_each(|url| writeln!(out, "  upstream  {url}"))?,
+            Origin::Upstream(urls) => match access::read(repo, clock::now()) {
+                Ok(reached) => write!(out, "{}", describe_upstreams(repo, urls, &reached))?,
+                Err(e) => problems.push(format!("repo {:?}: {:#}", repo.name, anyhow::Error::from(e))),
+            },
         }
         repo.aliases.iter().try_for_each(|url| writeln!(out, "  alias     {url}"))?;
         let suites = if repo.profile.suites.is_empty() {
@@ -56,6 +61,28 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     }
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
     Ok(())
+}
+
+/// The upstreams, who we are there and where they may lead.
+fn describe_upstreams(repo: &RepoConfig, urls: &[String], reached: &Reached) -> String {
+    let mut text = String::new();
+    for (url, has_credentials) in urls.iter().zip(&reached.has_credentials) {
+        let how = if *has_credentials { "  (with a user name and a password)" } else { "" };
+        let _ = writeln!(text, "  upstream  {url}{how}");
+    }
+    if let Some(client) = &repo.access.client {
+        let _ = writeln!(text, "  as        {}", client.cert.display());
+    }
+    if let Some(path) = &repo.access.ca_file {
+        let _ = writeln!(text, "  by        the authorities in {}", path.display());
+    }
+    for place in &repo.access.redirect_to {
+        let _ = writeln!(text, "  leads to  {place}");
+    }
+    for warning in &reached.warnings {
+        let _ = writeln!(text, "  warning   {warning}");
+    }
+    text
 }
 
 /// What the zone's DNS answers, for a made-up volunteer.

@@ -69,12 +69,19 @@ impl FetchError {
     fn store(error: impl std::fmt::Display) -> Self {
         Self::Store(error.to_string())
     }
+
+    /// Whether an upstream has named a time to come back.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Upstream(UpstreamError::Busy { .. }))
+    }
 }
 
 /// Where to ask, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
     pub urls: Vec<String>,
+    /// What is fetched, for the log: repository and path, or a blob.
+    pub label: String,
     pub headers: HeaderMap,
     /// The first so many URLs are other volunteers', whom nobody vouches for: they are sent `peer_headers` alone, a
     /// redirect of theirs is not followed, and one that is slow is left sooner.
@@ -183,7 +190,7 @@ impl Fetcher {
         }
         if flights.len() >= MAX_FLIGHTS {
             let error = FetchError::Store("too many fetches are under way".to_owned());
-            self.tell_failure(&expected, &error);
+            self.tell_failure(&source.label, &expected, &error);
             return Err(error);
         }
         // It may have been committed between the look above and this lock.
@@ -201,7 +208,7 @@ impl Fetcher {
             sender.send_replace(match outcome {
                 Ok((file, blob)) => State::Done { file, blob },
                 Err(e) => {
-                    fetcher.tell_failure(&expected, &e);
+                    fetcher.tell_failure(&source.label, &expected, &e);
                     State::Failed(e)
                 }
             });
@@ -209,8 +216,14 @@ impl Fetcher {
         Ok(Content::Arriving(flight))
     }
 
-    /// A store that takes nothing fails every fetch: that is told once a minute.
-    fn tell_failure(&self, expected: &Expected, error: &FetchError) {
+    /// A store that takes nothing fails every fetch: that is told once a minute. That a file does not exist is
+    /// an ordinary answer, and a host's pause was told when it began.
+    fn tell_failure(&self, file: &str, expected: &Expected, error: &FetchError) {
+        let digest = &expected.digest;
+        if matches!(error, FetchError::NotFound) || error.is_busy() {
+            tracing::debug!(file, %digest, %error, "fetch failed");
+            return;
+        }
         if matches!(error, FetchError::Store(_)) {
             let now = clock::now().as_secs();
             let told = self.trouble_told.load(Ordering::Relaxed);
@@ -219,7 +232,7 @@ impl Fetcher {
             }
             self.trouble_told.store(now, Ordering::Relaxed);
         }
-        tracing::warn!(digest = %expected.digest, %error, "fetch failed");
+        tracing::warn!(file, %digest, %error, "fetch failed");
     }
 
     fn host(&self, url: &str) -> Arc<Semaphore> {

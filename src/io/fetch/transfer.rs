@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::super::upstream::health::Outcome;
-use super::super::upstream::{Reply, UpstreamError};
+use super::super::upstream::{Reply, UpstreamError, Waits};
 use super::{FetchError, Fetcher, Given, Source};
 use crate::model::Expected;
 
@@ -58,6 +58,8 @@ pub(super) struct Transfer<'a> {
     size: Option<u64>,
     /// Indexes of the URLs that gave bytes.
     used: Vec<usize>,
+    /// For upstreams that name a time to come back.
+    waits: Waits,
 }
 
 /// How a reply ended.
@@ -83,6 +85,7 @@ impl<'a> Transfer<'a> {
             position: 0,
             size: expected.size,
             used: Vec::new(),
+            waits: Waits::default(),
         }
     }
 
@@ -115,8 +118,18 @@ impl<'a> Transfer<'a> {
         self.used.iter().for_each(|&index| self.source.told.tell(index, Given::Wrong));
     }
 
-    /// The next upstream that has the file, with the right length if it says one.
+    /// The next upstream that has the file, with the right length if it says one. If none has it now and one has
+    /// named a time to come back, that is waited for.
     pub(super) async fn open(&mut self) -> Result<Opened, FetchError> {
+        loop {
+            match self.open_once().await {
+                Err(FetchError::Upstream(e)) if self.waits.wait(&e).await => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn open_once(&mut self) -> Result<Opened, FetchError> {
         let mut last = FetchError::NotFound;
         for _ in 0..self.order.len() {
             match self.ask(self.url()).await {
@@ -126,7 +139,9 @@ impl<'a> Transfer<'a> {
                 }
                 // One upstream's "not found" does not hide another's failure.
                 Err(FetchError::NotFound) => {}
-                Err(e) => last = e,
+                // That one of them wants a pause says most: there is something to wait for.
+                Err(e) if e.is_busy() || !last.is_busy() => last = e,
+                Err(_) => {}
             }
             self.next_url();
         }

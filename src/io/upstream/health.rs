@@ -1,4 +1,5 @@
-//! Which upstreams failed lately. It only puts them behind the others: when all fail, all are still asked.
+//! Which upstreams failed lately. It only puts them behind the others: when all fail, all are still asked, but
+//! for those that have named a time to come back: asking early makes many sites wait longer.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,6 +12,8 @@ use tokio::time::Instant;
 const LONGEST: Duration = Duration::from_secs(300);
 /// A host that did nothing wrong for this long starts anew.
 const FORGET: Duration = Duration::from_secs(900);
+/// Shortest pause of a host that names one: some say 0 and mean "not now".
+const SHORTEST_REST: Duration = Duration::from_secs(1);
 /// Hosts remembered; a configuration names some.
 const HOSTS: u64 = 1024;
 
@@ -28,6 +31,14 @@ struct Trouble {
     /// Failures in a row.
     failures: u32,
     until: Instant,
+    /// Until when it is not asked at all.
+    rest: Option<Instant>,
+}
+
+impl Trouble {
+    fn rest_left(&self, now: Instant) -> Option<Duration> {
+        self.rest.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+    }
 }
 
 /// Shared by all who ask upstreams.
@@ -56,16 +67,49 @@ impl Health {
     /// Counts what came of asking `url`.
     pub fn report(&self, url: &str, outcome: Outcome) {
         let host = host_of(url);
-        match outcome {
-            Outcome::Answered => self.0.invalidate(&host),
-            Outcome::Failed(asked) => {
-                let failures = self.0.get(&host).map_or(0, |t| t.failures).saturating_add(1);
-                let backoff = Duration::from_secs(1 << failures.min(9)).min(LONGEST);
-                let pause = asked.map_or(backoff, |asked| asked.clamp(backoff.min(LONGEST), LONGEST));
-                self.0.insert(host, Trouble { failures, until: Instant::now() + pause });
+        let (now, before) = (Instant::now(), self.0.get(&host));
+        // What was asked for before the pause may still be answered in it.
+        let rest = before.filter(|before| before.rest_left(now).is_some()).and_then(|before| before.rest);
+        match (outcome, rest) {
+            (Outcome::Answered, None) => self.0.invalidate(&host),
+            (Outcome::Answered, Some(until)) => {
+                self.0.insert(host, Trouble { failures: 0, until, rest });
+            }
+            (Outcome::Failed(asked), rest) => {
+                let failures = before.map_or(0, |t| t.failures).saturating_add(1);
+                let backoff = backoff(failures);
+                let pause = asked.map_or(backoff, |asked| asked.clamp(backoff, LONGEST));
+                self.0.insert(host, Trouble { failures, until: now + pause, rest });
             }
         }
     }
+
+    /// Notes that the host of `url` wants a pause of the length that it `asked` for. One that names none gets
+    /// one that grows. Returns how long it is not asked.
+    pub fn rest(&self, url: &str, asked: Option<Duration>) -> Duration {
+        let host = host_of(url);
+        let (now, before) = (Instant::now(), self.0.get(&host));
+        let failures = before.map_or(0, |t| t.failures).saturating_add(1);
+        let left = before.and_then(|before| before.rest_left(now));
+        let asked = asked.unwrap_or_else(|| backoff(failures)).clamp(SHORTEST_REST, LONGEST);
+        let pause = asked.max(left.unwrap_or_default());
+        if left.is_none() {
+            tracing::warn!(host, secs = pause.as_secs(), "the upstream asks for a pause");
+        }
+        let until = now + pause;
+        self.0.insert(host, Trouble { failures, until, rest: Some(until) });
+        pause
+    }
+
+    /// How long the host of `url` is not to be asked; `None` if it may be.
+    pub fn rest_left(&self, url: &str) -> Option<Duration> {
+        self.0.get(&host_of(url))?.rest_left(Instant::now())
+    }
+}
+
+/// How long a host stays behind after so many failures in a row.
+fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.min(9)).min(LONGEST)
 }
 
 /// Scheme, host and port: what fails together.
@@ -124,6 +168,33 @@ mod tests {
         assert_eq!(health.order(&urls), [1, 0]);
         tokio::time::advance(LONGEST).await;
         assert_eq!(health.order(&urls), [0, 1], "a day is not believed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_asks_for_a_pause_has_it() {
+        let health = Health::default();
+        let (url, other) = ("http://a.example/x", "http://b.example/x");
+        let seconds = Duration::from_secs;
+        assert_eq!(health.rest(url, Some(seconds(7))), seconds(7));
+        assert_eq!((health.rest_left(url), health.rest_left(other)), (Some(seconds(7)), None));
+        tokio::time::advance(seconds(3)).await;
+        // What was under way ends well, or says something else.
+        health.report(url, Outcome::Answered);
+        assert_eq!(health.rest_left(url), Some(seconds(4)));
+        health.report(url, Outcome::Failed(None));
+        assert_eq!(health.rest(url, Some(seconds(1))), seconds(4));
+        tokio::time::advance(seconds(4)).await;
+        assert_eq!(health.rest_left(url), None);
+        health.report(url, Outcome::Answered);
+        assert_eq!(health.rest(url, Some(seconds(86_400))), LONGEST);
+        tokio::time::advance(LONGEST).await;
+        assert_eq!(health.rest(url, Some(Duration::ZERO)), SHORTEST_REST);
+        tokio::time::advance(SHORTEST_REST).await;
+        health.report(url, Outcome::Answered);
+        for pause in [2, 4, 8] {
+            assert_eq!(health.rest(url, None), seconds(pause));
+            tokio::time::advance(seconds(pause)).await;
+        }
     }
 
     #[test]

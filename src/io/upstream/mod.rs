@@ -1,10 +1,14 @@
 //! The HTTP(S) client towards upstreams and, from a volunteer, towards the server.
 //!
 //! Tolerates what real mirrors do: no Last-Modified, no ETag, redirects. Bounded: connect and answer times,
-//! silence within a body, redirects, sizes. What fails again and again is asked after the others ([`health`]).
+//! silence within a body, redirects, sizes. What fails again and again is asked after the others ([`health`]),
+//! what asks for a pause has it ([`waits`]). Single upstreams may know us by name or certificate ([`site`]).
 
+mod connections;
 pub mod health;
 mod reach;
+mod site;
+mod waits;
 
 use std::time::{Duration, SystemTime};
 
@@ -13,16 +17,16 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::connections::{ClientPem, TlsError};
+use self::connections::{Connections, IDLE_CONNECTIONS};
 use self::health::{Health, Outcome};
-use self::reach::{Reach, Resolver};
+use self::reach::Reach;
+pub use self::site::{Lines, Site, Sites};
+pub use self::waits::Waits;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From request to response head.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// Longest silence within a body. Clients give up after 30 s (apt, dnf): what goes on elsewhere must begin before.
@@ -30,8 +34,6 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// From request to response head of another volunteer, the connection included.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REDIRECTS: usize = 5;
-/// Connections kept per host while nothing is asked.
-const IDLE_CONNECTIONS: usize = 32;
 const USER_AGENT: &str = concat!("manyhands/", env!("CARGO_PKG_VERSION"));
 
 /// Why an upstream gave nothing usable.
@@ -47,6 +49,9 @@ pub enum UpstreamError {
     Broken { url: String, problem: String },
     #[error("{url}: longer than {limit} bytes")]
     TooLong { url: String, limit: u64 },
+    /// Its host has named a time before which it is not asked.
+    #[error("{url}: its host asks for a pause")]
+    Busy { url: String, pause: Duration },
 }
 
 impl UpstreamError {
@@ -92,8 +97,6 @@ impl Reply {
     }
 }
 
-type Connections = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
-
 /// See the module's documentation. Cheap to clone; connections are kept and shared.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -102,18 +105,31 @@ pub struct Upstream {
     outside: Connections,
     /// A connection of its own for each request.
     fresh: Connections,
+    sites: Sites,
     health: Health,
 }
 
 impl Upstream {
-    /// A client that trusts the system's certificate authorities.
-    pub fn new() -> std::io::Result<Self> {
+    /// A client that trusts the system's certificate authorities, and that no site knows.
+    pub fn new() -> Result<Self, TlsError> {
+        Self::with_sites(Sites::default())
+    }
+
+    /// The same towards everything but these.
+    pub fn with_sites(sites: Sites) -> Result<Self, TlsError> {
+        let tls = connections::tls(None, None)?;
         Ok(Self {
-            anywhere: connections(reach::anywhere(), IDLE_CONNECTIONS)?,
-            outside: connections(reach::outside_only(), IDLE_CONNECTIONS)?,
-            fresh: connections(reach::anywhere(), 0)?,
+            anywhere: connections::pool(reach::anywhere(), tls.clone(), IDLE_CONNECTIONS),
+            outside: connections::pool(reach::outside_only(), tls.clone(), IDLE_CONNECTIONS),
+            fresh: connections::pool(reach::anywhere(), tls, 0),
+            sites,
             health: Health::default(),
         })
+    }
+
+    /// How long the host of `url` is not to be asked, because it said so.
+    pub fn rest_left(&self, url: &str) -> Option<Duration> {
+        self.health.rest_left(url)
     }
 
     /// Indexes of `urls` in the order in which to ask: those whose host failed lately come last.
@@ -130,6 +146,17 @@ impl Upstream {
     /// GET, following redirects; any other status than 200, 206 and 304 is an error.
     pub async fn get(&self, url: &str, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
         self.send(&Method::GET, url, headers).await
+    }
+
+    /// The same, but waits for a host that names a time to come back, if that is not too long.
+    pub async fn get_patiently(&self, url: &str, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
+        let mut waits = Waits::default();
+        loop {
+            match self.get(url, headers).await {
+                Err(e) if waits.wait(&e).await => {}
+                answered => return answered,
+            }
+        }
     }
 
     /// GET as a stranger would: over a new connection, with these headers alone. Whatever the answer is, a
@@ -150,7 +177,7 @@ impl Upstream {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = url.parse().map_err(|e| UpstreamError::broken(url, e))?;
         *request.headers_mut() = headers;
-        let exchange = self.exchange(url, request, Reach::Anywhere);
+        let exchange = self.exchange(url, request, &self.anywhere);
         let answered = tokio::time::timeout(PEER_TIMEOUT, exchange).await;
         let answered = answered.unwrap_or_else(|_| Err(UpstreamError::broken(url, "does not answer")));
         let reply = answered.inspect_err(|_| self.report(url, Outcome::Failed(None)))?;
@@ -166,11 +193,18 @@ impl Upstream {
     }
 
     async fn send(&self, method: &Method, url: &str, headers: &HeaderMap) -> Result<Reply, UpstreamError> {
+        let site = self.sites.of(url);
+        if let Some(pause) = site.and_then(|_| self.rest_left(url)) {
+            return Err(UpstreamError::Busy { url: url.to_owned(), pause });
+        }
         let mut at: Uri = url.parse().map_err(|e| UpstreamError::broken(url, e))?;
         let mut own = headers.clone();
-        let mut reach = Reach::Anywhere;
+        if let Some(authorization) = site.and_then(|site| site.authorization.clone()) {
+            own.insert(header::AUTHORIZATION, authorization);
+        }
+        let mut reach = Reach::Own;
         for _ in 0..=MAX_REDIRECTS {
-            let reply = self.once(method, url, &at, &own, reach).await;
+            let reply = self.once(method, url, &at, &own, self.line(site, reach)).await;
             let reply = reply.inspect_err(|_| self.report(url, Outcome::Failed(None)))?;
             match reply.status {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => return Ok(reply),
@@ -180,24 +214,47 @@ impl Upstream {
                 }
                 status if status.is_redirection() => {
                     let next = target(url, &at, &reply.headers)?;
-                    if next.authority() != at.authority() {
-                        let allowed = reach::of_redirect(url, &at, &next).await?;
+                    if reach::place_of(&next) != reach::place_of(&at) {
+                        let named = site.map_or(&[][..], |site| &site.leads_to);
+                        let allowed = reach::of_redirect(url, &next, named).await?;
                         // What was outside once does not lead back in.
                         reach = if reach == Reach::OutsideOnly { reach } else { allowed };
                         own = for_another_host(&own);
+                    } else if next.scheme() != at.scheme() || reach::port_of(&next) != reach::port_of(&at) {
+                        own.remove(header::AUTHORIZATION);
                     }
                     at = next;
                 }
-                status => {
-                    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-                        let asked = health::retry_after(&reply.headers, SystemTime::now());
-                        self.report(url, Outcome::Failed(asked));
-                    }
-                    return Err(UpstreamError::Status { url: url.into(), status });
-                }
+                status => return Err(self.refused(url, status, &reply.headers)),
             }
         }
         Err(UpstreamError::broken(url, format!("more than {MAX_REDIRECTS} redirects")))
+    }
+
+    /// The connections that reach so far and no farther.
+    fn line<'a>(&'a self, site: Option<&'a Site>, reach: Reach) -> &'a Connections {
+        let lines = site.and_then(|site| site.lines.as_ref());
+        match (reach, lines) {
+            (Reach::Own, Some(lines)) => &lines.own,
+            (Reach::Named, Some(lines)) => &lines.led,
+            (Reach::Own | Reach::Named, None) => &self.anywhere,
+            (Reach::OutsideOnly, _) => &self.outside,
+        }
+    }
+
+    /// Counts an answer that gives nothing. Configured upstreams that ask for a pause get it: a host that says 429
+    /// and no time too. What another server of ours says is for its clients.
+    fn refused(&self, url: &str, status: StatusCode, headers: &HeaderMap) -> UpstreamError {
+        let is_limit = status == StatusCode::TOO_MANY_REQUESTS;
+        let asked = health::retry_after(headers, SystemTime::now());
+        let names_time = status == StatusCode::SERVICE_UNAVAILABLE && asked.is_some();
+        if self.sites.of(url).is_some() && (is_limit || names_time) {
+            return UpstreamError::Busy { url: url.to_owned(), pause: self.health.rest(url, asked) };
+        }
+        if status.is_server_error() || is_limit {
+            self.report(url, Outcome::Failed(asked));
+        }
+        UpstreamError::Status { url: url.to_owned(), status }
     }
 
     /// POST of a JSON value; the answer as JSON, whatever its length up to `limit`.
@@ -213,7 +270,7 @@ impl Upstream {
         let mut request =
             Request::post(url).body(Full::from(json)).map_err(|e| UpstreamError::broken(url, e))?;
         *request.headers_mut() = headers;
-        let reply = self.exchange(url, request, Reach::Anywhere).await?;
+        let reply = self.exchange(url, request, &self.anywhere).await?;
         if reply.status != StatusCode::OK {
             return Err(UpstreamError::Status { url: url.to_owned(), status: reply.status });
         }
@@ -227,28 +284,24 @@ impl Upstream {
         url: &str,
         at: &Uri,
         headers: &HeaderMap,
-        reach: Reach,
+        line: &Connections,
     ) -> Result<Reply, UpstreamError> {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.method_mut() = method.clone();
         *request.uri_mut() = at.clone();
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        self.exchange(url, request, reach).await
+        self.exchange(url, request, line).await
     }
 
     async fn exchange(
         &self,
         url: &str,
         mut request: Request<Full<Bytes>>,
-        reach: Reach,
+        line: &Connections,
     ) -> Result<Reply, UpstreamError> {
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let client = match reach {
-            Reach::Anywhere => &self.anywhere,
-            Reach::OutsideOnly => &self.outside,
-        };
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.request(request)).await;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, line.request(request)).await;
         let response = answer
             .map_err(|_| {
                 UpstreamError::broken(url, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
@@ -274,21 +327,6 @@ impl Upstream {
         }
         bytes
     }
-}
-
-fn connections(resolver: Resolver, idle: usize) -> std::io::Result<Connections> {
-    let mut http = HttpConnector::new_with_resolver(resolver);
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let https =
-        HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().wrap_connector(http);
-    let client = Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(30))
-        .pool_max_idle_per_host(idle)
-        .build(https);
-    Ok(client)
 }
 
 /// The whole of a small file in memory.

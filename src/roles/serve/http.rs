@@ -17,7 +17,7 @@ use super::door::Target;
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
-use super::{connect, hints, lists, metadata, package, unnamed, zone};
+use super::{connect, hints, lists, metadata, origin, package, unnamed, zone};
 use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::formats::authority::Authority;
@@ -137,7 +137,7 @@ async fn route(
             if rest.is_empty() {
                 return plain(StatusCode::OK, hints::of_repo(repo, &own_url(server, &asked)).join("\n"));
             }
-            in_repo(server, repo, rest, &asked).await
+            with_retry_after(server, repo, in_repo(server, repo, rest, &asked).await)
         }
         Target::Blob { rest, direct } => {
             let mut asked = Asked::new(ends, parts.method, parts.headers, direct);
@@ -176,6 +176,17 @@ async fn in_repo(server: &Arc<Server>, repo: &Repo, encoded: &str, asked: &Asked
         return response;
     }
     unnamed::answer(server, repo, &path, encoded, asked).await
+}
+
+/// What failed while the upstreams have asked for a pause works again after it: clients are told when.
+fn with_retry_after(server: &Server, repo: &Repo, mut response: Response<Body>) -> Response<Body> {
+    if matches!(response.status(), StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE)
+        && let Some(left) = origin::rest_left(&server.upstream, repo)
+    {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(left.as_secs() + 1));
+    }
+    response
 }
 
 /// `_blob/<sha256>/<name>` or `_blob/<sha256>-<modified>/<name>`: by whatever path the catalog has for it, with

@@ -63,8 +63,8 @@ use crate::io::listen::Bounds;
 use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
 use crate::io::sockets::{ADMIN, PUBLIC};
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
-use crate::io::upstream::Upstream;
-use crate::io::{clock, listen, scrub};
+use crate::io::upstream::{Sites, Upstream};
+use crate::io::{self, clock, listen, scrub};
 use crate::model::{Blob, Size};
 use crate::policy::{KEPT_FOR, Params};
 
@@ -178,7 +178,7 @@ fn open(
     let metadata = BlobStore::open(&dir.join("metadata"), Limits::new(METADATA_MAX, 0), OnChange::ignore())
         .with_context(|| named("the metadata"))?;
     let indexes = IndexDir::open(&dir.join("index")).with_context(|| named("the indexes"))?;
-    let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
+    let upstream = Upstream::with_sites(sites(&config)?)?;
     let access = match &config.access_log {
         Some(path) => Some(
             AccessLog::open(path).with_context(|| format!("cannot open access_log {}", path.display()))?,
@@ -213,6 +213,20 @@ fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
     let keyring = read_keyring(&config.keyring).with_context(|| format!("repo {:?}", config.name))?;
     let trust = Trust { keyring, check_valid_until: config.check_valid_until };
     Ok(Repo::new(index, config.clone(), trust))
+}
+
+/// The upstreams as their repositories' tables describe them.
+fn sites(config: &ServeConfig) -> anyhow::Result<Sites> {
+    let mut sites = Vec::new();
+    for repo in &config.repos {
+        let reached =
+            io::access::read(repo, clock::now()).with_context(|| format!("repo {:?}", repo.name))?;
+        for warning in reached.warnings {
+            tracing::warn!(repo = repo.name, "{warning}");
+        }
+        sites.extend(reached.sites);
+    }
+    Ok(Sites::new(sites))
 }
 
 /// Starts everything that runs beside requests. What is returned ends when local trees that were never read have been.

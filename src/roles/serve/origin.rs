@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 
+use super::repo::Repo;
 use crate::config::{Origin, Profile};
 use crate::io::fetch::Source;
 use crate::io::upstream::{self, Upstream, UpstreamError};
@@ -53,11 +54,20 @@ pub fn open_in_tree(tree: &Path, path: &RepoPath) -> Option<TreeFile> {
 }
 
 /// Where to fetch a path from: by hash first where the archive offers it, at each upstream in turn.
-pub fn source(upstreams: &[String], path: &RepoPath, by_hash: Option<&RepoPath>) -> Source {
-    let paths = || by_hash.into_iter().chain([path]);
-    let urls =
-        upstreams.iter().flat_map(|base| paths().map(move |p| format!("{base}/{}", p.to_url()))).collect();
-    Source { urls, ..Source::default() }
+pub fn source(repo: &Repo, path: &RepoPath, by_hash: Option<&RepoPath>) -> Source {
+    let mut urls = Vec::new();
+    for base in repo.upstreams() {
+        urls.extend(
+            by_hash.into_iter().chain([path]).map(|path| format!("{base}/{}", path.to_upstream_url())),
+        );
+    }
+    Source { urls, label: format!("{}/{path}", repo.config.name), ..Source::default() }
+}
+
+/// How long none of the upstreams is to be asked, because they said so.
+pub fn rest_left(upstream: &Upstream, repo: &Repo) -> Option<Duration> {
+    let left: Option<Vec<Duration>> = repo.upstreams().iter().map(|base| upstream.rest_left(base)).collect();
+    left?.into_iter().min()
 }
 
 /// What an upstream said about a file when it sent it: asked with this, it says whether it has changed.
@@ -109,8 +119,12 @@ pub async fn read_root(
             Ok(found.map_or(RootRead::Missing, |bytes| RootRead::Bytes(bytes, None)))
         }
         Origin::Upstream(bases) => {
-            let url = format!("{}/{}", bases[base.min(bases.len() - 1)], path.to_url());
-            read_upstream(upstream, &url, validator.filter(|validator| validator.url == url)).await
+            let base = &bases[base.min(bases.len() - 1)];
+            let url = format!("{base}/{}", path.to_upstream_url());
+            // Another upstream may have it at once; only without one is it worth waiting for this one.
+            let has_others = bases.iter().any(|other| other != base && upstream.rest_left(other).is_none());
+            read_upstream(upstream, &url, has_others, validator.filter(|validator| validator.url == url))
+                .await
         }
     }
 }
@@ -118,6 +132,7 @@ pub async fn read_root(
 async fn read_upstream(
     upstream: &Upstream,
     url: &str,
+    has_others: bool,
     validator: Option<&Validator>,
 ) -> Result<RootRead, OriginError> {
     let mut headers = HeaderMap::new();
@@ -130,7 +145,12 @@ async fn read_upstream(
             (None, None) => None,
         };
     }
-    match upstream.get(url, &headers).await {
+    let answer = if has_others {
+        upstream.get(url, &headers).await
+    } else {
+        upstream.get_patiently(url, &headers).await
+    };
+    match answer {
         Ok(reply) if reply.status == StatusCode::NOT_MODIFIED && validator.is_some() => {
             Ok(RootRead::Unchanged)
         }

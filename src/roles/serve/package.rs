@@ -293,9 +293,9 @@ async fn arriving(
 
 /// Where to fetch a package: at its repository, then at others that publish the same bytes.
 fn sources(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Source {
-    let mut source = origin::source(repo.upstreams(), path, None);
+    let mut source = origin::source(repo, path, None);
     for (other, path, _) in expected.blob_id().map(|id| server.find(id)).unwrap_or_default() {
-        let more = origin::source(other.upstreams(), &path, None).urls;
+        let more = origin::source(other, &path, None).urls;
         source.urls.extend(more.into_iter().filter(|_| other.config.name != repo.config.name));
     }
     source

@@ -82,7 +82,7 @@ pub async fn pass_through(
     }
     let mut outage = false;
     for url in urls(server, repo, path) {
-        match server.upstream.get(&url, &headers).await {
+        match server.upstream.get_patiently(&url, &headers).await {
             // A part that nobody asked for would be taken for the whole.
             Ok(reply)
                 if reply.status == StatusCode::PARTIAL_CONTENT && !headers.contains_key(header::RANGE) =>
@@ -95,8 +95,11 @@ pub async fn pass_through(
             Err(UpstreamError::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
                 return plain(StatusCode::RANGE_NOT_SATISFIABLE, "the file is not that long");
             }
+            // That its host wants a pause was told when it began.
+            Err(UpstreamError::Busy { .. }) => outage = true,
             Err(e) => {
-                tracing::warn!(path = path.as_str(), error = %e, "cannot pass through");
+                let repo = repo.config.name.as_str();
+                tracing::warn!(repo, path = path.as_str(), error = %e, "cannot pass through");
                 outage = true;
             }
         }
@@ -138,7 +141,7 @@ fn judged(asked: &Asked, mut reply: Reply) -> Reply {
 fn urls(server: &Server, repo: &Repo, path: &RepoPath) -> Vec<String> {
     let bases = repo.upstreams();
     let order = server.upstream.order(bases).into_iter();
-    order.map(|index| format!("{}/{}", bases[index], path.to_url())).collect()
+    order.map(|index| format!("{}/{}", bases[index], path.to_upstream_url())).collect()
 }
 
 fn stream_reply(

@@ -87,6 +87,7 @@ async fn fetch(
     let bad = Arc::new(Mutex::new(BTreeSet::new()));
     let source = Source {
         urls: sources.iter().map(|source| source.url.clone()).chain([direct.clone()]).collect(),
+        label: file_name.to_owned(),
         headers: sync_header(edge, blob, &name),
         peers: sources.len(),
         peer_headers: header(edge.id.as_str()),

@@ -246,9 +246,9 @@ pub async fn fetch_member(
     by_hash: bool,
 ) -> Result<Blob, FetchError> {
     match &repo.config.origin {
-        Origin::Upstream(bases) => {
+        Origin::Upstream(_) => {
             let by_hash = by_hash_path(path, &expected).filter(|_| by_hash);
-            server.metadata.get_whole(expected, origin::source(bases, path, by_hash.as_ref())).await
+            server.metadata.get_whole(expected, origin::source(repo, path, by_hash.as_ref())).await
         }
         Origin::Tree(tree) => {
             if let Some(Content::Held { blob, .. }) = server.metadata.held(&expected) {

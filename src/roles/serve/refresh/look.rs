@@ -64,8 +64,10 @@ pub async fn look(
         missing += usize::from(is_missing);
         // Missing only if every upstream says so, and no other failed.
         let is_known_missing = is_missing && attempt >= bases.len() && missing == attempt;
+        // What is to be waited for was waited for already, unless it is too long.
+        let is_busy = e.is_busy() && attempt >= bases.len();
         let most = if tries == Tries::Once { 1 } else { look.attempts(&e) };
-        if is_known_missing || attempt >= most.max(bases.len()) {
+        if is_known_missing || is_busy || attempt >= most.max(bases.len()) {
             return Err(e);
         }
         tracing::debug!(repo = repo.config.name, unit = %key, attempt, error = %e, "trying again");

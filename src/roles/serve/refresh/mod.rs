@@ -26,10 +26,13 @@ use super::server::Server;
 use crate::catalog::{IngestError, TrustError, Unit, UnitKey};
 use crate::io::clock;
 use crate::io::fetch::FetchError;
+use crate::io::upstream::UpstreamError;
 use crate::model::{RepoPath, Size};
 
 /// How long the client that makes us look waits, where there is a generation to serve.
 const CURRENT_PATIENCE: Duration = Duration::from_secs(3);
+/// A client that finds nothing has the origin looked at again if the look that failed is older.
+const FAILED_AGE: Duration = Duration::from_secs(2);
 /// How long a client waits for its package list to be read.
 const LEARN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long what may be an update or an outage is taken for one. zypper repeats for as long as it is told that
@@ -60,6 +63,12 @@ pub enum RefreshError {
 }
 
 impl RefreshError {
+    /// Whether the upstream has named a time to come back.
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Origin(OriginError::Upstream(UpstreamError::Busy { .. })))
+            || matches!(self, Self::Member { source, .. } if source.is_busy())
+    }
+
     pub fn internal(error: impl std::fmt::Display) -> Self {
         Self::Internal(error.to_string())
     }
@@ -146,6 +155,8 @@ fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Looked> {
     let has_current = repo.snapshot().unit(key).is_some();
     repo.with_unit(key, |state| {
         let now = clock::now();
+        let has_failed = state.trouble.as_ref().is_some_and(|t| t.kind != TroubleKind::Missing) && !has_current;
+        let max_age = if has_failed { max_age.min(FAILED_AGE) } else { max_age };
         // A clock that was set back says nothing about how long ago that was.
         state.looked.filter(|looked| *looked <= now && now.since(*looked) < max_age)?;
         Some(if has_current { Looked::Current } else { Looked::of(state.trouble.as_ref()) })
