@@ -1,7 +1,7 @@
 //! What can be wrong with an upstream's answer, and the bytes it then sends.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// What is wrong with a path.
@@ -33,6 +33,8 @@ pub enum Fault {
     Rate(u64),
     /// 302 to another path here that has the file.
     Moved,
+    /// 302 to the same path at another host or port.
+    To(SocketAddr),
     /// 302 to itself.
     Loop,
     /// Chunked, without Content-Length.
@@ -125,6 +127,10 @@ fn compose(fault: Option<Fault>, asked: Asked<'_>, mut body: Vec<u8>) -> (String
             (status, body) = (302, Vec::new());
             let to = if fault == Some(Fault::Moved) { MOVED } else { "" };
             more = format!("Location: {to}{}\r\n", asked.path);
+        }
+        Some(Fault::To(address)) => {
+            (status, body) = (302, Vec::new());
+            more = format!("Location: http://{address}{}\r\n", asked.path);
         }
         Some(Fault::TwoLengths) => more = format!("Content-Length: {middle}\r\n"),
         Some(Fault::Gzip) => body = super::generation::gzip(&body),

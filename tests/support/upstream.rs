@@ -2,12 +2,12 @@
 //! but no Last-Modified, no ETag, ranges only if told so), with faults on request.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fault::{self, Fault};
 
@@ -19,7 +19,39 @@ struct Shared {
     /// What is wrong with every path that has no fault of its own.
     outage: Mutex<Option<Fault>>,
     faults_changed: Condvar,
+    manners: Mutex<Manners>,
     stopped: AtomicBool,
+}
+
+/// How it treats every request.
+#[derive(Debug, Default)]
+struct Manners {
+    /// A plain `+` in a path means a space, as at S3.
+    plus_is_space: bool,
+    /// The only `Authorization` that is let in.
+    demands: Option<String>,
+    limit: Option<Limit>,
+}
+
+/// A host that has had too many requests: 429 with `Retry-After` from the first request on, and who asks too early
+/// has to wait as long again.
+#[derive(Debug)]
+struct Limit {
+    length: Duration,
+    until: Option<Instant>,
+    refused: usize,
+}
+
+impl Limit {
+    fn refuses(&mut self) -> bool {
+        let now = Instant::now();
+        if self.until.is_some_and(|until| until <= now) {
+            return false;
+        }
+        self.until = Some(now + self.length);
+        self.refused += 1;
+        true
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +60,7 @@ struct Request {
     path: String,
     /// First byte of `Range: bytes=N-`.
     from: Option<u64>,
+    authorization: Option<String>,
 }
 
 /// A running upstream; dropping it closes the port.
@@ -101,6 +134,40 @@ impl Upstream {
 }
 
 impl Upstream {
+    /// Reads a plain `+` in paths as a space from now on.
+    pub fn read_plus_as_space(&self) {
+        self.manners(|manners| manners.plus_is_space = true);
+    }
+
+    /// Answers 401 to everyone without this `Authorization`.
+    pub fn demand(&self, authorization: &str) {
+        self.manners(|manners| manners.demands = Some(authorization.to_owned()));
+    }
+
+    /// Answers 429 to everything from the next request on, until so long nobody has asked.
+    pub fn limit(&self, length: Duration) {
+        self.manners(|manners| manners.limit = Some(Limit { length, until: None, refused: 0 }));
+    }
+
+    /// How many requests the limit has refused.
+    pub fn refused(&self) -> usize {
+        self.manners(|manners| manners.limit.as_ref().map_or(0, |limit| limit.refused))
+    }
+
+    /// The `Authorization` of every request, empty where there was none.
+    pub fn authorizations(&self) -> Vec<String> {
+        let requests = self.shared.requests.lock().expect("no server thread panics");
+        requests.iter().map(|request| request.authorization.clone().unwrap_or_default()).collect()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn manners<T>(&self, with: impl FnOnce(&mut Manners) -> T) -> T {
+        with(&mut self.shared.manners.lock().expect("no server thread panics"))
+    }
+
     /// The same fault for every path without one of its own, or the end of that.
     pub fn set_outage(&self, fault: Option<Fault>) {
         *self.shared.outage.lock().expect("no server thread panics") = fault;
@@ -136,9 +203,21 @@ fn serve(stream: TcpStream, root: &Path, shared: &Shared) {
 
 /// Answers one request; `None` when the connection is over.
 fn answer(writer: &mut TcpStream, root: &Path, request: &Request, shared: &Shared) -> Option<()> {
-    let Request { method, path, from } = request;
+    let Request { method, path, from, authorization } = request;
     let fault = shared.fault_of(path);
-    let file = decoded(path.strip_prefix(fault::MOVED).unwrap_or(path));
+    let mut manners = shared.manners.lock().expect("no server thread panics");
+    let path_read = if manners.plus_is_space { path.replace('+', " ") } else { path.clone() };
+    let is_stranger = manners.demands.is_some() && manners.demands != *authorization;
+    let limit = manners.limit.as_mut().filter(|_| !is_stranger);
+    let limit = limit.and_then(|limit| limit.refuses().then_some(limit.length));
+    let refusal = limit.map(|length| (429, format!("Retry-After: {}\r\n", length.as_secs())));
+    let refusal = refusal.or(is_stranger.then(|| (401, "WWW-Authenticate: Basic\r\n".to_owned())));
+    drop(manners);
+    if let Some((status, more)) = refusal {
+        let head = format!("HTTP/1.1 {status} status\r\n{more}Content-Length: 0\r\n\r\n");
+        return writer.write_all(head.as_bytes()).ok();
+    }
+    let file = decoded(path_read.strip_prefix(fault::MOVED).unwrap_or(&path_read));
     let asked = fault::Asked {
         is_head: method == "HEAD",
         path,
@@ -201,7 +280,11 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         let range = name.eq_ignore_ascii_case("range").then_some(value)?;
         range.trim().strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     };
-    Some(Request { method, path, from: lines.iter().find_map(range) })
+    let authorization = lines.iter().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("authorization").then(|| value.trim().to_owned())
+    });
+    Some(Request { method, path, from: lines.iter().find_map(range), authorization })
 }
 
 /// The file a request path names.
