@@ -89,6 +89,28 @@ impl Access {
     }
 }
 
+/// Where the files come from, and how upstreams are reached.
+pub(super) fn origin(
+    key: &str,
+    distro: &str,
+    tree: Option<PathBuf>,
+    upstream: &[String],
+    access: RawAccess,
+) -> Result<(Origin, Access), ConfigError> {
+    if let Some(tree) = tree {
+        absolute(key, "tree", std::slice::from_ref(&tree))?;
+        return Ok((Origin::Tree(tree), Access::of_tree(key, &access)?));
+    }
+    if upstream.is_empty() {
+        let problem = format!(
+            "profile {distro:?} has no default upstream: add upstream = [\"http://...\"] or tree = \"/path\""
+        );
+        return Err(ConfigError::value(key, problem));
+    }
+    let (bases, access) = Access::of_upstreams(key, access, upstream)?;
+    Ok((Origin::Upstream(bases), access))
+}
+
 /// One URL is asked with one identity, whichever repository it is for.
 pub(super) fn check_shared(repos: &[RepoConfig]) -> Result<(), ConfigError> {
     let mut seen = Vec::new();

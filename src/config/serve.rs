@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::access::{Access, RawAccess, check_shared};
+use super::access::{self, Access, RawAccess, check_shared};
 use super::failover::{FailoverConfig, RawFailover};
 use super::networks::{Networks, RawNetwork, RawVolunteer};
 use super::proxy::{ProxyConfig, RawProxy};
@@ -263,14 +263,14 @@ impl RepoConfig {
         let mut profile =
             profiles.get(&raw.distro).map_err(|e| ConfigError::value(&key, e.to_string()))?.clone();
         let upstream = if raw.upstream.is_empty() { profile.upstream.clone() } else { raw.upstream };
-        let access = RawAccess {
+        let raw_access = RawAccess {
             credentials_file: raw.credentials_file,
             client_cert: raw.client_cert,
             client_key: raw.client_key,
             ca_file: raw.ca_file,
             redirect_to: raw.redirect_to,
         };
-        let (origin, access) = origin(&key, &raw.distro, raw.tree, &upstream, access)?;
+        let (origin, access) = access::origin(&key, &raw.distro, raw.tree, &upstream, raw_access)?;
         let aliases = raw.aliases.iter().map(|url| alias(&key, url)).collect::<Result<_, _>>()?;
         profile.suites = raw.suites.unwrap_or(profile.suites);
         profile.components = raw.components.unwrap_or(profile.components);
@@ -325,28 +325,6 @@ impl RepoConfig {
             Layout::Files => format!("wget, curl: {base}/"),
         }
     }
-}
-
-/// Where the files come from, and how upstreams are reached.
-fn origin(
-    key: &str,
-    distro: &str,
-    tree: Option<PathBuf>,
-    upstream: &[String],
-    access: RawAccess,
-) -> Result<(Origin, Access), ConfigError> {
-    if let Some(tree) = tree {
-        absolute(key, "tree", std::slice::from_ref(&tree))?;
-        return Ok((Origin::Tree(tree), Access::of_tree(key, &access)?));
-    }
-    if upstream.is_empty() {
-        let problem = format!(
-            "profile {distro:?} has no default upstream: add upstream = [\"http://...\"] or tree = \"/path\""
-        );
-        return Err(ConfigError::value(key, problem));
-    }
-    let (bases, access) = Access::of_upstreams(key, access, upstream)?;
-    Ok((Origin::Upstream(bases), access))
 }
 
 /// A base URL that requests can be compared with.
