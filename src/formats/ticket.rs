@@ -11,12 +11,15 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::model::{Blob, BlobId};
+use crate::model::{Blob, BlobId, VolunteerId};
 
 /// Seconds from signing within which a download must start (DESIGN.md section 7).
 pub const LIFETIME_SECS: u64 = 120;
 
 const SIGNATURE_LEN: usize = 16;
+
+/// Longest proof: a name of 63 characters, a ticket's 120, and a file name of 255 bytes, percent-encoded.
+const MAX_PROOF: usize = 1000;
 
 /// The secret of one volunteer, keyed once so that signing costs two hash blocks.
 #[derive(Clone)]
@@ -154,6 +157,22 @@ impl<'a> Ticket<'a> {
     }
 }
 
+/// What a volunteer that fetches on order shows the server: its name, a space, and a ticket that it signed itself, for
+/// size 0. As a request carries it; only [`Key::verifies`] says whether it is authentic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncProof<'a> {
+    pub id: VolunteerId,
+    pub ticket: Ticket<'a>,
+}
+
+impl<'a> SyncProof<'a> {
+    /// Reads a header's value; `None` if it has not the form, or is longer than any volunteer's.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (id, path) = text.split_once(' ').filter(|_| text.len() <= MAX_PROOF)?;
+        Some(Self { id: id.parse().ok()?, ticket: Ticket::parse(path)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +237,19 @@ mod tests {
             format!("/b/1-{signature}/{id}-99999999999999999999/a"),
         ] {
             assert_eq!(Ticket::parse(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn reads_a_proof_and_nothing_else() {
+        let path = Key::new(&[1; 32]).sign(Blob { size: 0, ..BLOB }, 1_800_000_000, "a.deb");
+        let text = format!("v1 {path}");
+        let proof = SyncProof::parse(&text).expect("own form");
+        assert_eq!(proof.id.as_str(), "v1");
+        assert!(Key::new(&[1; 32]).verifies(&proof.ticket, 0));
+        let long = format!("v1 {path}{}", "a".repeat(MAX_PROOF));
+        for bad in ["", "v1", &path, &format!("V1 {path}"), &format!(" {path}"), &format!("v1  {path}"), &long] {
+            assert_eq!(SyncProof::parse(bad), None, "{bad}");
         }
     }
 }

@@ -20,7 +20,7 @@ use super::zone;
 use crate::config::Origin;
 use crate::formats::control::SYNC_HEADER;
 use crate::formats::range;
-use crate::formats::ticket::{self, Key, Ticket};
+use crate::formats::ticket::{self, Key, SyncProof};
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::fetch::{Content, FetchError, Flight, Source};
@@ -35,17 +35,15 @@ const SIZE_PATIENCE: Duration = Duration::from_secs(2);
 /// Further holders that a redirect names.
 const MAX_DUPLICATES: usize = 3;
 
-/// Whether a request by hash comes from a volunteer that fetches: it signs with its own key.
+/// Whether a request by hash comes from a volunteer that fetches: it signs with its own key. Anybody may send the
+/// header, so what has not its form, or is too old, costs no lock.
 pub fn kind_of(server: &Server, headers: &HeaderMap) -> Kind {
-    let signed = || {
-        let (id, path) = headers.get(SYNC_HEADER)?.to_str().ok()?.split_once(' ')?;
-        let ticket = Ticket::parse(path)?;
-        let node = server
-            .policy(|policy| policy.tracker().nodes().find(|(_, n)| n.id.as_str() == id).map(|(no, _)| no))?;
-        let is_valid = !ticket.is_expired(clock::now().as_secs()) && server.key(node)?.verifies(&ticket, 0);
-        is_valid.then_some(())
-    };
-    if signed().is_some() { Kind::Sync } else { Kind::Package }
+    let proof = headers.get(SYNC_HEADER).and_then(|value| SyncProof::parse(value.to_str().ok()?));
+    let is_valid = proof.is_some_and(|proof| {
+        !proof.ticket.is_expired(clock::now().as_secs())
+            && server.key_of(&proof.id).is_some_and(|key| key.verifies(&proof.ticket, 0))
+    });
+    if is_valid { Kind::Sync } else { Kind::Package }
 }
 
 /// Answers a request for a package of the snapshot.

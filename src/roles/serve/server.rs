@@ -284,6 +284,13 @@ impl Server {
         self.chooser().signers.get(&node).map(|signer| signer.key.clone())
     }
 
+    /// The key of the volunteer of this name. A look-up by name, whatever the number of volunteers.
+    pub fn key_of(&self, id: &VolunteerId) -> Option<Arc<Key>> {
+        let chooser = self.chooser();
+        let (node, _) = chooser.policy.tracker().find(id)?;
+        chooser.signers.get(&node).map(|signer| signer.key.clone())
+    }
+
     /// Decides who answers, and has missing copies made. `repo` and `path` are for the log.
     pub fn choose(&self, request: &Request, repo: &str, path: &str) -> Choice {
         let now = clock::now();

@@ -128,9 +128,7 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
 /// Whether the ticket is one of this volunteer's; `None` if nobody knows its blob.
 async fn is_signed(server: &Server, id: &VolunteerId, ticket: &Ticket<'_>) -> Option<bool> {
     // While another process takes over, the database is its own.
-    let known = server.policy(|policy| policy.tracker().find(id).map(|(no, _)| no));
-    let key = known.and_then(|no| server.key(no));
-    let key = key.or_else(|| session::enrolled_key(server, id).map(Arc::new));
+    let key = server.key_of(id).or_else(|| session::enrolled_key(server, id).map(Arc::new));
     let mut is_known = false;
     for (repo, path, expected) in server.find(ticket.blob) {
         let Some(blob) = package::known_blob(server, repo, &path, &expected).await else { continue };
