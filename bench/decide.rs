@@ -1,7 +1,8 @@
 //! What a decision costs with 1,000 volunteers and a million blobs, and what the memory of who holds what takes.
 //! Run by `bench/run.sh`; see README.md.
 //!
-//! Each decision is timed alone (the clock's own cost is in it), and its allocations are counted.
+//! Each decision is timed alone (the clock's own cost is in it), and its allocations are counted. With `BENCH=short`
+//! there are few of everything, and the figures mean nothing.
 
 use std::alloc::System;
 use std::hint::black_box;
@@ -22,14 +23,21 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const VOLUNTEERS: usize = 1000;
-const BLOBS: u32 = 1_000_000;
-/// The first of the blobs have many holders.
-const WIDE_BLOBS: u32 = 50_000;
+/// How much of everything there is.
+#[derive(Clone, Copy)]
+struct Scale {
+    volunteers: usize,
+    blobs: u32,
+    /// The first of the blobs have many holders.
+    wide_blobs: u32,
+    decisions: usize,
+}
+
+const WHOLE: Scale = Scale { volunteers: 1000, blobs: 1_000_000, wide_blobs: 50_000, decisions: 200_000 };
+const SHORT: Scale = Scale { volunteers: 250, blobs: 5000, wide_blobs: 500, decisions: 2000 };
 const FEW: usize = 16;
 const MANY: usize = 200;
 const CLIENTS: u32 = 200_000;
-const DECISIONS: usize = 200_000;
 /// Between requests of the whole mirror: 2,000 a second.
 const GAP: Duration = Duration::from_micros(500);
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -59,14 +67,14 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn new(blobs: &[Blob]) -> Self {
+    fn new(scale: Scale, blobs: &[Blob]) -> Self {
         let now = Time::from_secs(1_800_000_000);
         let mut rng = Pcg64Mcg::seed_from_u64(1);
         let mut policy = Policy::new(Params::default(), Networks::default());
-        let mut held: Vec<Vec<BlobId>> = vec![Vec::new(); VOLUNTEERS];
+        let mut held: Vec<Vec<BlobId>> = vec![Vec::new(); scale.volunteers];
         for (n, blob) in (0..).zip(blobs) {
-            let holders = if n < WIDE_BLOBS { MANY } else { FEW };
-            rand::seq::index::sample(&mut rng, VOLUNTEERS, holders)
+            let holders = if n < scale.wide_blobs { MANY } else { FEW };
+            rand::seq::index::sample(&mut rng, scale.volunteers, holders)
                 .into_iter()
                 .for_each(|v| held[v].push(blob.id));
         }
@@ -117,10 +125,16 @@ impl Fleet {
         }
     }
 
-    /// Nanoseconds of each decision, and allocations of all; with the orders for copies if `places`.
-    fn decide(&mut self, blobs: &[Blob], popularity: Popularity, places: bool) -> (Vec<u64>, usize) {
-        let (mut nanos, mut allocations, mut redirects) = (Vec::with_capacity(DECISIONS), 0, 0);
-        for _ in 0..DECISIONS {
+    /// Nanoseconds of each of so many decisions, and allocations of all; with the orders for copies if `places`.
+    fn decide(
+        &mut self,
+        count: usize,
+        blobs: &[Blob],
+        popularity: Popularity,
+        places: bool,
+    ) -> (Vec<u64>, usize) {
+        let (mut nanos, mut allocations, mut redirects) = (Vec::with_capacity(count), 0, 0);
+        for _ in 0..count {
             self.pass();
             let request = self.request(blobs, popularity);
             let region = Region::new(ALLOCATOR);
@@ -135,7 +149,7 @@ impl Fleet {
             allocations += change.allocations + change.reallocations;
             redirects += usize::from(matches!(decision, Decision::Volunteer { .. }));
         }
-        assert!(redirects * 100 >= DECISIONS * 99, "only {redirects} of {DECISIONS} were redirects");
+        assert!(redirects * 100 >= count * 99, "only {redirects} of {count} were redirects");
         (nanos, allocations)
     }
 }
@@ -162,15 +176,18 @@ fn clock_nanos() -> u64 {
 }
 
 fn main() {
+    let is_short = std::env::var("BENCH").is_ok_and(|form| form == "short");
+    let scale = if is_short { SHORT } else { WHOLE };
+    let Scale { volunteers, blobs: count, wide_blobs, decisions } = scale;
     let region = Region::new(ALLOCATOR);
-    let blobs: Vec<Blob> = (0..BLOBS).map(blob).collect();
-    let mut fleet = Fleet::new(&blobs);
+    let blobs: Vec<Blob> = (0..count).map(blob).collect();
+    let mut fleet = Fleet::new(scale, &blobs);
     let change = region.change();
     let kept = change.bytes_allocated as isize - change.bytes_deallocated as isize;
-    let holdings = WIDE_BLOBS as usize * MANY + (BLOBS - WIDE_BLOBS) as usize * FEW;
+    let holdings = wide_blobs as usize * MANY + (count - wide_blobs) as usize * FEW;
     let kept = kept - size_of_val(&blobs[..]) as isize;
     println!(
-        "{VOLUNTEERS} volunteers, {BLOBS} blobs, {holdings} holdings: {} MB, {:.1} bytes per holding",
+        "{volunteers} volunteers, {count} blobs, {holdings} holdings: {} MB, {:.1} bytes per holding",
         kept / 1_000_000,
         kept as f64 / holdings as f64
     );
@@ -180,19 +197,19 @@ fn main() {
         "{:<22} {:>8} {:>12} {:>9} {:>9} {:>12} {:>22}",
         "", "holders", "target (us)", "median", "p99", "mean", "allocations/decision"
     );
-    let (wide, narrow) = blobs.split_at(WIDE_BLOBS as usize);
+    let (wide, narrow) = blobs.split_at(wide_blobs as usize);
     let mut row = |what: &str, (holders, target): (usize, f64), blobs: &[Blob], popularity, places| {
         // The first round fills what remembers requests.
-        fleet.decide(blobs, popularity, places);
-        let (mut nanos, allocations) = fleet.decide(blobs, popularity, places);
+        fleet.decide(decisions, blobs, popularity, places);
+        let (mut nanos, allocations) = fleet.decide(decisions, blobs, popularity, places);
         nanos.sort_unstable();
-        let at = |share: f64| nanos[(DECISIONS as f64 * share) as usize] as f64 / 1000.0;
-        let mean = nanos.iter().sum::<u64>() as f64 / DECISIONS as f64 / 1000.0;
+        let at = |share: f64| nanos[(decisions as f64 * share) as usize] as f64 / 1000.0;
+        let mean = nanos.iter().sum::<u64>() as f64 / decisions as f64 / 1000.0;
         println!(
             "{what:<22} {holders:>8} {target:>12.1} {:>9.2} {:>9.2} {mean:>12.2} {:>22.3}",
             at(0.5),
             at(0.99),
-            allocations as f64 / DECISIONS as f64
+            allocations as f64 / decisions as f64
         );
     };
     for (aim, blobs) in [((FEW, 2.0), narrow), ((MANY, 5.0), wide)] {

@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # Redirects per second of manyhands and of nginx `return 302`, in turns on this machine, then what a decision of
 # the policy costs, then metadata of a mirror that changes, beside apt-cacher-ng; see README.md.
-# Environment: ROUNDS (3), SECONDS_EACH (5), ROUNDS_EACH (30), MANYHANDS (the binary; without it a release build is made).
+# Environment: ROUNDS (3), SECONDS_EACH (5), ROUNDS_EACH (30), MANYHANDS (the binary; without it a release build is made),
+# BENCH=short (a minute with a debug build: shows that everything here works; the figures mean nothing).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+profile=release
+if [[ ${BENCH:-} == short ]]; then
+    profile=dev
+    : "${ROUNDS:=1}" "${SECONDS_EACH:=1}" "${ROUNDS_EACH:=3}"
+    export ROUNDS_EACH
+fi
 rounds=${ROUNDS:-3}
 seconds_each=${SECONDS_EACH:-5}
 tree=$root/test-repos/t1/alder
@@ -25,8 +32,8 @@ for tool in nginx wrk curl apt-cacher-ng dnf gpg; do
 done
 [[ -d $tree/dists ]] || fail "there is no repository in $tree"
 if [[ -z ${MANYHANDS:-} ]]; then
-    cargo build --release --locked --manifest-path "$root/Cargo.toml"
-    MANYHANDS=${CARGO_TARGET_DIR:-$root/target}/release/manyhands
+    cargo build --profile "$profile" --locked --manifest-path "$root/Cargo.toml"
+    MANYHANDS=${CARGO_TARGET_DIR:-$root/target}/${profile/dev/debug}/manyhands
 fi
 
 work=$(mktemp -d)
@@ -111,9 +118,9 @@ until_true 60 "the server" is_ready "$serve" serve
 server=$(ready_field "$work/serve.log" listen)
 admin=$(ready_field "$work/serve.log" admin)
 
-# More than any machine sends, so that the number of promised downloads never makes the volunteer look full.
+# The most that a server believes, so that the number of promised downloads does not make the volunteer look full.
 "$MANYHANDS" volunteer --server "http://$server" --store "$work/store" --listen "$volunteer_address:0" \
-    --donate 10000Gbit/s --token-file "$work/token" --log-format json 2>"$work/volunteer.log" &
+    --donate 100Gbit/s --token-file "$work/token" --log-format json 2>"$work/volunteer.log" &
 volunteer=$!
 pids+=("$volunteer")
 until_true 60 "the volunteer" is_ready "$volunteer" volunteer
@@ -224,10 +231,10 @@ awk -v n="$(median nginx 1)" -v m="$(median manyhands 1)" -v nc="$(median nginx 
 # ---------------------------------------------------------------- decisions of the policy
 
 echo
-cargo bench --quiet --locked --manifest-path "$root/Cargo.toml" --bench decide
+cargo bench --quiet --locked --profile "${profile/release/bench}" --manifest-path "$root/Cargo.toml" --bench decide
 
 # ---------------------------------------------------------------- metadata of a mirror that changes
 
 echo
 echo "versions: $(dpkg-query -W -f '${Package} ${Version}' apt-cacher-ng), $(apt-get --version | head -n 1), dnf $(dnf --version | head -n 1)"
-cargo bench --quiet --locked --manifest-path "$root/Cargo.toml" --bench coherence
+cargo bench --quiet --locked --profile "${profile/release/bench}" --manifest-path "$root/Cargo.toml" --bench coherence

@@ -1,12 +1,22 @@
 #!/usr/bin/env bash
 # A catalog of millions of paths: memory, restart, and latency while a generation is adopted; see README.md.
-# Environment: PATHS (2200000), RATE (5000 requests/s), MANYHANDS (the binary; without it a release build is made).
+# Environment: PATHS (2200000), RATE (5000 requests/s), MANYHANDS (the binary; without it a release build is made),
+# BENCH=short (a minute with a debug build: shows that everything here works; the figures mean nothing).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+profile=release
+idle_secs=5
+busy_secs=20
+if [[ ${BENCH:-} == short ]]; then
+    profile=dev
+    idle_secs=1
+    busy_secs=8
+    : "${PATHS:=20000}" "${RATE:=100}"
+fi
 paths=${PATHS:-2200000}
 rate=${RATE:-5000}
-target=${CARGO_TARGET_DIR:-$root/target}/release
+target=${CARGO_TARGET_DIR:-$root/target}/${profile/dev/debug}
 
 fail() {
     echo "bench: $*" >&2
@@ -14,9 +24,9 @@ fail() {
 }
 
 command -v curl >/dev/null || fail "curl is missing: run tests/setup.sh"
-cargo build --release --locked --examples --manifest-path "$root/Cargo.toml"
+cargo build --profile "$profile" --locked --examples --manifest-path "$root/Cargo.toml"
 if [[ -z ${MANYHANDS:-} ]]; then
-    cargo build --release --locked --manifest-path "$root/Cargo.toml"
+    cargo build --profile "$profile" --locked --manifest-path "$root/Cargo.toml"
     MANYHANDS=$target/manyhands
 fi
 
@@ -86,8 +96,8 @@ start "$work/second.log" >"$work/second.ms"
 restart_memory=$(memory VmRSS)
 admin=$(field "$work/second.log" ready admin)
 
-"$target/examples/bench-load" "$address" "$work/tree/paths" "$rate" 5 >"$work/idle.json"
-"$target/examples/bench-load" "$address" "$work/tree/paths" "$rate" 20 >"$work/busy.json" &
+"$target/examples/bench-load" "$address" "$work/tree/paths" "$rate" "$idle_secs" >"$work/idle.json"
+"$target/examples/bench-load" "$address" "$work/tree/paths" "$rate" "$busy_secs" >"$work/busy.json" &
 load=$!
 sleep 3
 cp -R "$work/tree/next/deb0" "$work/tree/"

@@ -138,6 +138,9 @@ pub enum Command {
 pub struct SimulateArgs {
     /// Scenario file
     scenario: PathBuf,
+    /// Another value for a key of the scenario, such as duration=1min; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<String>,
     /// The first seed: the same seed gives the same output
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u32,
@@ -166,6 +169,7 @@ impl SimulateArgs {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         roles::simulate::Options {
             scenario: self.scenario,
+            changes: self.changes,
             seed: u64::from(self.seed),
             seeds: self.seeds,
             jobs: self.jobs.unwrap_or_else(processors),

@@ -13,6 +13,7 @@ use crate::formats::credentials::hidden;
 
 mod access;
 mod failover;
+mod hint;
 mod networks;
 mod profile;
 mod proxy;

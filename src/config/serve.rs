@@ -305,26 +305,6 @@ impl RepoConfig {
     pub fn is_ungated(&self, unit: &str) -> bool {
         self.profile.is_ungated(unit)
     }
-
-    /// The lines that a person pastes to point a client here.
-    pub fn client_hint(&self, url: &str) -> String {
-        let base = format!("{url}/{}", self.name);
-        match self.profile.layout {
-            Layout::Deb => {
-                let suite = self.profile.suites.first().map_or("SUITE", String::as_str);
-                let components = match self.profile.components.as_slice() {
-                    [] => "main".to_owned(),
-                    some => some.join(" "),
-                };
-                format!("apt: deb {base} {suite} {components}")
-            }
-            Layout::RpmMd => {
-                let unit = self.profile.suites.first().map_or("", String::as_str);
-                format!("dnf, zypper: baseurl={base}/{unit}")
-            }
-            Layout::Files => format!("wget, curl: {base}/"),
-        }
-    }
 }
 
 /// A base URL that requests can be compared with.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::networks::networks_of;
 use super::{ConfigError, absolute, base_url};
+use crate::formats::control::{MAX_DONATE, MIN_DONATE};
 use crate::model::{Rate, Size, VolunteerId};
 
 /// A validated volunteer configuration.
@@ -25,7 +26,7 @@ pub struct VolunteerConfig {
     pub min_free: Size,
     /// Every stored package is read again once in so many days; 0 is never. Default 30.
     pub scrub_days: u32,
-    /// Upload rate given to clients, across all downloads. Default 50 MiB/s.
+    /// Upload rate given to clients, across all downloads: 128 KiB/s to 100 Gbit/s. Default 50 MiB/s.
     pub donate: Rate,
     /// Existing mirror trees that are served in place.
     pub adopt: Vec<PathBuf>,
@@ -99,10 +100,16 @@ impl VolunteerOptions {
         let server = self.server.ok_or_else(|| missing("server", "--server http://mirror.example:8080"))?;
         let listen = self.listen.as_deref().unwrap_or("0.0.0.0:8090");
         let donate = self.donate.unwrap_or(Rate(50 << 20));
-        if donate.0 < 128 << 10 {
+        if donate < MIN_DONATE {
             return Err(ConfigError::value(
                 "donate",
-                format!("{donate} is too little to serve a package; give at least 128KiB/s"),
+                format!("{donate} is too little to serve a package; give at least {MIN_DONATE}"),
+            ));
+        }
+        if donate > MAX_DONATE {
+            return Err(ConfigError::value(
+                "donate",
+                format!("{donate} is more than servers believe; give at most 100Gbit/s"),
             ));
         }
         absolute("adopt", "tree", &self.adopt)?;
@@ -154,6 +161,7 @@ mod tests {
             ("server='http://m'", "store"),
             ("server='m:8080'\nstore='/s'", "http://"),
             ("server='http://m'\nstore='/s'\ndonate='1KiB/s'", "donate"),
+            ("server='http://m'\nstore='/s'\ndonate='101Gbit/s'", "at most 100Gbit/s"),
             ("server='http://m'\nstore='/s'\nadopt=['x']", "absolute"),
             ("server='http://m'\nstore='/s'\nlisten='x'", "ADDRESS:PORT"),
         ] {

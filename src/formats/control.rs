@@ -38,6 +38,11 @@ pub const MAX_SOURCES: usize = 4;
 /// Longest URL of a source: a base URL has 255 characters, a ticket 120, a file name as many as file systems take.
 pub const MAX_SOURCE_URL: usize = 1200;
 
+/// Less is not worth a redirect.
+pub const MIN_DONATE: Rate = Rate(128 << 10);
+/// 100 Gbit/s: who claims more would be given everything, and the mean of the fleet would be its own.
+pub const MAX_DONATE: Rate = Rate(12_500_000_000);
+
 /// Networks that a volunteer may name.
 pub const MAX_NETWORKS: usize = 64;
 /// Where a volunteer answers whether it is the one that the server means: the path and a nonce.
@@ -107,8 +112,12 @@ pub struct Report {
     pub served_requests: u64,
     /// Requests answered with a redirect back to the server.
     pub returned_requests: u64,
+    /// Bytes in the store. Adopted files are not in it: they do not count against `max_size`.
     pub store_bytes: u64,
+    /// Files held, adopted ones included; and how many of them are adopted.
     pub holdings: u64,
+    #[serde(default)]
+    pub adopted: u64,
     /// All changes of holdings before this number of the journal have been announced.
     #[serde(default)]
     pub announced: Option<u64>,

@@ -1,6 +1,7 @@
 //! The status report of a server: what the admin API answers and `manyhands status --json` prints.
 //!
-//! Sizes are bytes, rates bytes per second, times seconds since 1970. Fields are only ever added.
+//! Sizes are bytes, rates bytes per second. `..._secs` is a duration; a time of day is in seconds since 1970, and its
+//! name says so (`..._unix_secs`) unless it can be nothing else: `date`, `valid_until`, `adopted`, `waits_until`.
 
 use std::net::IpAddr;
 
@@ -118,16 +119,16 @@ pub struct CrowdStatus {
     /// A path of the file, or the release's name.
     pub what: String,
     pub is_over: bool,
-    pub began_secs: u64,
+    pub began_unix_secs: u64,
     /// What the figures below are of: the time since the last line in the log, or the whole of one that is over.
     pub span_secs: f64,
     pub requests: u64,
-    /// Requests per second: over the span, of the busiest slot, and as expected without a crowd.
-    pub rate: f64,
-    pub peak_rate: f64,
-    pub usual_rate: f64,
+    /// Over the span, of the busiest slot, and as expected without a crowd.
+    pub requests_per_sec: f64,
+    pub peak_requests_per_sec: f64,
+    pub usual_requests_per_sec: f64,
     /// Requests still to come, if it is like others.
-    pub forecast: u64,
+    pub forecast_requests: u64,
     /// Bytes of the requests that volunteers were chosen for, and of those left to the server.
     pub redirected_bytes: u64,
     pub origin_bytes: u64,
@@ -209,13 +210,20 @@ pub struct VolunteerStatus {
     pub uploads: u32,
     /// Downloads that the server's own ledger counts as running.
     pub in_flight: u64,
-    /// Estimated upload rate.
+    /// Estimated upload rate, and what it donates.
     pub rate: u64,
     pub donate: u64,
+    /// Package bytes that it sent to clients since its process started, as it reported: each time anew, as it hands
+    /// them to its system, whether or not they arrive.
     pub served_bytes: u64,
+    /// The part of `served_bytes` that went to this server's own tests, which look like clients.
+    #[serde(default)]
+    pub tested_bytes: u64,
     pub served_requests: u64,
     pub redirected_bytes: u64,
-    pub last_report_secs: u64,
+    /// When it last sent a heartbeat.
+    #[serde(default)]
+    pub last_report_unix_secs: u64,
     /// What the server's last test found wrong.
     #[serde(default)]
     pub problem: Option<String>,
@@ -235,6 +243,14 @@ pub struct VolunteerStatus {
     pub peer_bytes: u64,
     #[serde(default)]
     pub fetched_bytes: u64,
+    /// Bytes in its store, as it reported, and the most that it keeps there. Adopted files are not in it.
+    #[serde(default)]
+    pub store_bytes: u64,
+    #[serde(default)]
+    pub max_size: u64,
+    /// Holdings that are files of adopted trees.
+    #[serde(default)]
+    pub adopted_holdings: u64,
 }
 
 /// Package bytes by who carries them.

@@ -248,7 +248,9 @@ mod tests {
         assert_eq!(proof.id.as_str(), "v1");
         assert!(Key::new(&[1; 32]).verifies(&proof.ticket, 0));
         let long = format!("v1 {path}{}", "a".repeat(MAX_PROOF));
-        for bad in ["", "v1", &path, &format!("V1 {path}"), &format!(" {path}"), &format!("v1  {path}"), &long] {
+        for bad in
+            ["", "v1", &path, &format!("V1 {path}"), &format!(" {path}"), &format!("v1  {path}"), &long]
+        {
             assert_eq!(SyncProof::parse(bad), None, "{bad}");
         }
     }

@@ -44,6 +44,12 @@ pub enum Event<'a> {
         epoch: u32,
         outcome: Outcome,
     },
+    /// Bytes that such a test got. The volunteer takes them for a client's.
+    Tested {
+        node: NodeNo,
+        epoch: u32,
+        bytes: u64,
+    },
 }
 
 impl Event<'_> {
@@ -55,7 +61,8 @@ impl Event<'_> {
             | Self::Announced { node, epoch, .. }
             | Self::Reported { node, epoch, .. }
             | Self::OrderEnded { node, epoch, .. }
-            | Self::Probed { node, epoch, .. } => (*node, *epoch),
+            | Self::Probed { node, epoch, .. }
+            | Self::Tested { node, epoch, .. } => (*node, *epoch),
         }
     }
 }
@@ -71,7 +78,10 @@ pub struct Load {
     /// Bytes sent to clients since the volunteer's process started.
     pub served_bytes: u64,
     pub served_requests: u64,
+    /// What `max_size` bounds; adopted files are not in it.
     pub store_bytes: u64,
+    /// Holdings that are adopted files.
+    pub adopted: u64,
     /// The same to other volunteers; and fetched on order, from other volunteers and from the server.
     pub sync_bytes: u64,
     pub peer_bytes: u64,

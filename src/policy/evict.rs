@@ -129,5 +129,5 @@ fn may_drop(
 
 /// What a blob is taken to have that nobody asked for since.
 fn mean_size(node: &Node) -> u64 {
-    node.load.store_bytes / node.holdings.max(1)
+    node.load.store_bytes / node.holdings.saturating_sub(node.load.adopted).max(1)
 }

@@ -100,6 +100,8 @@ pub struct Node {
     pub holdings: u64,
     pub redirected_bytes: u64,
     pub redirects: u64,
+    /// Bytes that the server's own tests got from this process of the volunteer: it counts them as served.
+    pub tested_bytes: u64,
     pub load: Load,
     pub last_seen: Time,
     /// Since when it has been connected.
@@ -136,6 +138,8 @@ impl Node {
         // What this server saw itself is newer than what it had written down.
         let mut standing = old
             .map_or_else(|| Standing::new(join.record, 0, now), |old| Standing::rejoined(&old.standing, now));
+        let is_same_process = |old: &&Self| old.instance == join.instance;
+        let tested_bytes = old.filter(is_same_process).map_or(0, |old| old.tested_bytes);
         let (booked, was_here) = old.map_or((watched, false), |old| (old.booked, old.is_connected));
         standing.record.presence.watched(now.since(booked), was_here);
         standing.record.returned(params, now);
@@ -150,6 +154,7 @@ impl Node {
             holdings: 0,
             redirected_bytes: 0,
             redirects: 0,
+            tested_bytes,
             load: Load::default(),
             last_seen: now,
             connected: now,

@@ -191,6 +191,7 @@ impl Tracker {
                 let params = &self.params;
                 self.nodes[no.0 as usize].standing.probed(params, outcome, sharing, now);
             }
+            Event::Tested { bytes, .. } => self.node_mut(no).tested_bytes += bytes,
             Event::Holdings { change, blobs, .. } => self.change_holdings(no, change, blobs),
             Event::Announced { next, .. } => self.node_mut(no).announced = Some(next),
             Event::Reported { load, .. } => self.reported(no, load, now),

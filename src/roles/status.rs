@@ -250,9 +250,9 @@ fn crowds(text: &mut String, crowds: &[CrowdStatus]) {
             text,
             "crowd     {} since {}: {:.1} requests/s (usually {:.2}), {:.1} % absorbed by {} volunteers, {} from here",
             crowd.what,
-            duration(clock::now().as_secs().saturating_sub(crowd.began_secs)),
-            crowd.rate,
-            crowd.usual_rate,
+            duration(clock::now().as_secs().saturating_sub(crowd.began_unix_secs)),
+            crowd.requests_per_sec,
+            crowd.usual_requests_per_sec,
             100.0 * crowd.ratio,
             crowd.volunteers,
             Size(crowd.origin_bytes)

@@ -396,7 +396,7 @@ impl Server {
     /// Waits until every volunteer has reported once more, so that its counters are of now.
     pub fn wait_reports(&self) -> Status {
         let begin = self.status();
-        let report = |status: &Status, id: &str| status.of(id, "last_report_secs");
+        let report = |status: &Status, id: &str| status.of(id, "last_report_unix_secs");
         self.wait_until("every volunteer reports", |status| {
             let ids = begin.volunteers().iter().filter_map(|v| v["id"].as_str());
             ids.into_iter().all(|id| report(status, id) > report(&begin, id))

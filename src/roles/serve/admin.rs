@@ -162,9 +162,10 @@ fn volunteer(node: &Node, params: &Params, now: Time) -> VolunteerStatus {
         rate: node.rate() as u64,
         donate: node.donate.0,
         served_bytes: node.load.served_bytes,
+        tested_bytes: node.tested_bytes,
         served_requests: node.load.served_requests,
         redirected_bytes: node.redirected_bytes,
-        last_report_secs: node.last_seen.as_secs(),
+        last_report_unix_secs: node.last_seen.as_secs(),
         problem: node.standing.problem.clone(),
         is_volatile: node.standing.is_volatile(params, node.connected, now),
         complaints: node.standing.complaints,
@@ -172,6 +173,9 @@ fn volunteer(node: &Node, params: &Params, now: Time) -> VolunteerStatus {
         sync_uploads: node.load.syncs.len() as u64,
         peer_bytes: node.load.peer_bytes,
         fetched_bytes: node.load.fetched_bytes,
+        store_bytes: node.load.store_bytes,
+        max_size: node.max_size.0,
+        adopted_holdings: node.load.adopted,
     }
 }
 

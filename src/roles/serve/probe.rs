@@ -159,6 +159,8 @@ async fn bytes(server: &Arc<Server>, probe: &Probe, blob: Blob) -> Result<Outcom
     let mut reply = ask(server, probe, &url, headers).await?;
     check_head(&reply, blob, &part)?;
     let (got, bytes_per_sec) = read(&mut reply, part.end - part.start).await?;
+    let tested = Event::Tested { node: probe.node, epoch: probe.epoch, bytes: got.len() as u64 };
+    server.policy(|policy| policy.handle(tested, clock::now()));
     let is_whole = got.len() as u64 == part.end - part.start;
     let is_wrong = match copy {
         Some(copy) => {

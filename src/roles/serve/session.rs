@@ -14,23 +14,19 @@ use tokio::time::Instant;
 use super::server::{Life, OUTBOX, Server, Signer};
 use super::standing;
 use crate::formats::control::{
-    Hello, MAX_NETWORKS, MAX_SOURCES, MAX_UPLOADS, PROTOCOL, Report, ToServer, ToVolunteer, Welcome,
-    decode_holdings,
+    Hello, MAX_DONATE, MAX_NETWORKS, MAX_SOURCES, MAX_UPLOADS, MIN_DONATE, PROTOCOL, Report, ToServer,
+    ToVolunteer, Welcome, decode_holdings,
 };
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::tokens::Token;
-use crate::model::{Blob, BlobId, Rate, VolunteerId};
+use crate::model::{Blob, BlobId, VolunteerId};
 use crate::policy::{Event, Joined, Load, NodeNo, Params, Policy};
 
 /// A volunteer that connects says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A volunteer that does not take a message in this time is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// 100 Gbit/s: who claims more would be given everything, and the mean of the fleet would be its own.
-const MAX_DONATE: Rate = Rate(12_500_000_000);
-/// Less than this is not worth a redirect: the smallest rate that configurations may give.
-const MIN_DONATE: Rate = Rate(128 << 10);
 /// A volunteer that lives answers a ping within this.
 const LIFE_SIGN: Duration = Duration::from_secs(2);
 /// How often a session looks whether its token was revoked.
@@ -446,6 +442,7 @@ fn load(report: Report) -> Load {
         served_bytes: report.served_bytes,
         served_requests: report.served_requests,
         store_bytes: report.store_bytes,
+        adopted: report.adopted,
     }
 }
 

@@ -52,6 +52,8 @@ use world::World;
 #[derive(Debug)]
 pub struct Options {
     pub scenario: PathBuf,
+    /// `KEY=VALUE`: keys of the scenario that get other values.
+    pub changes: Vec<String>,
     /// The first seed, and how many.
     pub seed: u64,
     pub seeds: u64,
@@ -70,7 +72,7 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let path = options.scenario.display();
     let text = fs::read_to_string(&options.scenario).with_context(|| format!("cannot read {path}"))?;
-    let plan = Plan::new(&text).with_context(|| format!("{path} is no scenario"))?;
+    let plan = Plan::new(&text, &options.changes).with_context(|| format!("{path} is no scenario"))?;
     let catalog = catalog(&options.scenario, &plan.base)?;
     let report = plan.play(options, &catalog)?;
     let json = || serde_json::to_string_pretty(&report).map(|text| text + "\n");
@@ -114,9 +116,12 @@ struct Cell<'a> {
 }
 
 impl Plan {
-    fn new(text: &str) -> Result<Self, scenario::ScenarioError> {
-        let base = Scenario::parse(text)?;
-        let table: toml::Table = toml::from_str(text)?;
+    fn new(text: &str, changes: &[String]) -> Result<Self, scenario::ScenarioError> {
+        let mut base = Scenario::parse(text)?;
+        let mut table: toml::Table = toml::from_str(text)?;
+        for change in changes {
+            base = Scenario::change(&mut table, change)?;
+        }
         let mut swept = Vec::new();
         for sweep in &base.sweep {
             let mut variants = Vec::new();

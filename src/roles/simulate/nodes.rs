@@ -222,6 +222,7 @@ impl World<'_> {
             served_bytes: line.sent().0 as u64,
             served_requests: node.served,
             store_bytes: node.stored,
+            adopted: 0,
             sync_bytes: line.sent().1 as u64,
             peer_bytes: node.from_peers,
             fetched_bytes: node.from_server,

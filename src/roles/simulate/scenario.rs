@@ -259,14 +259,24 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// Gives a key of the table another value, as `KEY=VALUE` says, and reads the scenario again. A value that is
+    /// no TOML is a string.
+    pub fn change(table: &mut toml::Table, change: &str) -> Result<Self, ScenarioError> {
+        let Some((key, text)) = change.split_once('=') else {
+            return wrong("--set", format!("{change:?} is not KEY=VALUE, for example duration=1min"));
+        };
+        let value = text.parse().unwrap_or_else(|_| toml::Value::String(text.to_owned()));
+        *table = changed(table, "--set", key, &value)?;
+        Self::of(table.clone())
+    }
+
     /// The scenario of a table in which one key has another value.
     pub fn with(table: &toml::Table, key: &str, value: &toml::Value) -> Result<Self, ScenarioError> {
-        let mut changed = toml::Value::Table(table.clone());
-        let Some(place) = place_of(&mut changed, key) else {
-            return wrong("sweep", format!("{key:?} names no key of a table that is there"));
-        };
-        *place = value.clone();
-        let scenario: Self = changed.try_into()?;
+        Self::of(changed(table, "sweep", key, value)?)
+    }
+
+    fn of(table: toml::Table) -> Result<Self, ScenarioError> {
+        let scenario: Self = table.try_into()?;
         scenario.check()?;
         Ok(scenario)
     }
@@ -379,6 +389,21 @@ impl Clients {
 
 fn share(key: &str, value: f64) -> Result<(), ScenarioError> {
     if (0.0..=1.0).contains(&value) { Ok(()) } else { wrong(key, "must be between 0 and 1") }
+}
+
+/// The table with another value at a dotted key; `from` is who asks, for the error.
+fn changed(
+    table: &toml::Table,
+    from: &str,
+    key: &str,
+    value: &toml::Value,
+) -> Result<toml::Table, ScenarioError> {
+    let mut changed = toml::Value::Table(table.clone());
+    let Some(place) = place_of(&mut changed, key) else {
+        return wrong(from, format!("{key:?} names no key of a table that is there"));
+    };
+    *place = value.clone();
+    Ok(changed.try_into()?)
 }
 
 /// The value at a dotted key; a table's missing last key is made.

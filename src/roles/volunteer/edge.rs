@@ -284,11 +284,13 @@ impl Edge {
 
     /// The next heartbeat.
     pub fn report(&self) -> Report {
-        let (holdings, store_bytes) = self.totals();
+        let (stored, store_bytes) = self.fetcher.store.totals();
+        let adopted = self.lock_adopted().len() as u64;
         Report {
             returned_requests: self.returned.load(Relaxed),
             store_bytes,
-            holdings,
+            holdings: stored + adopted,
+            adopted,
             peer_bytes: self.peer_bytes.load(Relaxed),
             fetched_bytes: self.fetched_bytes.load(Relaxed),
             ..self.uploads.report()
