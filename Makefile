@@ -5,7 +5,7 @@ DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
 DIST := target/dist
 
-.PHONY: help build demo testbed test test-real faults soak simulate fuzz bench fmt lint deb rpm dist clean
+.PHONY: help build demo testbed test test-real faults soak simulate fuzz bench bench-check fmt lint deb rpm dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -60,6 +60,12 @@ bench: ## measurements against peers, in one run
 	tests/setup.sh
 	bench/run.sh
 	bench/scale.sh
+
+bench-check: ## the short form of all measurements, with a debug build: that they work, not their figures
+	tests/setup.sh
+	BENCH=short bench/run.sh
+	BENCH=short bench/scale.sh
+	echo exit | $(CARGO) test --locked --test by-hand
 
 fmt: ## format the code
 	$(CARGO) fmt

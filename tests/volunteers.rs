@@ -362,6 +362,40 @@ fn an_existing_mirror_is_adopted_in_place() {
     volunteer.process.terminate();
 }
 
+#[test]
+fn an_adopted_tree_fills_no_store() {
+    const SIZE: usize = 600_000;
+    let scratch = Scratch::new();
+    let (server, files) = serve_sizes(&scratch, &[SIZE, SIZE, SIZE, 60_000, 60_000]);
+    let mirror = scratch.dir("mirror");
+    for file in &files[..3] {
+        let name = Path::new(file).file_name().expect("a file");
+        fs::write(mirror.join(name), package(&scratch, file)).expect("the scratch folder is writable");
+    }
+    let mut options = VolunteerOptions::new(&scratch, &server, 1);
+    options.adopt.push(mirror);
+    options.max_size = Some("1MiB".to_owned());
+    let volunteer = Volunteer::join(&server, options);
+    server.wait_until("the tree is adopted", |status| status.of("v1", "holdings") == 3);
+    let status = server.wait_reports();
+    assert_eq!(
+        (status.of("v1", "adopted_holdings"), status.of("v1", "store_bytes")),
+        (3, 0),
+        "{}",
+        status.pretty()
+    );
+    for file in &files[3..] {
+        server.wait_redirect(file);
+    }
+    // It looks for what may go every five seconds.
+    (0..3).for_each(|_| _ = server.wait_reports());
+    let status = server.wait_until("copies are reported", |status| status.of("v1", "store_bytes") == 120_000);
+    assert_eq!(status.of("v1", "holdings"), 5, "{}", status.pretty());
+    assert_eq!(volunteer.options.stored().len(), 2, "copies of what is asked for");
+    let dropped = server.process.messages("ordered a copy to be let go");
+    assert!(dropped.is_empty(), "{dropped:?}");
+}
+
 fn flip_a_byte(path: &Path) {
     let mut bytes = fs::read(path).expect("a file");
     let middle = bytes.len() / 2;
