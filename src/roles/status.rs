@@ -267,7 +267,12 @@ fn snapshots(text: &mut String, snapshots: &[SnapshotStatus]) {
         let name = format!("{}/{}", s.repo, s.unit);
         let date = s.date.or(s.adopted).map_or_else(|| "-".to_owned(), date);
         let waits = s.waits_for_copies.map(|copies| format!("the next one waits for {copies} copies"));
-        let notes: Vec<&str> = s.problem.as_deref().into_iter().chain(waits.as_deref()).collect();
+        let flaws = s.flaws.first().map(|first| match s.flaws.len() {
+            1 => format!("without {}: {}", first.member, first.reason),
+            count => format!("without {count} files, such as {}: {}", first.member, first.reason),
+        });
+        let notes = [s.problem.as_deref(), waits.as_deref(), flaws.as_deref()];
+        let notes: Vec<&str> = notes.into_iter().flatten().collect();
         let problem = if notes.is_empty() { String::new() } else { format!("  ({})", notes.join("; ")) };
         let _ = writeln!(text, "{name:<width$} {:>3} {:>8}  {date}{problem}", s.generation, s.paths);
     }

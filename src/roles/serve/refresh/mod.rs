@@ -155,7 +155,8 @@ fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Looked> {
     let has_current = repo.snapshot().unit(key).is_some();
     repo.with_unit(key, |state| {
         let now = clock::now();
-        let has_failed = state.trouble.as_ref().is_some_and(|t| t.kind != TroubleKind::Missing) && !has_current;
+        let has_failed =
+            state.trouble.as_ref().is_some_and(|t| t.kind != TroubleKind::Missing) && !has_current;
         let max_age = if has_failed { max_age.min(FAILED_AGE) } else { max_age };
         // A clock that was set back says nothing about how long ago that was.
         state.looked.filter(|looked| *looked <= now && now.since(*looked) < max_age)?;
