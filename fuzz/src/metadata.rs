@@ -72,10 +72,11 @@ pub fn release(data: &[u8]) -> usize {
         assert!(!matches!(clearsign::split(&signed.text), Ok(Some(_))), "a frame in a frame");
     }
     let Ok(release) = Release::parse(data) else { return 0 };
-    assert!(release.members.len() * 40 <= data.len(), "{} members", release.members.len());
+    // The shortest line: a digest that is none, a size, a name and the blanks between.
+    assert!(release.members.len() * 6 <= data.len(), "{} members", release.members.len());
     assert!(release.components.len() <= 1000 && release.architectures.len() <= 1000);
     for member in release.members.values() {
-        assert!(member.expected().digest.algorithm().may_verify());
+        assert!(member.expected().is_none_or(|expected| expected.digest.algorithm().may_verify()));
         let mut known: Vec<_> = member.digests.iter().map(|digest| digest.algorithm()).collect();
         known.dedup();
         assert_eq!(known.len(), member.digests.len(), "an algorithm twice");
@@ -110,8 +111,6 @@ pub fn rpm_indexes(data: &[u8]) -> usize {
     for record in &repomd.records {
         assert!(!record.kind.is_empty() && record.kind.len() <= 4096 && record.location.len() <= 4096);
         assert!(record.base.as_ref().is_none_or(|base| !base.is_empty()));
-        let all = [Some(record.expected), record.open, record.header];
-        assert!(all.iter().flatten().all(|expected| expected.digest.algorithm().may_verify()));
     }
     primary + deltas + repomd.records.len()
 }

@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use super::builder::PathTableBuilder;
 use super::dates::Dates;
-use super::opened::Opened;
+use super::members::{Member, Unproven};
+use super::sink::{Sink, is_reserved};
 use super::table::PathTable;
 use super::unit::{Root, Unit, UnitKey, UnitKind};
 use super::warm::Warm;
@@ -19,7 +20,12 @@ use crate::formats::compress::{self, Compression};
 use crate::formats::release::Release;
 use crate::formats::repomd::Repomd;
 use crate::formats::{self, Entry, FormatError, Skipped, checksums, clearsign, treeinfo};
-use crate::model::{Algorithm, Digest, Expected, RepoPath};
+use crate::model::{Algorithm, Expected, RepoPath};
+
+const NO_PRIMARY: &str = "repomd.xml lists no primary, without which dnf refuses it";
+const WEAK: &str = "nothing but MD5 and SHA-1 is listed, which apt takes for unsigned";
+/// Warnings kept of one generation: one of each kind says enough.
+const MAX_WARNINGS: usize = 16;
 
 /// A root file as fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,27 +40,23 @@ impl RootFile {
     }
 }
 
-/// A file that the root file names, with everything known about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Member {
-    expected: Expected,
-    /// Every digest listed, for `by-hash` look-ups.
-    digests: Vec<Digest>,
-}
-
 /// Why metadata is refused. The unit's last good generation stays.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     #[error("{path}: {source}")]
     Format { path: String, source: FormatError },
-    #[error("{path}: what it decompresses to is not what the metadata says")]
-    Opened { path: String },
+    #[error("{path}: {problem}")]
+    Member { path: String, problem: String },
+    #[error("{path}, decompressed: {problem}")]
+    Opened { path: String, problem: String },
+    #[error("clients would refuse what they accept now: {problem}")]
+    Refused { problem: String },
     #[error("{dir}: neither InRelease nor Release is there")]
     NoRelease { dir: String },
     #[error("{dir}: InRelease and Release are of different generations")]
     Mixed { dir: String },
-    #[error("{dir}: repomd.xml is missing or lists no primary")]
-    NoPrimary { dir: String },
+    #[error("{dir}: repomd.xml is missing")]
+    NoRepomd { dir: String },
     #[error("{dir}: no checksum file is there")]
     NoChecksums { dir: String },
 }
@@ -64,6 +66,8 @@ pub enum IngestError {
 pub struct Step {
     pub stem: String,
     pub choices: Vec<(RepoPath, Expected)>,
+    /// Where there is no choice: a file that nothing proves, which clients take nevertheless.
+    pub unproven: Option<(RepoPath, Unproven)>,
 }
 
 /// A generation in the making.
@@ -77,14 +81,18 @@ pub struct Draft {
     packages: PathTableBuilder,
     stems: BTreeSet<String>,
     absent: BTreeSet<String>,
-    /// rpm-md: what members decompress to, where the metadata says.
-    open: BTreeMap<RepoPath, Expected>,
     has_by_hash: bool,
     no_list_for_all: bool,
     components: Vec<String>,
     skipped: Skipped,
+    warnings: Vec<String>,
+    /// Why clients refuse this generation although every file is right.
+    refused: Option<String>,
+    /// deb: SHA-256 or better is listed.
+    is_strong: bool,
     date: Option<u64>,
     valid_until: Option<u64>,
+    unreadable_until: Option<String>,
 }
 
 impl Draft {
@@ -98,13 +106,16 @@ impl Draft {
             packages: PathTableBuilder::default(),
             stems: BTreeSet::new(),
             absent: BTreeSet::new(),
-            open: BTreeMap::new(),
             has_by_hash: false,
             no_list_for_all: false,
             components: Vec::new(),
             skipped: Skipped::default(),
+            warnings: Vec::new(),
+            refused: None,
+            is_strong: true,
             date: None,
             valid_until: None,
+            unreadable_until: None,
         };
         match draft.key.kind {
             UnitKind::Suite | UnitKind::Flat => draft.read_release(&roots)?,
@@ -134,37 +145,50 @@ impl Draft {
             (None, None) => return Err(IngestError::NoRelease { dir: dir() }),
         };
         (self.date, self.valid_until) = (release.date, release.valid_until);
+        self.is_strong = release.is_strong();
+        let file = &roots[0].path;
+        for (field, text) in &release.unreadable {
+            self.warnings
+                .push(format!("{file}: {field} '{text}' is no date that apt reads; it counts as none"));
+        }
+        // Of what is not signed apt checks nothing but a date that it can read.
+        let is_signed = roots.iter().any(|root| root.path.file_name() != "Release");
+        self.unreadable_until = release.unreadable.get("Valid-Until").filter(|_| is_signed).cloned();
         self.has_by_hash = release.acquire_by_hash;
         self.no_list_for_all = release.no_list_for_all;
         self.components = release.components;
         for (path, listed) in release.members {
             let path = path.under(self.key.member_base());
-            self.members.insert(path, Member { expected: listed.expected(), digests: listed.digests });
+            self.members.insert(path, Member::of_release(listed));
         }
+        self.merge(release.skipped);
         Ok(())
     }
 
     fn read_repomd(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
-        let no_primary = || IngestError::NoPrimary { dir: self.key.to_string() };
-        let root = roots.iter().find(|root| root.path.file_name() == "repomd.xml").ok_or_else(no_primary)?;
+        let missing = || IngestError::NoRepomd { dir: self.key.to_string() };
+        let root = roots.iter().find(|root| root.path.file_name() == "repomd.xml").ok_or_else(missing)?;
         let repomd = Repomd::parse(&root.root.bytes).map_err(|e| format_error(&root.path, e))?;
-        for record in repomd.records.iter().filter(|record| record.base.is_none()) {
-            let Ok(path) = RepoPath::new(&record.location) else {
-                self.skipped.note(|| format!("location {:?}", record.location));
-                continue;
+        for record in repomd.records {
+            let path = match RepoPath::new(&record.location) {
+                Ok(path) if record.base.is_none() => path.under(self.key.member_base()),
+                Ok(_) => {
+                    self.skipped.note(|| format!("record {:?} is elsewhere (xml:base)", record.kind));
+                    continue;
+                }
+                Err(e) => {
+                    self.skipped.note(|| format!("location {:?}: {e}", record.location));
+                    continue;
+                }
             };
-            let path = path.under(self.key.member_base());
             if record.kind == "primary" {
                 self.stems.insert(path.to_string());
             }
-            if let Some(open) = record.open {
-                self.open.insert(path.clone(), open);
-            }
-            self.kinds.insert(path.to_string(), record.kind.clone());
-            let digests = vec![record.expected.digest];
-            self.members.insert(path, Member { expected: record.expected, digests });
+            self.members.insert(path.clone(), Member::of_record(&record));
+            self.kinds.insert(path.to_string(), record.kind);
         }
-        if self.stems.is_empty() { Err(no_primary()) } else { Ok(()) }
+        self.merge(repomd.skipped);
+        Ok(())
     }
 
     fn read_checksums(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
@@ -189,8 +213,8 @@ impl Draft {
                 name => checksums::checksum_file(name, &root.root.bytes, &mut take),
             };
             let bad = sink.skipped;
-            merge(&mut self.skipped, read.map_err(|e| format_error(&root.path, e))?);
-            merge(&mut self.skipped, bad);
+            self.merge(read.map_err(|e| format_error(&root.path, e))?);
+            self.merge(bad);
         }
         Ok(())
     }
@@ -198,23 +222,21 @@ impl Draft {
     /// The package lists to read before the draft may be finished.
     pub fn wanted(&self, warm: &Warm) -> Vec<Step> {
         if self.key.kind == UnitKind::RpmMd {
-            let choice = |path: &String| {
-                let (path, member) = self.members.get_key_value(path.as_str())?;
-                Some(Step { stem: path.to_string(), choices: vec![(path.clone(), member.expected)] })
-            };
-            return self.stems.iter().filter_map(choice).collect();
+            let member = |path: &String| self.members.get_key_value(path.as_str());
+            let step = |path: &String| Some(step(path, vec![member(path)?]));
+            return self.stems.iter().filter_map(step).collect();
         }
-        let mut families: BTreeMap<&str, Vec<(RepoPath, Expected)>> = BTreeMap::new();
+        let mut families: BTreeMap<&str, Vec<(&RepoPath, &Member)>> = BTreeMap::new();
         for (path, member) in &self.members {
             let (stem, _) = Compression::strip(path.as_str());
             if is_index(stem) && warm.wants(&self.key, stem, self.no_list_for_all) {
-                families.entry(stem).or_default().push((path.clone(), member.expected));
+                families.entry(stem).or_default().push((path, member));
             }
         }
         let mut steps = Vec::with_capacity(families.len());
         for (stem, mut choices) in families {
             choices.sort_by_key(|(path, _)| preference(Compression::of(path.as_str())));
-            steps.push(Step { stem: stem.to_owned(), choices });
+            steps.push(step(stem, choices));
         }
         steps
     }
@@ -237,7 +259,7 @@ impl Draft {
             None => asked.contains(path.as_str()),
         };
         let held = self.members.iter().filter(|(path, _)| is_held(path));
-        held.map(|(path, member)| (path.clone(), member.expected)).collect()
+        held.filter_map(|(path, member)| Some((path.clone(), member.expected?))).collect()
     }
 
     pub fn key(&self) -> &UnitKey {
@@ -254,72 +276,97 @@ impl Draft {
         (self.date, self.valid_until)
     }
 
+    /// A `Valid-Until` that apt refuses, because it cannot read it.
+    pub fn unreadable_until(&self) -> Option<&str> {
+        self.unreadable_until.as_deref()
+    }
+
     /// Notes families that the origin does not have.
     pub fn lacks(&mut self, stems: impl Iterator<Item = String>) {
         self.absent.extend(stems);
     }
 
-    /// Takes the verified bytes of a wanted member. After an error nothing of it is kept.
+    /// Takes the bytes of a wanted member, verified as far as they can be.
+    ///
+    /// # Errors
+    /// If they are not what clients take for it, or cannot be read.
     pub fn read(&mut self, stem: &str, path: &RepoPath, bytes: &[u8]) -> Result<(), IngestError> {
-        let before = self.packages.mark();
-        let read = self.read_list(stem, path, bytes);
-        if read.is_err() {
-            self.packages.rewind(before);
+        let member = self.members.get(path);
+        if let Some(problem) = member.and_then(|member| member.flaw(bytes)) {
+            return Err(IngestError::Member { path: path.to_string(), problem });
         }
-        read
+        if let Some(problem) = member.and_then(|member| member.objection(bytes)) {
+            self.refused.get_or_insert_with(|| format!("{path}: {problem}"));
+        }
+        let before = self.packages.mark();
+        let read = match self.read_list(stem, path, bytes) {
+            Ok(skipped) => skipped,
+            Err(e) => {
+                self.packages.rewind(before);
+                return Err(e);
+            }
+        };
+        self.merge(read);
+        if let Some(member) = self.members.get_mut(path).filter(|member| member.expected.is_none()) {
+            member.pin(bytes);
+            self.warn(|| {
+                format!("{path}: nothing but MD5 or a size names it: read and passed on unverified")
+            });
+        }
+        self.stems.insert(stem.to_owned());
+        Ok(())
     }
 
-    fn read_list(&mut self, stem: &str, path: &RepoPath, bytes: &[u8]) -> Result<(), IngestError> {
+    fn read_list(&mut self, stem: &str, path: &RepoPath, bytes: &[u8]) -> Result<Skipped, IngestError> {
         let compression = Compression::of(path.as_str());
-        let limit = self.open_limit(stem, path, bytes.len() as u64);
+        let limit = open_limit(bytes.len() as u64);
         let base = self.package_base(stem);
-        let open = self.opened(stem, path);
-        let wrong = || IngestError::Opened { path: path.to_string() };
         let mut sink = Sink::new(&base, self.key.kind == UnitKind::Flat, &mut self.packages);
-        let read = if self.key.kind == UnitKind::RpmMd {
+        let mut read = if self.key.kind == UnitKind::RpmMd {
+            // What repomd.xml says of the decompressed file no client looks at.
             let input = std::io::Read::take(compress::reader(compression, Box::new(bytes)), limit);
-            let mut input = Opened::new(input, open.as_ref());
-            let buffered = BufReader::with_capacity(1 << 16, &mut input);
-            let read = formats::primary::primary(buffered, &mut |e| sink.take(&e));
-            if read.is_ok() && open.is_some_and(|open| !input.is(&open).unwrap_or(false)) {
-                return Err(wrong());
-            }
-            read
+            formats::primary::primary(BufReader::with_capacity(1 << 16, input), &mut |e| sink.take(&e))
         } else {
             let text = compress::decompress(compression, bytes, limit).map_err(|e| format_error(path, e))?;
-            if open.is_some_and(|open| !Opened::new(&text[..], Some(&open)).is(&open).unwrap_or(false)) {
-                return Err(wrong());
+            let plain = self.members.get(stem).filter(|_| stem != path.as_str());
+            if let Some(problem) = plain.and_then(|plain| plain.flaw(&text)) {
+                return Err(IngestError::Opened { path: path.to_string(), problem });
             }
             if stem.ends_with("Sources") {
                 formats::sources::sources(&text, &mut |e| sink.take(&e))
             } else {
                 formats::packages::packages(&text, &mut |e| sink.take(&e))
             }
-        };
-        let bad = sink.skipped;
-        merge(&mut self.skipped, read.map_err(|e| format_error(path, e))?);
-        merge(&mut self.skipped, bad);
-        self.stems.insert(stem.to_owned());
-        Ok(())
+        }
+        .map_err(|e| format_error(path, e))?;
+        merge(&mut read, sink.skipped);
+        Ok(read)
     }
 
-    /// What the metadata says of a member once it is decompressed.
-    fn opened(&self, stem: &str, path: &RepoPath) -> Option<Expected> {
-        let plain = || self.members.get(stem).filter(|_| stem != path.as_str()).map(|member| member.expected);
-        self.open.get(path).copied().or_else(plain)
+    fn merge(&mut self, skipped: Skipped) {
+        if let Some(fatal) = &skipped.fatal {
+            self.refused.get_or_insert_with(|| fatal.clone());
+        }
+        merge(&mut self.skipped, skipped);
     }
 
-    /// Bytes that a member may decompress to: what the metadata declares, else a generous ratio.
-    fn open_limit(&self, stem: &str, path: &RepoPath, compressed: u64) -> u64 {
-        /// Package lists compress to about a fifth; 200 leaves room for repetitive ones.
-        const RATIO: u64 = 200;
-        /// The largest lists known are some hundred MB.
-        const MAX_OPEN: u64 = 1 << 30;
-        const FLOOR: u64 = 16 << 20;
-        let declared = self.opened(stem, path).and_then(|open| open.size);
-        // A declared size is believed only as far as a compressed file of this length can reach.
-        let reachable = compressed.saturating_mul(RATIO).clamp(FLOOR, MAX_OPEN);
-        declared.map_or(reachable, |declared| declared.min(reachable))
+    fn warn(&mut self, text: impl FnOnce() -> String) {
+        if self.warnings.len() < MAX_WARNINGS {
+            self.warnings.push(text());
+        }
+    }
+
+    /// What of it clients would refuse that take `current` now, although every file is right.
+    pub fn objection(&self, current: &Unit) -> Option<String> {
+        if current.roots == self.roots {
+            return None;
+        }
+        let is_rpm = self.key.kind == UnitKind::RpmMd;
+        let refused = self.refused.clone();
+        let no_primary =
+            || (is_rpm && self.stems.is_empty() && !current.stems.is_empty()).then_some(NO_PRIMARY);
+        let is_weak = || (!self.is_strong && current.is_strong()).then_some(WEAK);
+        refused.or_else(|| no_primary().or_else(is_weak).map(str::to_owned))
     }
 
     /// A flat repository's paths are relative to the URL in the client's sources list, which may be the
@@ -333,12 +380,27 @@ impl Draft {
         }
     }
 
+    /// Warns of what clients refuse, where there was nothing to keep instead, and of what passes unverified.
+    fn warn_of_what_stays(&mut self) {
+        if let Some(refused) = self.refused.take() {
+            self.warn(|| format!("{refused}: clients refuse it"));
+        }
+        let unproven = self.members.iter().filter(|(_, member)| member.expected.is_none());
+        if let Some((first, _)) = unproven.clone().next() {
+            let count = unproven.count();
+            let text = format!(
+                "{count} files have no digest that proves anything, such as {first}: passed on unverified"
+            );
+            self.warn(|| text);
+        }
+    }
+
     /// The members that this algorithm names besides their main digest.
     fn members_by(&self, algorithm: Algorithm) -> PathTable {
         let mut table = PathTableBuilder::default();
-        for (path, Member { expected, digests }) in &self.members {
+        for (path, Member { expected, digests, .. }) in &self.members {
             if let Some(digest) = digests.iter().find(|digest| digest.algorithm() == algorithm)
-                && *digest != expected.digest
+                && let Some(expected) = expected.filter(|expected| *digest != expected.digest)
             {
                 table.push(path.as_str(), Expected { digest: *digest, size: expected.size });
             }
@@ -346,7 +408,8 @@ impl Draft {
         table.build()
     }
 
-    pub fn finish(self, generation: u64, adopted_secs: u64) -> Unit {
+    pub fn finish(mut self, generation: u64, adopted_secs: u64) -> Unit {
+        self.warn_of_what_stays();
         let other_digests = Algorithm::ALL
             .into_iter()
             .map(|algorithm| self.members_by(algorithm))
@@ -354,7 +417,9 @@ impl Draft {
             .collect();
         let mut members = PathTableBuilder::default();
         for (path, member) in &self.members {
-            members.push(path.as_str(), member.expected);
+            if let Some(expected) = member.expected {
+                members.push(path.as_str(), expected);
+            }
         }
         Unit {
             key: self.key,
@@ -368,68 +433,35 @@ impl Draft {
             components: self.components,
             skipped: self.skipped.count + self.packages.overflow(),
             first_skipped: self.skipped.first,
+            warnings: self.warnings,
             packages: self.packages.build(),
             stems: self.stems,
             absent: self.absent,
             date: self.date,
             valid_until: self.valid_until,
-            adopted_secs,
             dates: Arc::new(Dates::first(self.date, adopted_secs)),
+            adopted_secs,
         }
     }
 }
 
-/// Validates the paths of entries and puts them into the table.
-struct Sink<'a> {
-    base: &'a str,
-    is_flat: bool,
-    table: &'a mut PathTableBuilder,
-    skipped: Skipped,
+/// The files of a family that prove something, best first, or the best of those that do not.
+fn step(stem: &str, members: Vec<(&RepoPath, &Member)>) -> Step {
+    let proven = |(path, member): &(&RepoPath, &Member)| Some(((*path).clone(), member.expected?));
+    let choices: Vec<_> = members.iter().filter_map(proven).collect();
+    let first = members.first().filter(|_| choices.is_empty());
+    let unproven = first.map(|(path, member)| ((*path).clone(), member.unproven()));
+    Step { stem: stem.to_owned(), choices, unproven }
 }
 
-impl<'a> Sink<'a> {
-    fn new(base: &'a str, is_flat: bool, table: &'a mut PathTableBuilder) -> Self {
-        Self { base, is_flat, table, skipped: Skipped::default() }
-    }
-
-    fn take(&mut self, entry: &Entry<'_>) {
-        match RepoPath::new(entry.path) {
-            Ok(path) if is_reserved(path.as_str()) => {
-                self.skipped.note(|| format!("{:?} is a name of metadata", entry.path));
-            }
-            Ok(path) if self.is_flat => self.table.push(place(self.base, &path).as_str(), entry.expected),
-            Ok(path) => self.table.push(path.under(self.base).as_str(), entry.expected),
-            Err(e) => self.skipped.note(|| format!("{:?}: {e}", entry.path)),
-        }
-    }
-}
-
-/// `base/path`, where the end of `base` and the start of `path` are not repeated: in a flat repository at
-/// `a/flat`, `flat/x.deb` and `x.deb` are the same file.
-fn place(base: &str, path: &RepoPath) -> RepoPath {
-    let mut tail = base;
-    while !tail.is_empty() {
-        if path.as_str().strip_prefix(tail).is_some_and(|rest| rest.starts_with('/')) {
-            let head = base[..base.len() - tail.len()].trim_end_matches('/');
-            return path.under(head);
-        }
-        tail = tail.split_once('/').map_or("", |(_, rest)| rest);
-    }
-    path.under(base)
-}
-
-/// Names under which only metadata is served, whatever a list of packages says: a package there would stand
-/// in the place of what clients check everything against.
-fn is_reserved(path: &str) -> bool {
-    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let is_package =
-        [".deb", ".udeb", ".ddeb", ".dsc", ".diff.gz", ".rpm", ".drpm"].iter().any(|end| name.ends_with(end))
-            || name.contains(".tar.");
-    let is_root = matches!(
-        name,
-        "InRelease" | "Release" | "Release.gpg" | "repomd.xml" | "repomd.xml.asc" | "repomd.xml.key"
-    );
-    is_root || (!is_package && dir.split('/').any(|segment| matches!(segment, "repodata" | "dists")))
+/// Bytes that a list of this length may decompress to.
+fn open_limit(compressed: u64) -> u64 {
+    /// Package lists compress to about a fifth; 200 leaves room for repetitive ones.
+    const RATIO: u64 = 200;
+    /// The largest lists known are some hundred MB.
+    const MAX_OPEN: u64 = 1 << 30;
+    const FLOOR: u64 = 16 << 20;
+    compressed.saturating_mul(RATIO).clamp(FLOOR, MAX_OPEN)
 }
 
 fn is_index(stem: &str) -> bool {

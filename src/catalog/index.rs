@@ -18,7 +18,7 @@ use super::unit::{Root, Unit, UnitKey};
 use crate::model::RepoPath;
 
 /// Changes whenever the format of head or tables does.
-const MAGIC: &[u8] = b"manyhands index 1\n";
+const MAGIC: &[u8] = b"manyhands index 2\n";
 const SUM: usize = 32;
 
 /// Why a file is no index.
@@ -41,6 +41,7 @@ struct Head {
     absent: BTreeSet<String>,
     skipped: u64,
     first_skipped: Option<String>,
+    warnings: Vec<String>,
     components: Vec<String>,
     date: Option<u64>,
     valid_until: Option<u64>,
@@ -67,6 +68,7 @@ pub fn encode(unit: &Unit) -> Vec<Bytes> {
         absent: unit.absent.clone(),
         skipped: unit.skipped,
         first_skipped: unit.first_skipped.clone(),
+        warnings: unit.warnings.clone(),
         components: unit.components.clone(),
         date: unit.date,
         valid_until: unit.valid_until,
@@ -129,6 +131,7 @@ fn parts(rest: &mut Bytes) -> Option<Unit> {
         absent: head.absent,
         skipped: head.skipped,
         first_skipped: head.first_skipped,
+        warnings: head.warnings,
         components: head.components,
         date: head.date,
         valid_until: head.valid_until,

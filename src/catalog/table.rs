@@ -8,7 +8,7 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | number of paths, records of each algorithm, bytes of names | 4 + 5 x 4 + 8 |
+//! | number of paths, records of each algorithm, bytes of names | 4 + 7 x 4 + 8 |
 //! | per block, where its first name begins | 4 each |
 //! | per path in path order, its record | 4 each |
 //! | per record, the first path that has it | 4 each |

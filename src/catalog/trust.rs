@@ -27,6 +27,12 @@ pub fn without_stale(mut roots: Vec<RootFile>) -> Vec<RootFile> {
     roots
 }
 
+/// Whether apt reads the signature beside a Release at all: not beside an InRelease.
+fn is_read(signature: &RootFile, roots: &[RootFile]) -> bool {
+    let is_inline = |root: &RootFile| root.path.file_name() == "InRelease";
+    signature.path.file_name() != "Release.gpg" || !roots.iter().any(is_inline)
+}
+
 /// What a repository demands of its metadata.
 #[derive(Debug, Default)]
 pub struct Trust {
@@ -43,12 +49,16 @@ pub enum TrustError {
     Unsigned { unit: String },
     #[error("{path}: {source}")]
     Signature { path: RepoPath, source: SignatureError },
+    #[error("{path}: {source}")]
+    Frame { path: RepoPath, source: SignatureError },
     #[error("{path} is the signature of something else than the file beside it")]
     StaleSignature { path: RepoPath },
     #[error("{path}: damaged, its signature is that of another text")]
     Damaged { path: RepoPath },
     #[error("{unit}: expired at {until_secs} (Valid-Until, seconds since 1970)")]
     Expired { unit: String, until_secs: u64 },
+    #[error("{unit}: its Valid-Until '{text}' is no date that apt reads")]
+    UnreadableExpiry { unit: String, text: String },
     #[error("{unit}: its Date, {date_secs} in seconds since 1970, is far ahead of this machine's clock")]
     Future { unit: String, date_secs: u64 },
     #[error("{unit}: older than what is served, by {by_secs} s (Date)")]
@@ -59,6 +69,14 @@ impl Trust {
     /// Whether what is served of a unit has expired.
     pub fn is_expired(&self, unit: &Unit, now_secs: u64) -> bool {
         self.check_valid_until && unit.valid_until.is_some_and(|until| until < now_secs)
+    }
+
+    /// Whether a `Valid-Until` that apt cannot read may be.
+    pub fn check_expiry(&self, key: &UnitKey, unreadable: Option<&str>) -> Result<(), TrustError> {
+        match unreadable.filter(|_| self.check_valid_until) {
+            Some(text) => Err(TrustError::UnreadableExpiry { unit: key.to_string(), text: text.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// Whether a generation with these dates may follow.
@@ -85,6 +103,27 @@ impl Trust {
         }
     }
 
+    /// The root files without a Release.gpg that apt would refuse, where it reads InRelease and never that one.
+    pub fn without_unread(&self, mut roots: Vec<RootFile>, now_secs: u64) -> Vec<RootFile> {
+        let release = roots.iter().find(|root| root.path.file_name() == "Release").cloned();
+        let has_inline = roots.iter().any(|root| root.path.file_name() == "InRelease");
+        roots.retain(|root| {
+            if !has_inline || root.path.file_name() != "Release.gpg" {
+                return true;
+            }
+            let signature = &root.root.bytes;
+            let is_refused = |keyring: &Keyring, text: &RootFile| {
+                // A stale one is a sign of an update under way.
+                openpgp::detached_fits(&text.root.bytes, signature)
+                    && keyring.verify_release(&text.root.bytes, signature, now_secs).is_err()
+            };
+            let refused = self.keyring.as_ref().zip(release.as_ref());
+            openpgp::check_release_gpg(signature).is_ok()
+                && !refused.is_some_and(|(key, text)| is_refused(key, text))
+        });
+        roots
+    }
+
     /// Whether the root files are signed as demanded: each that a client may take alone. Checksum files are
     /// not looked at: their signatures have no fixed names.
     pub fn check_signatures(
@@ -100,10 +139,14 @@ impl Trust {
             return Err(TrustError::Damaged { path: inline.path.clone() });
         }
         for (name, signature) in PAIRS {
-            if let (Some(text), Some(signature)) = (find(name), find(signature))
-                && !openpgp::detached_fits(&text.root.bytes, &signature.root.bytes)
-            {
-                return Err(TrustError::StaleSignature { path: signature.path.clone() });
+            if let (Some(text), Some(signature)) = (find(name), find(signature)) {
+                if !openpgp::detached_fits(&text.root.bytes, &signature.root.bytes) {
+                    return Err(TrustError::StaleSignature { path: signature.path.clone() });
+                }
+                if name == "Release" && is_read(signature, roots) {
+                    let checked = openpgp::check_release_gpg(&signature.root.bytes);
+                    checked.map_err(|source| TrustError::Frame { path: signature.path.clone(), source })?;
+                }
             }
         }
         let Some(keyring) = self.keyring.as_ref().filter(|_| key.kind != UnitKind::Checksums) else {
@@ -117,7 +160,11 @@ impl Trust {
         }
         for (name, signature) in PAIRS {
             if let (Some(text), Some(signature)) = (find(name), find(signature)) {
-                let verified = keyring.verify_detached(&text.root.bytes, &signature.root.bytes, now_secs);
+                let (text, bytes) = (&text.root.bytes, &signature.root.bytes);
+                let verified = match key.kind {
+                    UnitKind::RpmMd => keyring.verify_detached(text, bytes, now_secs),
+                    _ => keyring.verify_release(text, bytes, now_secs),
+                };
                 verified.map_err(|source| TrustError::Signature { path: signature.path.clone(), source })?;
                 signed += 1;
             }

@@ -204,6 +204,8 @@ pub struct Unit {
     /// Entries of the metadata that were unusable, and why the first of them was.
     pub skipped: u64,
     pub first_skipped: Option<String>,
+    /// What is odd about the metadata and harms no client: a file and what it is about. A few at most.
+    pub warnings: Vec<String>,
     /// deb: what the suite is divided into.
     pub components: Vec<String>,
     /// Seconds since 1970, where the metadata says.
@@ -234,6 +236,12 @@ impl Unit {
         Some((RepoPath::new(&path).ok()?, expected))
     }
 
+    /// Whether SHA-256 or better names any of its members.
+    pub fn is_strong(&self) -> bool {
+        let strong = [Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512];
+        strong.iter().any(|algorithm| self.members.digests(*algorithm).next().is_some())
+    }
+
     /// What a member is called in every generation: its kind where it has one, else its path.
     pub fn member_name<'a>(&'a self, path: &'a RepoPath) -> &'a str {
         self.kinds.get(path.as_str()).map_or(path.as_str(), String::as_str)
@@ -259,6 +267,7 @@ impl Unit {
             stems: self.stems.clone(),
             absent: self.absent.clone(),
             first_skipped: self.first_skipped.clone(),
+            warnings: self.warnings.clone(),
             components: self.components.clone(),
             dates: self.dates.clone(),
             ..*self

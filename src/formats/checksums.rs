@@ -251,7 +251,7 @@ mod tests {
             let (seen, skipped) = run(file, &line).expect("readable");
             assert_eq!(
                 (seen.len(), skipped),
-                (0, Skipped { count: 1, first: Some(want.into()) }),
+                (0, Skipped { count: 1, first: Some(want.into()), fatal: None }),
                 "{file}: {line}"
             );
         }

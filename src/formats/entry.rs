@@ -34,6 +34,8 @@ pub struct Package<'a> {
 pub struct Skipped {
     pub count: u64,
     pub first: Option<String>,
+    /// What makes every client refuse the whole document.
+    pub fatal: Option<String>,
 }
 
 impl Skipped {
@@ -41,6 +43,16 @@ impl Skipped {
     pub fn note(&mut self, reason: impl FnOnce() -> String) {
         self.count = self.count.saturating_add(1);
         self.first.get_or_insert_with(reason);
+    }
+
+    /// The same for what clients do not pass over.
+    pub fn note_fatal(&mut self, reason: impl FnOnce() -> String) {
+        self.count = self.count.saturating_add(1);
+        if self.fatal.is_none() {
+            let reason = reason();
+            self.first.get_or_insert_with(|| reason.clone());
+            self.fatal = Some(reason);
+        }
     }
 }
 
@@ -75,6 +87,18 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
 /// A digest in hexadecimal, if that algorithm proves anything.
 pub(super) fn digest(algorithm: Algorithm, hex: &str) -> Option<Digest> {
     algorithm.may_verify().then(|| Digest::from_hex(algorithm, hex).ok()).flatten()
+}
+
+/// The types of checksums in rpm-md (libsolv's solv_chksum_str2type); a repository with any other is refused.
+pub(super) fn rpm_algorithm(name: &str) -> Option<Algorithm> {
+    let known = ["md5", "sha", "sha1", "sha224", "sha256", "sha384", "sha512"];
+    known.iter().any(|known| name.eq_ignore_ascii_case(known)).then(|| Algorithm::from_name(name)).flatten()
+}
+
+/// A digest as apt and librepo compare it: as text, so that capitals are another one.
+pub(super) fn lower_digest(algorithm: Algorithm, hex: &str) -> Option<Digest> {
+    let has_capitals = hex.bytes().any(|c| c.is_ascii_uppercase());
+    Digest::from_hex(algorithm, hex).ok().filter(|_| !has_capitals)
 }
 
 /// The start of a hostile text, fit for an error message.
@@ -112,7 +136,7 @@ mod tests {
         let mut skipped = Skipped::default();
         skipped.note(|| "one".into());
         skipped.note(|| unreachable!("the second reason is not made"));
-        assert_eq!(skipped, Skipped { count: 2, first: Some("one".into()) });
+        assert_eq!(skipped, Skipped { count: 2, first: Some("one".into()), fatal: None });
     }
 
     #[test]

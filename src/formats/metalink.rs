@@ -212,8 +212,14 @@ mod tests {
 
     #[test]
     fn a_repomd_as_dnf_reads_it() {
-        let digests =
-            |n| Digests { md4: [n; 16], md5: [n; 16], sha1: [n; 20], sha256: [n; 32], sha512: [n; 64] };
+        let digests = |n| Digests {
+            md4: [n; 16],
+            md5: [n; 16],
+            sha1: [n; 20],
+            sha256: [n; 32],
+            sha512: [n; 64],
+            also: None,
+        };
         let version =
             |n| Version { date: u64::from(n) * 100, size: u64::from(n) * 1000, digests: digests(n) };
         let urls = [

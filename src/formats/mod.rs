@@ -8,6 +8,7 @@
 //! [`RepoPath`](crate::model::RepoPath).
 
 pub mod access_log;
+mod apt_date;
 pub mod authority;
 pub mod byteranges;
 pub mod checksums;
@@ -17,6 +18,7 @@ pub mod conditions;
 pub mod control;
 pub mod credentials;
 pub mod deb822;
+mod encoding;
 mod entry;
 pub mod metalink;
 pub mod openpgp;

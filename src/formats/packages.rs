@@ -5,13 +5,14 @@
 //! for a good stanza. Deliberately reads only what tells the file: dependencies are the client's affair.
 
 use super::deb822::{self, Field, Stanza};
-use super::entry::{Entry, FormatError, MAX_VALUE, Package, Skipped, decimal, digest};
+use super::entry::{Entry, FormatError, MAX_VALUE, Package, Skipped, decimal, lower_digest};
 use crate::model::{Algorithm, Digest, Expected};
 
 const FORMAT: &str = "Packages";
 
 /// Calls `each` for every package. Paths are relative to the root of the repository. Stanzas that name no
-/// file, size or digest that proves anything (SHA256, else SHA512, else SHA1) are skipped and counted.
+/// file, size or digest that proves anything (SHA256, else SHA512, else SHA1) are skipped and counted, and those
+/// with a digest that cannot be right: apt compares each.
 ///
 /// # Errors
 /// If the document does not begin like deb822.
@@ -35,6 +36,7 @@ struct Draft<'a> {
     architecture: Option<Field<'a>>,
     filename: Option<Field<'a>>,
     size: Option<Field<'a>>,
+    md5: Option<Field<'a>>,
     sha1: Option<Field<'a>>,
     sha256: Option<Field<'a>>,
     sha512: Option<Field<'a>>,
@@ -57,6 +59,7 @@ impl<'a> Draft<'a> {
         match name.len() {
             4 if is("Size") => Some(&mut self.size),
             4 if is("SHA1") => Some(&mut self.sha1),
+            6 if is("MD5sum") => Some(&mut self.md5),
             6 if is("SHA256") => Some(&mut self.sha256),
             6 if is("SHA512") => Some(&mut self.sha512),
             7 if is("Package") => Some(&mut self.name),
@@ -70,15 +73,27 @@ impl<'a> Draft<'a> {
     fn entry(&self) -> Result<Entry<'a>, &'static str> {
         let path = text(self.filename).ok_or("no usable Filename")?;
         let size = text(self.size).and_then(decimal).ok_or("no usable Size")?;
-        let digest = self.digest().ok_or("no usable SHA256, SHA512 or SHA1")?;
+        let digest = self.digest()?.ok_or("no SHA256, SHA512 or SHA1")?;
         Ok(Entry { path, expected: Expected { digest, size: Some(size) }, package: self.package() })
     }
 
-    fn digest(&self) -> Option<Digest> {
-        let usable = |algorithm, field| text(field).and_then(|hex| digest(algorithm, hex));
-        usable(Algorithm::Sha256, self.sha256)
-            .or_else(|| usable(Algorithm::Sha512, self.sha512))
-            .or_else(|| usable(Algorithm::Sha1, self.sha1))
+    /// The best digest that is there. An empty field is none.
+    fn digest(&self) -> Result<Option<Digest>, &'static str> {
+        let listed = [
+            (Algorithm::Sha256, self.sha256),
+            (Algorithm::Sha512, self.sha512),
+            (Algorithm::Sha1, self.sha1),
+            (Algorithm::Md5, self.md5),
+        ];
+        let mut best = None;
+        for (algorithm, field) in listed {
+            let Some(hex) = field.and_then(|field| field.text()).filter(|hex| !hex.is_empty()) else {
+                continue;
+            };
+            let digest = lower_digest(algorithm, hex).ok_or("a digest that cannot be right")?;
+            best = best.or(Some(digest).filter(|_| algorithm.may_verify()));
+        }
+        Ok(best)
     }
 
     fn package(&self) -> Option<Package<'a>> {
@@ -156,7 +171,7 @@ SHA256: 85e3b0cd1bcf0ae0bf63d30be0bd2c2be0d7e7df4b2ea2ba2b6e9a58a2fc7ba6
         for (digests, want) in [
             (format!("SHA1: {a}\nSHA512: {c}\nSHA256: {b}\n"), "f 1 sha256:bbbb"),
             (format!("SHA1: {a}\nSHA512: {c}\n"), "f 1 sha512:cccc"),
-            (format!("SHA1: {a}\nSHA256: short\n"), "f 1 sha1:aaaa"),
+            (format!("SHA1: {a}\nSHA256:\n"), "f 1 sha1:aaaa"),
         ] {
             let (seen, skipped) = run(format!("Filename: f\nSize: 1\n{digests}").as_bytes());
             assert_eq!((seen, skipped.count), (vec![want.to_owned()], 0), "{digests}");
@@ -165,6 +180,7 @@ SHA256: 85e3b0cd1bcf0ae0bf63d30be0bd2c2be0d7e7df4b2ea2ba2b6e9a58a2fc7ba6
 
     #[test]
     fn flawed_stanzas_are_skipped_and_counted() {
+        const WRONG: &str = "line 1: a digest that cannot be right";
         let sha = format!("SHA256: {}\n", "0".repeat(64));
         let size = "Filename: f\nSize: 1\n";
         for (text, want) in [
@@ -173,7 +189,11 @@ SHA256: 85e3b0cd1bcf0ae0bf63d30be0bd2c2be0d7e7df4b2ea2ba2b6e9a58a2fc7ba6
             (format!("Filename: f\n{sha}"), "line 1: no usable Size"),
             (format!("Filename: f\nSize: -1\n{sha}"), "line 1: no usable Size"),
             (format!("Filename: f\nSize: 18446744073709551616\n{sha}"), "line 1: no usable Size"),
-            (format!("{size}MD5sum: {}\n", "0".repeat(32)), "line 1: no usable SHA256, SHA512 or SHA1"),
+            (format!("{size}MD5sum: {}\n", "0".repeat(32)), "line 1: no SHA256, SHA512 or SHA1"),
+            (format!("{size}SHA1: {}\nSHA256: short\n", "0".repeat(40)), WRONG),
+            (format!("{size}SHA256: {}\n", "A".repeat(64)), WRONG),
+            (format!("{size}{sha}MD5sum: {}\n", "0".repeat(31)), WRONG),
+            (format!("{size}{sha}SHA512: {}\n", "z".repeat(128)), WRONG),
             (format!("{size}{sha}oops\n"), "line 1: a line is not 'Field: value'"),
         ] {
             let (seen, skipped) = run(format!("{text}\n{HELLO}").as_bytes());

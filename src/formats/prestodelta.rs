@@ -212,7 +212,13 @@ mod tests {
     #[test]
     fn other_documents_are_errors() {
         let cut = document(&delta("1")).replace("</prestodelta>", "");
-        for text in ["", "<html></html>", "<metadata/>", "<!DOCTYPE prestodelta><prestodelta/>", &cut] {
+        for text in [
+            "",
+            "<html></html>",
+            "<metadata/>",
+            "<!DOCTYPE prestodelta [<!ENTITY a 'b'>]><prestodelta/>",
+            &cut,
+        ] {
             assert!(prestodelta(text.as_bytes(), &mut |_| ()).is_err(), "{text:?}");
         }
     }

@@ -6,15 +6,15 @@
 
 use std::io::BufRead;
 
-use super::entry::{Entry, FormatError, MAX_VALUE, Package, Skipped, decimal, digest, excerpt};
+use super::entry::{Entry, FormatError, MAX_VALUE, Package, Skipped, decimal, excerpt, rpm_algorithm};
 use super::xml::{Cursor, Step, Tag};
-use crate::model::{Algorithm, Expected};
+use crate::model::{Algorithm, Digest, Expected};
 
 const FORMAT: &str = "primary.xml";
 
 /// Calls `each` for every package of the decompressed `input`. Paths are relative to the folder above
-/// `repodata`. Packages whose location has a base elsewhere, or whose checksum is of an algorithm other
-/// than SHA-256, SHA-512 and SHA-1, are skipped and counted.
+/// `repodata`. Packages whose location has a base elsewhere, or whose checksum is MD5 or none, are skipped and
+/// counted. A checksum of an unknown type or a wrong length is fatal: libsolv refuses the repository for it.
 ///
 /// # Errors
 /// If the input cannot be read, is not well-formed, or its root is not `<metadata>`. Entries before the
@@ -28,11 +28,15 @@ pub fn primary(input: impl BufRead, each: &mut dyn FnMut(Entry<'_>)) -> Result<S
             Step::Open(2, tag) => draft.begin(tag.name() == "package"),
             Step::Open(3, tag) => draft.open(&tag),
             Step::Text(text) => draft.push(&text),
-            Step::Close(3) => draft.capture = None,
+            Step::Close(3) => draft.close(),
             Step::Close(2) if draft.active => match draft.entry() {
                 Ok(entry) => each(entry),
                 Err(problem) => {
-                    skipped.note(|| format!("package {}: {problem}", excerpt(draft.values.name.trim())));
+                    let name = || excerpt(draft.values.name.trim());
+                    match &draft.fatal {
+                        Some(fatal) => skipped.note_fatal(|| format!("package {}: {fatal}", name())),
+                        None => skipped.note(|| format!("package {}: {problem}", name())),
+                    }
                 }
             },
             Step::End => return Ok(skipped),
@@ -59,6 +63,7 @@ struct Draft {
     algorithm: Option<Algorithm>,
     size: Option<u64>,
     problem: Option<&'static str>,
+    fatal: Option<String>,
 }
 
 #[derive(Default)]
@@ -128,8 +133,27 @@ impl Draft {
     }
 
     fn open_checksum(&mut self, tag: &Tag<'_>) -> Result<(), &'static str> {
-        self.algorithm = tag.attribute("type")?.and_then(|name| Algorithm::from_name(&name));
+        let name = tag.attribute("type")?.unwrap_or_default();
+        self.algorithm = rpm_algorithm(&name);
+        if self.algorithm.is_none() {
+            self.fail_for_all(format!("a checksum of unknown type \"{}\"", excerpt(&name)));
+        }
         self.capture(Capture::Checksum)
+    }
+
+    fn close(&mut self) {
+        if matches!(self.capture.take(), Some(Capture::Checksum))
+            && let Some(algorithm) = self.algorithm
+            && Digest::from_hex(algorithm, &self.values.checksum).is_err()
+        {
+            self.fail_for_all(format!("\"{}\" is no checksum of its type", excerpt(&self.values.checksum)));
+        }
+    }
+
+    /// What is wrong with this package makes clients refuse them all.
+    fn fail_for_all(&mut self, fatal: String) {
+        self.fail("its checksum cannot be read");
+        self.fatal.get_or_insert(fatal);
     }
 
     /// `<version epoch="0" ver="2.12.1" rel="4.fc43"/>`
@@ -150,7 +174,7 @@ impl Draft {
 
     /// `<size package="74283" installed="195421" archive="197920"/>`
     fn read_size(&mut self, tag: &Tag<'_>) -> Result<(), &'static str> {
-        self.size = tag.attribute("package")?.and_then(|size| decimal(&size));
+        self.size = tag.attribute("package")?.and_then(|size| decimal(&size)).filter(|size| *size > 0);
         Ok(())
     }
 
@@ -179,10 +203,12 @@ impl Draft {
         if self.values.location.is_empty() {
             return Err("no location");
         }
-        let algorithm = self.algorithm.ok_or("no checksum of a known type")?;
-        let digest = digest(algorithm, self.values.checksum.trim()).ok_or("no usable checksum")?;
-        let size = self.size.ok_or("no usable size")?;
-        let expected = Expected { digest, size: Some(size) };
+        let algorithm = self.algorithm.ok_or("no checksum")?;
+        if !algorithm.may_verify() {
+            return Err("only MD5 names it");
+        }
+        let digest = Digest::from_hex(algorithm, &self.values.checksum).map_err(|_| "no checksum")?;
+        let expected = Expected { digest, size: self.size };
         Ok(Entry { path: &self.values.location, expected, package: self.package() })
     }
 
@@ -270,7 +296,7 @@ mod tests {
             ),
             (
                 &format!("sha256\" pkgid=\"YES\">{sha256}"),
-                &format!("sha512\">\n{sha512}\n"),
+                &format!("sha512\">{}", sha512.replace('5', "&#53;")),
                 "sha512:5 hello 2.12.1-4.fc43 x86_64",
             ),
             ("<location href", "<location xml:base=\"\" href", "sha256:5 hello 2.12.1-4.fc43 x86_64"),
@@ -285,6 +311,7 @@ mod tests {
     #[test]
     fn flawed_packages_are_skipped() {
         let long = format!("<name>{}<", "x".repeat(MAX_VALUE + 1));
+        let sha256 = format!("sha256\" pkgid=\"YES\">{}", "5".repeat(64));
         for (from, to, want) in [
             (
                 "<location href",
@@ -292,18 +319,15 @@ mod tests {
                 "its location is elsewhere (xml:base)",
             ),
             ("<location href", "<location src", "no location"),
-            ("type=\"sha256\"", "type=\"sha384\"", "no checksum of a known type"),
-            ("type=\"sha256\"", "type=\"md5\"", "no usable checksum"),
-            ("5555", "55", "no usable checksum"),
-            ("<size package=\"74283\"", "<size package=\"0x1\"", "no usable size"),
-            ("<size package=\"74283\"", "<size package=\"18446744073709551616\"", "no usable size"),
-            ("<size package", "<size bytes", "no usable size"),
+            ("<checksum type=", "<check type=", "no checksum"),
+            (&sha256, &format!("md5\" pkgid=\"YES\">{}", "5".repeat(32)), "only MD5 names it"),
             ("href=\"Packages", "href=\"&nbsp;", "an attribute has an unknown entity"),
             ("<name>hello<", &long, "a text is too long"),
         ] {
             assert!(hello().contains(from), "{from}");
             let (seen, skipped) = run(&(hello().replacen(from, to, 1) + &hello()));
             assert_eq!((seen.len(), skipped.count), (1, 1), "{to}");
+            assert_eq!(skipped.fatal, None, "{to}");
             let first = skipped.first.expect("a reason");
             assert!(first.ends_with(&format!(": {want}")), "{first}");
         }
@@ -311,9 +335,41 @@ mod tests {
     }
 
     #[test]
+    fn sizes_that_clients_forgive_are_unknown() {
+        for (from, to) in [
+            ("74283", "0x1"),
+            ("74283", "18446744073709551616"),
+            ("74283", ""),
+            ("74283", "0"),
+            ("<size package", "<size bytes"),
+            ("<size package", "<extent package"),
+        ] {
+            let mut sizes = Vec::new();
+            let text =
+                format!("{HEAD}{}</metadata>", hello().replacen(from, to, 1).replace("/extent>", "/size>"));
+            let skipped = primary(text.as_bytes(), &mut |entry| sizes.push(entry.expected.size));
+            assert_eq!((sizes, skipped.expect("well-formed").count), (vec![None], 0), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_that_libsolv_does_not_know_is_fatal() {
+        for (from, to, want) in [
+            ("sha256", "sha-256", "a checksum of unknown type \"sha-256\""),
+            ("type=\"sha256\"", "", "a checksum of unknown type \"\""),
+            ("5555", "55", "is no checksum of its type"),
+            ("YES\">", "YES\"> ", "is no checksum of its type"),
+        ] {
+            let (seen, skipped) = run(&(hello().replacen(from, to, 1) + &hello()));
+            assert_eq!((seen.len(), skipped.count), (1, 1), "{to}");
+            assert!(skipped.fatal.is_some_and(|fatal| fatal.ends_with(want)), "{to}");
+        }
+    }
+
+    #[test]
     fn other_documents_are_errors() {
         let cut = format!("{HEAD}{}", hello());
-        for text in ["", "<html></html>", "<!DOCTYPE metadata><metadata/>", &cut] {
+        for text in ["", "<html></html>", "<!DOCTYPE metadata [<!ENTITY a 'b'>]><metadata/>", &cut] {
             assert!(primary(text.as_bytes(), &mut |_| ()).is_err(), "{text:?}");
         }
     }

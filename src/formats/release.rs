@@ -1,22 +1,23 @@
 //! Release and InRelease: the signed root of an apt suite (Debian's RepositoryFormat, "Release" files).
 //!
-//! All digests of a member are kept, weak ones too, since clients ask for `by-hash/<any of them>/<hex>`;
-//! only a member that some SHA names is kept at all. Deliberately checks neither signature nor dates:
+//! All digests of a member are kept, weak ones too: apt compares each of them, and clients ask for
+//! `by-hash/<any of them>/<hex>`. Deliberately checks neither signature nor dates:
 //! whether a suite has expired is a question for whoever has a clock.
 
 use std::collections::BTreeMap;
 
+use super::apt_date;
 use super::clearsign;
 use super::deb822::{self, Field, Stanza};
-use super::entry::{FormatError, MAX_VALUE, Skipped, decimal, excerpt};
+use super::entry::{FormatError, MAX_VALUE, Skipped, decimal, excerpt, lower_digest};
 use crate::model::{Algorithm, Digest, Expected, RepoPath};
 
 const FORMAT: &str = "Release";
 
-/// The sections with digests, best first. MD5 is last: it only adds names to members that a SHA vouches for.
+/// The sections with digests, in apt's order (HashString::SupportedHashes): the first size of a member counts.
 const SECTIONS: [(&str, Algorithm); 4] = [
-    ("SHA256", Algorithm::Sha256),
     ("SHA512", Algorithm::Sha512),
+    ("SHA256", Algorithm::Sha256),
     ("SHA1", Algorithm::Sha1),
     ("MD5Sum", Algorithm::Md5),
 ];
@@ -25,6 +26,9 @@ const SECTIONS: [(&str, Algorithm); 4] = [
 /// it has in the text.
 const MAX_WORDS: usize = 1000;
 
+/// Most files of a suite. Debian lists 3000; a line of 6 bytes takes 100 in memory.
+const MAX_MEMBERS: usize = 500_000;
+
 /// What a suite has, in one stanza.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Release {
@@ -32,10 +36,12 @@ pub struct Release {
     pub codename: Option<String>,
     pub components: Vec<String>,
     pub architectures: Vec<String>,
-    /// Seconds since 1970.
+    /// Seconds since 1970. One that apt cannot read counts as none.
     pub date: Option<u64>,
-    /// Seconds since 1970.
+    /// Seconds since 1970. Absent, too, where it is before 1970: apt takes that for "never".
     pub valid_until: Option<u64>,
+    /// `Date` or `Valid-Until` where apt cannot read them, with the text.
+    pub unreadable: BTreeMap<&'static str, String>,
     pub acquire_by_hash: bool,
     /// Packages of architecture `all` stand in the lists of every architecture, and clients read no list of
     /// their own for them: `all` is not among the architectures, or `No-Support-for-Architecture-all: Packages`
@@ -43,7 +49,7 @@ pub struct Release {
     pub no_list_for_all: bool,
     /// Relative to the folder of the Release file. Servers lack some of them (uncompressed ones above all).
     pub members: BTreeMap<RepoPath, Member>,
-    /// Members that were left out: bad path, size or digest, sizes that disagree, MD5 alone.
+    /// Lines that were left out: no path, no size, a digest or a size that an earlier line has otherwise.
     pub skipped: Skipped,
 }
 
@@ -51,17 +57,19 @@ pub struct Release {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub size: u64,
-    /// Never empty. Best first: SHA256, SHA512, SHA1, MD5.
+    /// SHA512, SHA256, SHA1, MD5.
     pub digests: Vec<Digest>,
+    /// A digest is listed that no file can have: apt refuses whatever comes.
+    pub malformed: Option<Algorithm>,
 }
 
 impl Member {
-    /// The size and the best digest.
-    ///
-    /// # Panics
-    /// If `digests` is empty, which no parsed member is.
-    pub fn expected(&self) -> Expected {
-        Expected { digest: self.digests[0], size: Some(self.size) }
+    /// The size and the digest to verify it by, SHA-256 if there is one; `None` where only MD5 is listed.
+    pub fn expected(&self) -> Option<Expected> {
+        let verifying = || self.digests.iter().filter(|digest| digest.algorithm().may_verify());
+        let sha256 = verifying().find(|digest| digest.algorithm() == Algorithm::Sha256);
+        let digest = *sha256.or_else(|| verifying().next())?;
+        Some(Expected { digest, size: Some(self.size) })
     }
 }
 
@@ -69,8 +77,7 @@ impl Release {
     /// Reads a Release, or an InRelease with its frame.
     ///
     /// # Errors
-    /// If the frame is broken, the text is not deb822, or a date cannot be read. Flaws of single members
-    /// are counted in `skipped`.
+    /// If the frame is broken or the text is not deb822. Flaws of single lines are counted in `skipped`.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         let text = clearsign::cleartext(bytes)?;
         deb822::require_field(FORMAT, &text)?;
@@ -82,8 +89,6 @@ impl Release {
             codename: word(&stanza, "Codename"),
             components: words(&stanza, "Components"),
             architectures: words(&stanza, "Architectures"),
-            date: date(&stanza, "Date")?,
-            valid_until: date(&stanza, "Valid-Until")?,
             acquire_by_hash: stanza.get("Acquire-By-Hash").is_some_and(is_yes),
             no_list_for_all: stanza
                 .get("No-Support-for-Architecture-all")
@@ -93,6 +98,9 @@ impl Release {
         };
         release.no_list_for_all |=
             !release.architectures.is_empty() && !release.architectures.iter().any(|name| name == "all");
+        release.date = release.read_date(&stanza, "Date").map(|secs| u64::try_from(secs).unwrap_or(0));
+        let until = release.read_date(&stanza, "Valid-Until");
+        release.valid_until = until.and_then(|secs| u64::try_from(secs).ok()).filter(|secs| *secs > 0);
         for (name, algorithm) in SECTIONS {
             if let Some(section) = stanza.get(name) {
                 release.read_section(algorithm, section);
@@ -103,7 +111,23 @@ impl Release {
 
     /// The size and the best digest of a member.
     pub fn expected(&self, member: &str) -> Option<Expected> {
-        self.members.get(member).map(Member::expected)
+        self.members.get(member).and_then(Member::expected)
+    }
+
+    /// Whether SHA-256 or better names anything: apt takes no other Release for signed.
+    pub fn is_strong(&self) -> bool {
+        let mut digests = self.members.values().flat_map(|member| &member.digests);
+        digests.any(|digest| digest.algorithm() >= Algorithm::Sha256)
+    }
+
+    /// Seconds since 1970. An empty field is none.
+    fn read_date(&mut self, stanza: &Stanza<'_>, name: &'static str) -> Option<i64> {
+        let text = stanza.get(name)?.text().unwrap_or("(not UTF-8)");
+        let seconds = apt_date::seconds(text);
+        if seconds.is_none() && !text.is_empty() {
+            self.unreadable.insert(name, excerpt(text));
+        }
+        seconds
     }
 
     fn read_section(&mut self, algorithm: Algorithm, section: Field<'_>) {
@@ -115,37 +139,57 @@ impl Release {
     }
 
     fn read_member(&mut self, algorithm: Algorithm, line: &[u8]) -> Result<(), String> {
-        let (digest, size, path) = digest_line(algorithm, line)?;
+        let (hex, size, path) = words_of_line(line)?;
         let path = RepoPath::new(path).map_err(|error| format!("{}: {error}", excerpt(path)))?;
-        match self.members.get_mut(&path) {
-            Some(member) if member.size != size => Err(format!("{path}: its sizes disagree")),
-            Some(member) => member.add(digest).ok_or_else(|| format!("{path}: its digests disagree")),
-            None if algorithm.may_verify() => {
-                self.members.insert(path, Member { size, digests: Vec::from([digest]) });
-                Ok(())
+        let problem = |what: &str| Err(format!("{path}: {what}"));
+        if self.members.len() >= MAX_MEMBERS && !self.members.contains_key(&path) {
+            return problem("one file too many");
+        }
+        let new = || Member { size, digests: Vec::new(), malformed: None };
+        let member = self.members.entry(path.clone()).or_insert_with(new);
+        let is_added = match lower_digest(algorithm, hex) {
+            Some(digest) => member.add(digest),
+            None if member.has(algorithm) => false,
+            None => {
+                member.malformed.get_or_insert(algorithm);
+                return problem(&format!("its {algorithm} is no digest"));
             }
-            None => Err(format!("{path}: only {algorithm} names it")),
+        };
+        match is_added {
+            false => problem("its digests disagree"),
+            true if member.size != size => problem("its sizes disagree"),
+            true => Ok(()),
         }
     }
 }
 
 impl Member {
-    /// Adds a digest, unless the member has another one of that algorithm.
-    fn add(&mut self, digest: Digest) -> Option<()> {
-        match self.digests.iter().find(|known| known.algorithm() == digest.algorithm()) {
-            Some(known) => (*known == digest).then_some(()),
-            None => {
-                // Two digests are usual; the growth of `push` would make room for four.
-                self.digests.reserve_exact(1);
-                self.digests.push(digest);
-                Some(())
-            }
+    /// Whether an earlier line gives one of that algorithm, good or bad: it is what apt goes by.
+    fn has(&self, algorithm: Algorithm) -> bool {
+        self.malformed == Some(algorithm) || self.digests.iter().any(|known| known.algorithm() == algorithm)
+    }
+
+    /// Adds a digest, unless the member has one of that algorithm; then says whether it is the same.
+    fn add(&mut self, digest: Digest) -> bool {
+        if self.has(digest.algorithm()) {
+            return self.digests.contains(&digest);
         }
+        // Two digests are usual; the growth of `push` would make room for four.
+        self.digests.reserve_exact(1);
+        self.digests.push(digest);
+        true
     }
 }
 
 /// `digest size path`, separated by blanks: the lines of Release and of the checksums in Sources.
 pub(super) fn digest_line(algorithm: Algorithm, line: &[u8]) -> Result<(Digest, u64, &str), String> {
+    let (hex, size, path) = words_of_line(line)?;
+    let digest = Digest::from_hex(algorithm, hex).map_err(|error| error.to_string())?;
+    Ok((digest, size, path))
+}
+
+/// The same with the digest as it is written.
+fn words_of_line(line: &[u8]) -> Result<(&str, u64, &str), String> {
     let text = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8".to_owned())?;
     let mut words = text.split_ascii_whitespace();
     let (Some(hex), Some(size), Some(path), None) = (words.next(), words.next(), words.next(), words.next())
@@ -156,8 +200,7 @@ pub(super) fn digest_line(algorithm: Algorithm, line: &[u8]) -> Result<(Digest, 
         return Err(format!("{}: the name is too long", excerpt(path)));
     }
     let size = decimal(size).ok_or_else(|| format!("{}: its size is no number", excerpt(path)))?;
-    let digest = Digest::from_hex(algorithm, hex).map_err(|error| error.to_string())?;
-    Ok((digest, size, path))
+    Ok((hex, size, path))
 }
 
 fn word(stanza: &Stanza<'_>, name: &str) -> Option<String> {
@@ -175,31 +218,6 @@ fn words(stanza: &Stanza<'_>, name: &str) -> Vec<String> {
 fn is_yes(field: Field<'_>) -> bool {
     let text = field.text().unwrap_or_default();
     ["yes", "true", "with", "on", "enable", "1"].iter().any(|yes| text.eq_ignore_ascii_case(yes))
-}
-
-/// An unreadable date is an error and not an absent one: an expiry must not vanish.
-fn date(stanza: &Stanza<'_>, name: &str) -> Result<Option<u64>, FormatError> {
-    let Some(field) = stanza.get(name) else { return Ok(None) };
-    match field.text().and_then(seconds) {
-        Some(seconds) => Ok(Some(seconds)),
-        None => Err(FormatError::Line {
-            format: FORMAT,
-            line: field.line,
-            problem: format!("{name} is no date like 'Sat, 10 Feb 2024 11:07:25 UTC'").into(),
-        }),
-    }
-}
-
-/// RFC 5322 as apt reads it: the zone must be UTC, under one of its names. The day's name is not checked.
-fn seconds(text: &str) -> Option<u64> {
-    const ZONES: [&str; 5] = ["UTC", "GMT", "Z", "+0000", "-0000"];
-    let (time, zone) = text.rsplit_once(' ')?;
-    if !ZONES.contains(&zone) {
-        return None;
-    }
-    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
-    let timestamp = parser.parse_timestamp(format!("{time} +0000")).ok()?;
-    u64::try_from(timestamp.as_second()).ok()
 }
 
 #[cfg(test)]
@@ -245,10 +263,11 @@ mod tests {
             "contrib/Contents-all 738242 sha256",
             "main/binary-amd64/Packages.xz 1484483 sha256,md5",
             "old/sha1-only 12 sha1",
+            "weak/only 30 md5",
         ];
         assert_eq!(shown, want);
-        assert_eq!(release.skipped.count, 1);
-        assert_eq!(release.skipped.first.as_deref(), Some("line 16: weak/only: only md5 names it"));
+        assert_eq!(release.skipped.count, 0);
+        assert_eq!(release.expected("weak/only"), None);
         let expected = release.expected("old/sha1-only").expect("a member");
         assert_eq!((expected.digest.algorithm(), expected.size), (Algorithm::Sha1, Some(12)));
     }
@@ -278,28 +297,63 @@ mod tests {
             let text = format!("Suite: x\nSHA256:\n {a} 1 kept\n {line}\n");
             let release = Release::parse(text.as_bytes()).expect("good");
             assert_eq!(release.members.keys().map(RepoPath::as_str).collect::<Vec<_>>(), ["kept"], "{line}");
-            assert_eq!(release.skipped, Skipped { count: 1, first: Some(want.to_owned()) }, "{line}");
+            assert_eq!(
+                release.skipped,
+                Skipped { count: 1, first: Some(want.to_owned()), fatal: None },
+                "{line}"
+            );
         }
     }
 
     #[test]
-    fn dates() {
-        for (text, want) in [
-            ("Sat, 10 Feb 2024 11:07:25 UTC", Some(1_707_563_245)),
-            ("Sat, 10 Feb 2024 11:07:25 +0000", Some(1_707_563_245)),
-            ("Sat,  3 Feb 2024 11:07:25 GMT", Some(1_706_958_445)),
-            ("Mon, 10 Feb 2024 11:07:25 Z", Some(1_707_563_245)),
-            ("Sat, 10 Feb 2024 11:07:25 CET", None),
-            ("Sat, 10 Feb 2024 11:07:25 +0100", None),
-            ("Sat, 10 Feb 1924 11:07:25 UTC", None),
-            ("Sat, 30 Feb 2024 11:07:25 UTC", None),
-            ("2024-02-10", None),
-            ("", None),
+    fn dates_that_apt_forgives() {
+        for (field, date, until, unreadable) in [
+            ("Date: Sat, 10 Feb 2024 11:07:25 UTC", Some(1_707_563_245), None, false),
+            ("Valid-Until: Sat, 10 Feb 2024 1:07:25 UTC", None, Some(1_707_527_245), false),
+            ("Date: Sat, 10 Feb 2024 11:07:25 CET", None, None, true),
+            ("Valid-Until: never", None, None, true),
+            ("Date: Saturday, 10-Feb-24 11:07:25 GMT", Some(0), None, false),
+            ("Valid-Until: Saturday, 10-Feb-24 11:07:25 GMT", None, None, false),
+            ("Date:\nValid-Until: ", None, None, false),
         ] {
-            assert_eq!(seconds(text), want, "{text:?}");
+            let release = Release::parse(format!("Suite: x\n{field}\n").as_bytes()).expect("good");
+            assert_eq!((release.date, release.valid_until), (date, until), "{field}");
+            assert_eq!(release.unreadable.len(), usize::from(unreadable), "{field}");
         }
-        let error = Release::parse(b"Suite: x\nValid-Until: never\n").expect_err("no date");
-        assert!(error.to_string().starts_with("Release, line 2: Valid-Until is no date"), "{error}");
+    }
+
+    /// Each was given to apt 2.6: it goes by the first line of an algorithm, and by the first size.
+    #[test]
+    fn what_apt_makes_of_several_lines() {
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        let (md5, sha512) = ("c".repeat(32), "d".repeat(128));
+        for (text, want) in [
+            (format!("SHA256:\n {a} 1 f\n {b} 1 f\n"), "1 sha256:aa"),
+            (format!("SHA256:\n {b} 1 f\n {a} 1 f\n"), "1 sha256:bb"),
+            (format!("SHA256:\n {a} 1 f\n cut 1 f\n"), "1 sha256:aa"),
+            (format!("SHA256:\n cut 1 f\n {a} 1 f\n"), "1 malformed sha256"),
+            (format!("SHA256:\n {a} 1 f\nMD5Sum:\n {md5} 2 f\n"), "1 sha256:aa md5:cc"),
+            (format!("MD5Sum:\n {md5} 2 f\nSHA512:\n {sha512} 1 f\n"), "1 sha512:dd md5:cc"),
+            (format!("SHA256:\n {a} 1 f\nMD5Sum:\n {} 1 f\n", &md5[1..]), "1 sha256:aa malformed md5"),
+            (
+                format!("SHA256:\n {} 1 f\nSHA512:\n {sha512} 1 f\n", a.to_uppercase()),
+                "1 sha512:dd malformed sha256",
+            ),
+            (format!("MD5Sum:\n {md5} 1 f\n"), "1 md5:cc"),
+        ] {
+            let release = Release::parse(text.as_bytes()).expect("good");
+            let member = release.members.get("f").expect("listed");
+            let digests = member
+                .digests
+                .iter()
+                .map(|digest| format!(" {}:{}", digest.algorithm(), &digest.to_hex()[..2]));
+            let malformed = member.malformed.map(|algorithm| format!(" malformed {algorithm}"));
+            let shown =
+                format!("{}{}{}", member.size, digests.collect::<String>(), malformed.unwrap_or_default());
+            assert_eq!(shown, want, "{text}");
+            assert_eq!(member.expected().is_some(), want.contains(" sha256:") || want.contains("sha512:"));
+            assert_eq!(release.is_strong(), member.expected().is_some());
+        }
     }
 
     #[test]
@@ -314,11 +368,6 @@ mod tests {
         fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Release::parse(&bytes);
             let _ = Release::parse(&[b"SHA256:\n ", bytes.as_slice()].concat());
-        }
-
-        #[test]
-        fn any_date(text in "[A-Z]?[a-z]{0,3},? ?[0-9]{0,3} [A-Z]?[a-z]{0,3} [0-9]{0,6} [0-9:]{0,12} (UTC|[+-]0000|é)?") {
-            let _ = seconds(&text);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Deliberately does not resolve `location`: a base elsewhere is shown as it is, for the caller to refuse.
 
-use super::entry::{FormatError, MAX_VALUE, Skipped, decimal, digest, excerpt};
+use super::entry::{FormatError, MAX_VALUE, Skipped, decimal, excerpt, lower_digest, rpm_algorithm};
 use super::xml::{Cursor, Step, Tag};
 use crate::model::{Algorithm, Digest, Expected};
 
@@ -14,7 +14,8 @@ pub struct Repomd {
     /// Usually seconds since 1970, but any text is allowed.
     pub revision: Option<String>,
     pub records: Vec<Record>,
-    /// Records without kind or location, or with no digest that proves anything.
+    /// Records without kind or location. A checksum of an unknown type or a wrong length is fatal: libsolv
+    /// reads all records, and refuses the repository.
     pub skipped: Skipped,
 }
 
@@ -27,8 +28,11 @@ pub struct Record {
     pub location: String,
     /// `xml:base`, if it is there and not empty: the file is somewhere else.
     pub base: Option<String>,
-    pub expected: Expected,
-    /// The file after decompression.
+    /// The last checksum of the record. MD5 may be the only one, and clients do without any.
+    pub digest: Option<Digest>,
+    /// A hint: dnf does not compare it, and zypper only refuses what is longer.
+    pub size: Option<u64>,
+    /// The file after decompression. No client looks at it.
     pub open: Option<Expected>,
     /// The header of a zchunk file.
     pub header: Option<Expected>,
@@ -59,13 +63,22 @@ impl Repomd {
         let draft = std::mem::take(draft);
         match draft.element {
             Element::Revision => self.revision = Some(draft.text.trim().to_owned()),
-            Element::Data => match draft.record() {
-                Ok(record) => self.records.push(record),
-                Err((kind, problem)) => {
-                    self.skipped.note(|| format!("record \"{}\": {problem}", excerpt(&kind)))
+            Element::Data => {
+                if let Some(fatal) = draft.fatal.as_ref() {
+                    self.skipped.note_fatal(|| format!("record \"{}\": {fatal}", excerpt(&draft.kind)));
                 }
-            },
+                self.add(draft);
+            }
             Element::Other => {}
+        }
+    }
+
+    fn add(&mut self, draft: Draft) {
+        match draft.record() {
+            Ok(record) => self.records.push(record),
+            Err((kind, problem)) => {
+                self.skipped.note(|| format!("record \"{}\": {problem}", excerpt(&kind)));
+            }
         }
     }
 }
@@ -110,6 +123,7 @@ struct Draft {
     base: Option<String>,
     halves: [Half; 3],
     problem: Option<&'static str>,
+    fatal: Option<String>,
 }
 
 impl Draft {
@@ -147,7 +161,12 @@ impl Draft {
     }
 
     fn algorithm(&mut self, tag: &Tag<'_>) -> Option<Algorithm> {
-        self.attribute(tag, "type").and_then(|name| Algorithm::from_name(&name))
+        let name = self.attribute(tag, "type").unwrap_or_default();
+        let algorithm = rpm_algorithm(&name);
+        if algorithm.is_none() {
+            self.fatal.get_or_insert_with(|| format!("a checksum of unknown type \"{}\"", excerpt(&name)));
+        }
+        algorithm
     }
 
     fn attribute(&mut self, tag: &Tag<'_>, name: &str) -> Option<String> {
@@ -176,31 +195,34 @@ impl Draft {
     }
 
     fn close_value(&mut self) {
-        let text = self.text.trim();
         match self.value.take() {
             Some(Value::Checksum(side, algorithm)) => {
-                self.halves[side as usize].digest = algorithm.and_then(|algorithm| digest(algorithm, text));
+                let digest = algorithm.and_then(|algorithm| lower_digest(algorithm, &self.text));
+                if algorithm.is_some() && digest.is_none() {
+                    let text = excerpt(&self.text);
+                    self.fatal.get_or_insert_with(|| format!("\"{text}\" is no checksum of its type"));
+                }
+                self.halves[side as usize].digest = digest;
             }
-            Some(Value::Size(side)) => match decimal(text) {
-                Some(size) => self.halves[side as usize].size = Some(size),
-                None => self.problem = self.problem.or(Some("a size is no number")),
-            },
+            Some(Value::Size(side)) => {
+                self.halves[side as usize].size = decimal(self.text.trim()).filter(|size| *size > 0);
+            }
             None => {}
         }
     }
 
     fn record(self) -> Result<Record, (String, &'static str)> {
         let [file, open, header] = self.halves;
-        match (self.problem, self.location, file.expected()) {
-            (Some(problem), ..) => Err((self.kind, problem)),
-            (None, None, _) => Err((self.kind, "no location")),
-            (None, _, None) => Err((self.kind, "no usable checksum")),
-            (None, _, Some(_)) if self.kind.is_empty() => Err((self.kind, "no type")),
-            (None, Some(location), Some(expected)) => Ok(Record {
+        match (self.problem, self.location) {
+            (Some(problem), _) => Err((self.kind, problem)),
+            (None, None) => Err((self.kind, "no location")),
+            (None, Some(_)) if self.kind.is_empty() => Err((self.kind, "no type")),
+            (None, Some(location)) => Ok(Record {
                 kind: self.kind,
                 location,
                 base: self.base,
-                expected,
+                digest: file.digest,
+                size: file.size,
                 open: open.expected(),
                 header: header.expected(),
             }),
@@ -238,13 +260,11 @@ mod tests {
     <header-size>131</header-size>
   </data>
   <data type="group">
-    <checksum type="sha">
-      {c}
-    </checksum>
+    <checksum type="sha">{c}</checksum>
     <location xml:base="http://other.example/" href="repodata/comps&#46;xml"/>
   </data>
   <data type="strange">
-    <checksum type="sha384">{c}</checksum>
+    <checksum type="crc32">{c}</checksum>
     <location href="repodata/strange.xml"/>
   </data>
 </repomd>
@@ -256,23 +276,25 @@ mod tests {
     fn a_fedora_repomd() {
         let repomd = Repomd::parse(sample().as_bytes()).expect("good");
         assert_eq!(repomd.revision.as_deref(), Some("1697743527"));
+        let listed = |r: &Record| r.digest.map(|digest| Expected { digest, size: r.size });
         let shown = |e: Option<Expected>| {
             e.map(|e| format!("{} {:?}", &e.digest.to_string()[..8], e.size)).unwrap_or_default()
         };
         let records: Vec<_> = repomd
             .records
             .iter()
-            .map(|r| [r.kind.clone(), shown(Some(r.expected)), shown(r.open), shown(r.header)])
+            .map(|r| [r.kind.clone(), shown(listed(r)), shown(r.open), shown(r.header)])
             .collect();
         let primary =
             ["primary", "sha256:a Some(17652321)", "sha256:b Some(171234567)", "sha1:ccc Some(131)"];
-        assert_eq!(records, [primary, ["group", "sha1:ccc None", "", ""]]);
+        assert_eq!(records, [primary, ["group", "sha1:ccc None", "", ""], ["strange", "", "", ""]]);
         assert_eq!(repomd.records[0].location, format!("repodata/{}-primary.xml.zst", "a".repeat(64)));
         assert_eq!(repomd.records[0].base, None);
         assert_eq!(repomd.records[1].location, "repodata/comps.xml");
         assert_eq!(repomd.records[1].base.as_deref(), Some("http://other.example/"));
         assert_eq!(repomd.skipped.count, 1);
-        assert_eq!(repomd.skipped.first.as_deref(), Some("record \"strange\": no usable checksum"));
+        let fatal = Some("record \"strange\": a checksum of unknown type \"crc32\"");
+        assert_eq!(repomd.skipped.fatal.as_deref(), fatal);
     }
 
     #[test]
@@ -282,11 +304,6 @@ mod tests {
         for (data, want) in [
             (format!("<data type='x'>{sum}</data>"), "record \"x\": no location"),
             (format!("<data>{sum}<location href='y'/></data>"), "record \"\": no type"),
-            ("<data type='x'><location href='y'/></data>".into(), "record \"x\": no usable checksum"),
-            (
-                format!("<data type='x'>{sum}<location href='y'/><size>1x</size></data>"),
-                "record \"x\": a size is no number",
-            ),
             (
                 format!("<data type='x'>{sum}<location href='{long}'/></data>"),
                 "record \"x\": an attribute is too long",
@@ -302,7 +319,46 @@ mod tests {
         ] {
             let repomd = Repomd::parse(format!("<repomd>{data}</repomd>").as_bytes()).expect("well-formed");
             assert_eq!(repomd.records, []);
-            assert_eq!(repomd.skipped, Skipped { count: 1, first: Some(want.into()) });
+            assert_eq!(repomd.skipped, Skipped { count: 1, first: Some(want.into()), fatal: None });
+        }
+    }
+
+    /// What dnf 4 and zypper 1.14 made of each.
+    #[test]
+    fn what_clients_forgive_and_what_they_do_not() {
+        let (sha256, sha384) = ("a".repeat(64), "b".repeat(96));
+        let sum = |kind: &str, text: &str| format!("<checksum type='{kind}'>{text}</checksum>");
+        let good = sum("sha256", &sha256);
+        for (values, want) in [
+            (good.clone(), Ok("sha256 None")),
+            (String::new(), Ok("none None")),
+            (format!("{good}<size>12</size>"), Ok("sha256 Some(12)")),
+            (format!("{good}<size></size>"), Ok("sha256 None")),
+            (format!("{good}<size>0</size>"), Ok("sha256 None")),
+            (format!("{good}<size>1x</size><open-size>-1</open-size>"), Ok("sha256 None")),
+            (sum("md5", &"c".repeat(32)), Ok("md5 None")),
+            (sum("SHA384", &sha384), Ok("sha384 None")),
+            (sum("sha224", &"c".repeat(56)), Ok("sha224 None")),
+            (good.clone() + &sum("sha384", &sha384), Ok("sha384 None")),
+            (sum("sha-256", &sha256), Err("a checksum of unknown type \"sha-256\"")),
+            (format!("<checksum>{sha256}</checksum>"), Err("a checksum of unknown type \"\"")),
+            (sum("sha1", "abc"), Err("\"abc\" is no checksum of its type")),
+            (sum("md5", &"C".repeat(32)), Err("is no checksum of its type")),
+            (sum("sha256", &format!(" {sha256}")), Err("is no checksum of its type")),
+            (
+                good + "<open-checksum type='crc32'>01234567</open-checksum>",
+                Err("a checksum of unknown type \"crc32\""),
+            ),
+        ] {
+            let text = format!("<repomd><data type='x'>{values}<location href='y'/></data></repomd>");
+            let repomd = Repomd::parse(text.as_bytes()).expect("well-formed");
+            let record = repomd.records.first().expect("it has a location");
+            let algorithm = record.digest.map_or("none", |digest| digest.algorithm().name());
+            match (want, &repomd.skipped.fatal) {
+                (Ok(want), None) => assert_eq!(format!("{algorithm} {:?}", record.size), want, "{values}"),
+                (Err(want), Some(fatal)) => assert!(fatal.ends_with(want), "{values}: {fatal}"),
+                (_, fatal) => panic!("{values}: {fatal:?}"),
+            }
         }
     }
 

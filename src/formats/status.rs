@@ -163,6 +163,10 @@ pub struct SnapshotStatus {
     pub paths: u64,
     /// Entries of the metadata that were unusable.
     pub skipped: u64,
+    /// Why the first of them was.
+    pub first_skipped: Option<String>,
+    /// What is odd about the metadata and served nevertheless: a file and what it is about.
+    pub warnings: Vec<String>,
     /// Why the last look at the origin brought nothing.
     pub problem: Option<String>,
     /// Files of its metadata that the origin has wrong or not at all: requests for these fail.

@@ -121,7 +121,7 @@ mod tests {
         ] {
             let (seen, skipped) = run(&format!("[checksums]\n{line}\ngood = sha256:{a}\n"));
             assert_eq!(seen, ["good sha256"], "{line}");
-            assert_eq!(skipped, Skipped { count: 1, first: Some(want.into()) }, "{line}");
+            assert_eq!(skipped, Skipped { count: 1, first: Some(want.into()), fatal: None }, "{line}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! A cursor over rpm-md XML with everything hostile bounded: depth, the length of a tag or text, entities.
 //!
-//! Deliberately less than XML: a document type declaration is an error, the five predefined entities and
-//! character references are all there is to expand (so nothing can grow), prefixes are cut off, not
-//! resolved, and the encoding is UTF-8. Well-formedness otherwise is quick-xml's.
+//! Deliberately less than XML: a document type declaration must not declare anything, the five predefined
+//! entities and character references are all there is to expand (so nothing can grow), and prefixes are cut
+//! off, not resolved. Well-formedness otherwise is quick-xml's.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::{Reader, XmlVersion, escape};
 
+use super::encoding::{Decoder, EncodingError};
 use super::entry::{FormatError, excerpt};
 
 /// Longest tag or run of text. Generous: the longest texts are descriptions of packages, which people wrote.
@@ -57,7 +58,7 @@ impl Tag<'_> {
 
 /// Reads a document step by step; memory is bounded by the longest tag or text.
 pub(super) struct Cursor<R> {
-    reader: Reader<Leash<R>>,
+    reader: Reader<Leash<Decoder<R>>>,
     buffer: Vec<u8>,
     depth: usize,
     ended: bool,
@@ -68,7 +69,7 @@ pub(super) struct Cursor<R> {
 impl<R: BufRead> Cursor<R> {
     /// `root` is the name that the root element must have.
     pub(super) fn new(format: &'static str, root: &'static str, input: R) -> Self {
-        let mut reader = Reader::from_reader(Leash { input, left: MAX_EVENT });
+        let mut reader = Reader::from_reader(Leash { input: Decoder::new(input), left: MAX_EVENT });
         reader.config_mut().expand_empty_elements = true;
         Self { reader, buffer: Vec::new(), depth: 0, ended: false, format, root }
     }
@@ -94,18 +95,28 @@ impl<R: BufRead> Cursor<R> {
                 self.ended |= self.depth == 0;
                 Ok(Step::Close(depth))
             }
+            Ok(Event::Text(text)) if text.bytes().any(is_control) => fail("a control character".into()),
             Ok(Event::Text(text)) => Ok(Step::Text(text.into_inner())),
             Ok(Event::CData(text)) => Ok(Step::Text(text.into_inner())),
             Ok(Event::GeneralRef(name)) => match resolve(&name) {
                 Some(text) => Ok(Step::Text(text)),
                 None => fail(format!("'&{};' is no entity of XML itself", excerpt(&name)).into()),
             },
-            Ok(Event::DocType(_)) => fail("a document type declaration is not accepted".into()),
+            Ok(Event::DocType(text)) if text.contains('[') => {
+                fail("a document type with declarations is not accepted".into())
+            }
             Ok(Event::Eof) if self.ended => Ok(Step::End),
             Ok(Event::Eof) => fail("the document ends too early".into()),
-            Ok(Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_)) => Ok(Step::Other),
+            Ok(Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_)) => {
+                Ok(Step::Other)
+            }
         }
     }
+}
+
+/// No character of XML (section 2.2).
+fn is_control(byte: u8) -> bool {
+    byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r')
 }
 
 fn check(depth: usize, ended: bool, root: &str, tag: &BytesStart<'_>) -> Option<Cow<'static, str>> {
@@ -132,6 +143,9 @@ fn failure(format: &'static str, offset: u64, error: quick_xml::Error) -> Format
         quick_xml::Error::Io(error) if is_leash(&error) => {
             let problem = format!("a tag or text is longer than {MAX_EVENT} bytes").into();
             FormatError::Byte { format, offset, problem }
+        }
+        quick_xml::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<EncodingError>()) => {
+            FormatError::Byte { format, offset, problem: error.to_string().into() }
         }
         quick_xml::Error::Io(error) => FormatError::Read { format, source: unshare(error) },
         error => FormatError::Byte { format, offset, problem: excerpt(&error.to_string()).into() },
@@ -220,10 +234,17 @@ mod tests {
             ("<r a=1 />", "<1rErr(\"an attribute is malformed\")></1>"),
             (
                 "<!DOCTYPE r [<!ENTITY a 'b'>]><r/>",
-                "test, byte 0: a document type declaration is not accepted",
+                "test, byte 0: a document type with declarations is not accepted",
             ),
             ("<r>&b;</r>", "test, byte 3: '&b;' is no entity of XML itself"),
             ("<r>&#0;</r>", "test, byte 3: '&#0;' is no entity of XML itself"),
+            ("<!DOCTYPE r><r/>", "<1rOk(None)></1>"),
+            ("<!DOCTYPE r><r>&b;</r>", "test, byte 15: '&b;' is no entity of XML itself"),
+            ("<r>\u{1}</r>", "test, byte 3: a control character"),
+            (
+                "<?xml version='1.0' encoding='KOI8-R'?><r/>",
+                "test, byte 0: its encoding is none of UTF-8, UTF-16, ISO-8859-1 and US-ASCII",
+            ),
             ("<html/>", "test, byte 0: the root element is <html>, not <r>"),
             ("<r/><r/>", "test, byte 4: a second root element"),
             ("<r><x>", "test, byte 6: the document ends too early"),

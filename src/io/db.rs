@@ -14,7 +14,7 @@ use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use super::hasher::Hashes;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Digests, Pieces};
 
-/// SHA-256 -> the five digests.
+/// SHA-256 -> the digests, see [`Digests::encode`].
 const DIGESTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("digests-1");
 /// SHA-256 -> digests of its pieces, for blobs of several that were hashed since there are such.
 const PIECES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("pieces-1");
@@ -119,8 +119,8 @@ impl Db {
                 write.open_table(PIECES)?.insert(&digests.sha256, pieces.encode().as_slice())?;
             }
             let mut aliases = write.open_table(ALIASES)?;
-            for algorithm in [Algorithm::Sha1, Algorithm::Sha512] {
-                aliases.insert(alias_key(&digests.get(algorithm)).as_slice(), &digests.sha256)?;
+            for digest in digests.aliases() {
+                aliases.insert(alias_key(&digest).as_slice(), &digests.sha256)?;
             }
         }
         Ok(write.commit()?)
@@ -200,6 +200,8 @@ fn alias_key(digest: &Digest) -> Vec<u8> {
         Algorithm::Sha1 => 1,
         Algorithm::Sha256 => 2,
         Algorithm::Sha512 => 3,
+        Algorithm::Sha224 => 6,
+        Algorithm::Sha384 => 7,
     };
     let mut key = vec![tag];
     key.extend_from_slice(digest.as_bytes());
@@ -210,11 +212,22 @@ fn alias_key(digest: &Digest) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn digests() -> Digests {
+        Digests {
+            md4: [1; 16],
+            md5: [2; 16],
+            sha1: [3; 20],
+            sha256: [4; 32],
+            sha512: [5; 64],
+            also: Some(Digest::new(Algorithm::Sha384, &[9; 48])),
+        }
+    }
+
     #[test]
     fn keeps_what_it_was_given() {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("db");
-        let digests = Digests { md4: [1; 16], md5: [2; 16], sha1: [3; 20], sha256: [4; 32], sha512: [5; 64] };
+        let digests = digests();
         let db = Db::open(&path).expect("open");
         let pieces = Pieces { len: 256 << 10, sha1: vec![[6; 20], [7; 20]], sha256: vec![[8; 32], [9; 32]] };
         db.put_hashes(&Hashes { digests, pieces: Some(pieces.clone()) }).expect("write");
@@ -229,6 +242,7 @@ mod tests {
         assert_eq!(db.pieces(blob(10)).expect("read"), Some(Pieces::whole(&digests)));
         assert_eq!(db.pieces(Blob { id: BlobId([5; 32]), size: 300 << 10 }).expect("read"), None, "unknown");
         assert_eq!(db.alias(&digests.get(Algorithm::Sha512)).expect("read"), Some(BlobId([4; 32])));
+        assert_eq!(db.alias(&digests.get(Algorithm::Sha384)).expect("read"), Some(BlobId([4; 32])));
         assert_eq!(db.alias(&digests.get(Algorithm::Md5)).expect("read"), None);
         let all = db.records("unit").expect("read");
         assert_eq!(all, [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]);
@@ -243,7 +257,7 @@ mod tests {
         db.put_records("unit", [("a", Some(b"1".to_vec()))]).expect("write");
         assert!(Db::open(&path).is_err(), "it is locked");
         db.close();
-        let digests = Digests { md4: [1; 16], md5: [2; 16], sha1: [3; 20], sha256: [4; 32], sha512: [5; 64] };
+        let digests = digests();
         assert!(db.is_closed() && db.put_hashes(&Hashes { digests, pieces: None }).is_ok());
         assert_eq!(db.record("unit", "a").expect("nothing"), None);
         assert!(matches!(db.put_records("unit", [("a", None)]), Err(DbError::Closed)));

@@ -1,13 +1,13 @@
-//! All five digests in one pass, and those of pieces where the size is known beforehand.
+//! All published digests in one pass, and those of pieces where the size is known beforehand.
 
 use md4::Md4;
 use md5::Md5;
 use sha1::Sha1;
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 use std::fs::File;
 use std::io::{self, Read};
 
-use crate::model::{Digests, Pieces};
+use crate::model::{Algorithm, Digest, Digests, Pieces};
 
 /// What hashing gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,14 @@ pub struct Hasher {
     sha1: Sha1,
     sha256: Sha256,
     sha512: Sha512,
+    also: Option<Also>,
+}
+
+/// An algorithm that only some files need.
+#[derive(Clone)]
+enum Also {
+    Sha224(Sha224),
+    Sha384(Sha384),
 }
 
 /// The pieces so far and the digests of the one that has begun.
@@ -82,6 +90,17 @@ impl Hasher {
         Self { pieces, ..Self::default() }
     }
 
+    /// The same with the digest of `algorithm`, should it not be one that every file has.
+    #[must_use]
+    pub fn with(self, algorithm: Algorithm) -> Self {
+        let also = match algorithm {
+            Algorithm::Sha224 => Some(Also::Sha224(Sha224::default())),
+            Algorithm::Sha384 => Some(Also::Sha384(Sha384::default())),
+            _ => self.also,
+        };
+        Self { also, ..self }
+    }
+
     pub fn update(&mut self, bytes: &[u8]) {
         // Slices that stay in the first-level cache, so that the later algorithms do not read memory again.
         for slice in bytes.chunks(16 << 10) {
@@ -90,6 +109,11 @@ impl Hasher {
             self.sha1.update(slice);
             self.sha256.update(slice);
             self.sha512.update(slice);
+            match &mut self.also {
+                Some(Also::Sha224(also)) => also.update(slice),
+                Some(Also::Sha384(also)) => also.update(slice),
+                None => {}
+            }
             if let Some(pieces) = &mut self.pieces {
                 pieces.update(slice);
             }
@@ -98,12 +122,17 @@ impl Hasher {
     }
 
     pub fn finish(self) -> Hashes {
+        let also = self.also.map(|also| match also {
+            Also::Sha224(also) => Digest::new(Algorithm::Sha224, &also.finalize()),
+            Also::Sha384(also) => Digest::new(Algorithm::Sha384, &also.finalize()),
+        });
         let digests = Digests {
             md4: self.md4.finalize().into(),
             md5: self.md5.finalize().into(),
             sha1: self.sha1.finalize().into(),
             sha256: self.sha256.finalize().into(),
             sha512: self.sha512.finalize().into(),
+            also,
         };
         Hashes { digests, pieces: self.pieces.and_then(|pieces| pieces.finish(self.hashed)) }
     }
@@ -123,8 +152,13 @@ pub fn hash(input: impl Read) -> io::Result<(Digests, u64)> {
 
 /// The same with pieces, for a whole file.
 pub fn hash_file(file: &File) -> io::Result<(Hashes, u64)> {
+    hash_file_with(file, Algorithm::Sha256)
+}
+
+/// The same with the digest of an algorithm that not every file has.
+pub fn hash_file_with(file: &File, algorithm: Algorithm) -> io::Result<(Hashes, u64)> {
     let size = file.metadata()?.len();
-    read(file, Hasher::with_pieces(Some(size)))
+    read(file, Hasher::with_pieces(Some(size)).with(algorithm))
 }
 
 fn read(mut input: impl Read, mut hasher: Hasher) -> io::Result<(Hashes, u64)> {
@@ -145,7 +179,6 @@ fn read(mut input: impl Read, mut hasher: Hasher) -> io::Result<(Hashes, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Algorithm;
 
     #[test]
     fn digests_of_abc() {
@@ -161,6 +194,16 @@ mod tests {
             assert_eq!(digests.get(algorithm).to_hex(), want);
         }
         assert!(digests.get(Algorithm::Sha512).to_hex().starts_with("ddaf35a193617abacc417349ae204131"));
+        for (algorithm, want) in [
+            (Algorithm::Sha224, "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7"),
+            (Algorithm::Sha384, "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded163"),
+        ] {
+            let mut hasher = Hasher::default().with(algorithm);
+            hasher.update(b"abc");
+            let digests = hasher.finish().digests;
+            assert!(digests.also.is_some_and(|also| also.to_hex().starts_with(want)), "{algorithm}");
+            assert_eq!(digests.get(algorithm).algorithm(), algorithm);
+        }
     }
 
     proptest::proptest! {

@@ -16,12 +16,18 @@ pub enum Algorithm {
     Md4,
     Md5,
     Sha1,
+    /// Nobody publishes it; repositories made by `createrepo_c --checksum` have it, like SHA-384.
+    Sha224,
     Sha256,
+    Sha384,
     Sha512,
 }
 
 impl Algorithm {
-    pub const ALL: [Self; 5] = [Self::Md4, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
+    pub const ALL: [Self; 7] =
+        [Self::Md4, Self::Md5, Self::Sha1, Self::Sha224, Self::Sha256, Self::Sha384, Self::Sha512];
+    /// Computed of every file, see [`Digests`].
+    pub const PUBLISHED: [Self; 5] = [Self::Md4, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
 
     /// The suffix of a manifest (`PATH.sha256`) and the name in logs.
     pub const fn name(self) -> &'static str {
@@ -29,7 +35,9 @@ impl Algorithm {
             Self::Md4 => "md4",
             Self::Md5 => "md5",
             Self::Sha1 => "sha1",
+            Self::Sha224 => "sha224",
             Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
             Self::Sha512 => "sha512",
         }
     }
@@ -39,7 +47,9 @@ impl Algorithm {
         match self {
             Self::Md4 | Self::Md5 => 16,
             Self::Sha1 => 20,
+            Self::Sha224 => 28,
             Self::Sha256 => 32,
+            Self::Sha384 => 48,
             Self::Sha512 => 64,
         }
     }
@@ -50,6 +60,8 @@ impl Algorithm {
         match () {
             () if is(&["sha256", "sha-256", "Checksums-Sha256"]) => Some(Self::Sha256),
             () if is(&["sha512", "sha-512", "Checksums-Sha512"]) => Some(Self::Sha512),
+            () if is(&["sha224"]) => Some(Self::Sha224),
+            () if is(&["sha384"]) => Some(Self::Sha384),
             () if is(&["sha1", "sha", "sha-1", "Checksums-Sha1"]) => Some(Self::Sha1),
             () if is(&["md5", "md5sum"]) => Some(Self::Md5),
             () if is(&["md4"]) => Some(Self::Md4),
@@ -105,7 +117,9 @@ impl Digest {
         let bytes = match algorithm.digest_len() {
             16 => part::<16>(text),
             20 => part::<20>(text),
+            28 => part::<28>(text),
             32 => part::<32>(text),
+            48 => part::<48>(text),
             _ => part::<64>(text),
         };
         let bytes =
@@ -140,7 +154,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// All digests of one file, as one pass over its bytes gives them.
+/// The digests of one file, as one pass over its bytes gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests {
     pub md4: [u8; 16],
@@ -148,34 +162,47 @@ pub struct Digests {
     pub sha1: [u8; 20],
     pub sha256: [u8; 32],
     pub sha512: [u8; 64],
+    /// The one of SHA-224 or SHA-384 by which metadata names the file. Not computed of other files: it takes
+    /// as long as SHA-256 or SHA-512.
+    pub also: Option<Digest>,
 }
 
 impl Digests {
-    /// Length of the stored form: the five digests one after the other.
-    pub const ENCODED_LEN: usize = 16 + 16 + 20 + 32 + 64;
+    /// Length of the five digests that every file has, one after the other.
+    const ENCODED_LEN: usize = 16 + 16 + 20 + 32 + 64;
 
+    /// The digest of that algorithm; of one that was not computed, the SHA-256.
     pub fn get(&self, algorithm: Algorithm) -> Digest {
         let bytes: &[u8] = match algorithm {
             Algorithm::Md4 => &self.md4,
             Algorithm::Md5 => &self.md5,
             Algorithm::Sha1 => &self.sha1,
-            Algorithm::Sha256 => &self.sha256,
             Algorithm::Sha512 => &self.sha512,
+            Algorithm::Sha224 | Algorithm::Sha256 | Algorithm::Sha384 => {
+                let also = self.also.filter(|also| also.algorithm() == algorithm);
+                return also.unwrap_or_else(|| Digest::new(Algorithm::Sha256, &self.sha256));
+            }
         };
         Digest::new(algorithm, bytes)
+    }
+
+    /// Those besides SHA-256 by which metadata may name the file and that may verify it.
+    pub fn aliases(&self) -> impl Iterator<Item = Digest> {
+        [Algorithm::Sha512, Algorithm::Sha1].map(|algorithm| self.get(algorithm)).into_iter().chain(self.also)
     }
 
     pub fn matches(&self, digest: &Digest) -> bool {
         self.get(digest.algorithm()) == *digest
     }
 
-    pub fn encode(&self) -> [u8; Self::ENCODED_LEN] {
-        let mut out = [0; Self::ENCODED_LEN];
-        let mut at = 0;
-        for algorithm in Algorithm::ALL {
-            out[at..at + algorithm.digest_len()].copy_from_slice(self.get(algorithm).as_bytes());
-            at += algorithm.digest_len();
+    /// The five digests one after the other, then SHA-224 or SHA-384 where there is one: their lengths tell
+    /// which.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(Self::ENCODED_LEN + Algorithm::Sha384.digest_len());
+        for algorithm in Algorithm::PUBLISHED {
+            out.extend_from_slice(self.get(algorithm).as_bytes());
         }
+        out.extend(self.also.iter().flat_map(Digest::as_bytes));
         out
     }
 
@@ -184,8 +211,16 @@ impl Digests {
         let (md5, rest) = rest.split_first_chunk()?;
         let (sha1, rest) = rest.split_first_chunk()?;
         let (sha256, rest) = rest.split_first_chunk()?;
-        let sha512 = rest.try_into().ok()?;
-        Some(Self { md4: *md4, md5: *md5, sha1: *sha1, sha256: *sha256, sha512 })
+        let (sha512, rest) = rest.split_first_chunk()?;
+        let also = match rest.len() {
+            0 => None,
+            len => {
+                let algorithm =
+                    [Algorithm::Sha224, Algorithm::Sha384].into_iter().find(|a| a.digest_len() == len)?;
+                Some(Digest::new(algorithm, rest))
+            }
+        };
+        Some(Self { md4: *md4, md5: *md5, sha1: *sha1, sha256: *sha256, sha512: *sha512, also })
     }
 }
 
@@ -205,8 +240,21 @@ mod tests {
 
     #[test]
     fn stored_form_round_trip() {
-        let digests = Digests { md4: [1; 16], md5: [2; 16], sha1: [3; 20], sha256: [4; 32], sha512: [5; 64] };
-        assert_eq!(Digests::decode(&digests.encode()), Some(digests));
+        let plain = Digests {
+            md4: [1; 16],
+            md5: [2; 16],
+            sha1: [3; 20],
+            sha256: [4; 32],
+            sha512: [5; 64],
+            also: None,
+        };
+        assert_eq!(plain.encode().len(), Digests::ENCODED_LEN);
+        for also in [None, Some((Algorithm::Sha224, 28)), Some((Algorithm::Sha384, 48))] {
+            let also = also.map(|(algorithm, len)| Digest::new(algorithm, &vec![6; len]));
+            let digests = Digests { also, ..plain };
+            assert_eq!(Digests::decode(&digests.encode()), Some(digests));
+            assert!(also.is_none_or(|also| digests.matches(&also) && !plain.matches(&also)));
+        }
         assert_eq!(Digests::decode(&[0; 10]), None);
         assert_eq!(Digests::decode(&[0; Digests::ENCODED_LEN + 1]), None);
     }
@@ -218,6 +266,8 @@ mod tests {
             ("sha", Some(Algorithm::Sha1)),
             ("MD5Sum", Some(Algorithm::Md5)),
             ("sha-512", Some(Algorithm::Sha512)),
+            ("sha384", Some(Algorithm::Sha384)),
+            ("SHA224", Some(Algorithm::Sha224)),
             ("crc32", None),
         ] {
             assert_eq!(Algorithm::from_name(name), want, "{name}");

@@ -272,7 +272,8 @@ fn snapshots(text: &mut String, snapshots: &[SnapshotStatus]) {
             count => format!("without {count} files, such as {}: {}", first.member, first.reason),
         });
         let notes = [s.problem.as_deref(), waits.as_deref(), flaws.as_deref()];
-        let notes: Vec<&str> = notes.into_iter().flatten().collect();
+        let notes: Vec<&str> =
+            notes.into_iter().flatten().chain(s.warnings.iter().map(String::as_str)).collect();
         let problem = if notes.is_empty() { String::new() } else { format!("  ({})", notes.join("; ")) };
         let _ = writeln!(text, "{name:<width$} {:>3} {:>8}  {date}{problem}", s.generation, s.paths);
     }

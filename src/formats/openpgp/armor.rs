@@ -9,6 +9,8 @@ use std::io::Read;
 use pgp::armor::Dearmor;
 
 use super::super::clearsign;
+use super::super::entry::FormatError;
+use super::SignatureError;
 
 /// What the armor says it holds; other blocks are passed over.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,33 @@ pub(super) fn blocks(bytes: &[u8], kind: Kind) -> Vec<Result<Cow<'_, [u8]>, Stri
         found.push(Err("an armor block has no end".into()));
     }
     found
+}
+
+/// Refuses what is more than armored signatures, one directly after the other, as apt's gpgv method does.
+pub(super) fn check_alone(bytes: &[u8]) -> Result<(), SignatureError> {
+    let (begin, end) = Kind::Signature.frame();
+    let mut is_open = false;
+    for (line, number) in clearsign::lines(bytes).zip(1..) {
+        let problem = match is_open {
+            false if line.is(begin) => {
+                is_open = true;
+                continue;
+            }
+            false => "no part of an armored signature",
+            true if line.is(end) => {
+                is_open = false;
+                continue;
+            }
+            true if line.text.starts_with(b"-") => "a dash within a signature",
+            true => continue,
+        };
+        let problem = problem.into();
+        return Err(FormatError::Line { format: "Release.gpg", line: number, problem }.into());
+    }
+    match is_open || bytes.is_empty() {
+        true => Err(SignatureError::Unreadable { problem: "an armor block has no end".to_owned() }),
+        false => Ok(()),
+    }
 }
 
 fn dearmor(block: &[u8]) -> Result<Vec<u8>, String> {

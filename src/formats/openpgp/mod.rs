@@ -3,7 +3,8 @@
 //!
 //! Packets, keys and arithmetic are the crate `pgp`'s; which signature counts is decided here, as apt's
 //! gpgv and librepo decide it: one valid signature by a known key is enough, since archives sign with
-//! several keys and a client may know only one of them. Deliberately knows no trust beyond "the key is in
+//! several keys and a client may know only one of them. One by a known key that does not fit the text spoils
+//! it: for apt anywhere, for librepo before the first that counts. Deliberately knows no trust beyond "the key is in
 //! the keyring", no user ids and no designated revokers.
 
 mod armor;
@@ -133,19 +134,46 @@ impl Keyring {
         if signed.text.split(|&c| c == b'\n').any(is_blank) {
             return Err(SignatureError::BlankLine);
         }
-        self.verify_detached(&canonical(&signed.text), signed.signature, now_secs)
+        self.verify(&canonical(&signed.text), signed.signature, now_secs, Spoilt::Anywhere)
     }
 
-    /// Checks a signature beside its data, armored or binary, such as Release.gpg or repomd.xml.asc.
+    /// Checks a Release.gpg as apt does.
     ///
     /// # Errors
-    /// If no signature counts at `now_secs` (seconds since 1970), with the reason for each.
+    /// If it is more than armored signatures, one of them by a known key does not fit, or none counts at
+    /// `now_secs` (seconds since 1970).
+    pub fn verify_release(
+        &self,
+        release: &[u8],
+        signature: &[u8],
+        now_secs: u64,
+    ) -> Result<Vec<Signer>, SignatureError> {
+        armor::check_alone(signature)?;
+        self.verify(release, signature, now_secs, Spoilt::Anywhere)
+    }
+
+    /// Checks a signature beside its data, armored or binary, such as repomd.xml.asc, as librepo does.
+    ///
+    /// # Errors
+    /// If no signature counts at `now_secs` (seconds since 1970), or only after one by a known key that does
+    /// not fit, with the reason for each.
     pub fn verify_detached(
         &self,
         data: &[u8],
         signature: &[u8],
         now_secs: u64,
     ) -> Result<Vec<Signer>, SignatureError> {
+        self.verify(data, signature, now_secs, Spoilt::BeforeGood)
+    }
+
+    fn verify(
+        &self,
+        data: &[u8],
+        signature: &[u8],
+        now_secs: u64,
+        spoilt: Spoilt,
+    ) -> Result<Vec<Signer>, SignatureError> {
+        let mut is_spoilt = false;
         let (mut signers, mut refusals) = (Vec::new(), Vec::new());
         for signature in signatures(signature)? {
             let judged = match &signature {
@@ -157,15 +185,26 @@ impl Keyring {
             };
             match judged {
                 Ok(signer) => signers.push(signer),
-                Err(refusal) => refusals.push(refusal),
+                Err(refusal) => {
+                    let counts = spoilt == Spoilt::Anywhere || signers.is_empty();
+                    is_spoilt |= refusal.reason == Reason::Bad && counts;
+                    refusals.push(refusal);
+                }
             }
         }
-        match (signers.is_empty(), refusals.is_empty()) {
+        match (signers.is_empty() || is_spoilt, refusals.is_empty()) {
             (false, _) => Ok(signers),
             (true, false) => Err(SignatureError::Refused { refusals }),
             (true, true) => Err(SignatureError::NotSigned),
         }
     }
+}
+
+/// Where a signature by a known key that does not fit the text makes a client refuse the others, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoilt {
+    Anywhere,
+    BeforeGood,
 }
 
 fn supported(version: KeyVersion) -> bool {
@@ -189,13 +228,25 @@ fn signatures(bytes: &[u8]) -> Result<Vec<Result<Signature, String>>, SignatureE
 }
 
 /// Whether a signature can be one over the data beside it, whoever made it: false if it certainly is that of
-/// something else, such as an earlier generation. Says nothing of who signed.
+/// something else, such as an earlier generation. Of several signatures one may be of something else: a client may
+/// not know its key. Says nothing of who signed.
 pub fn detached_fits(data: &[u8], signature: &[u8]) -> bool {
     if is_cut(signature) {
         return false;
     }
     let found = signatures(signature).unwrap_or_default();
-    found.iter().flatten().all(|signature| signature::fits(signature, data) != Some(false))
+    found.is_empty()
+        || found
+            .iter()
+            .any(|one| one.as_ref().map_or(true, |signature| signature::fits(signature, data) != Some(false)))
+}
+
+/// Whether a Release.gpg is armored signatures and nothing else, which is all that apt takes.
+///
+/// # Errors
+/// Says which line is too much.
+pub fn check_release_gpg(signature: &[u8]) -> Result<(), SignatureError> {
+    armor::check_alone(signature)
 }
 
 /// Whether it is only the beginning of a signature, or nothing at all: it is being written.

@@ -88,6 +88,8 @@ pub struct Source {
     pub peers: usize,
     pub peer_headers: HeaderMap,
     pub told: OnGiven,
+    /// Most bytes taken where neither metadata nor the upstream gives a size; [`UNSIZED_LIMIT`] if not set.
+    pub unsized_limit: Option<u64>,
 }
 
 /// What a URL of a source gave.
@@ -306,7 +308,8 @@ impl Fetcher {
         state.send_replace(running(file.clone(), 0));
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (fetcher, progress, read) = (self.clone(), state.clone(), file.clone());
-        let limit = size.unwrap_or(UNSIZED_LIMIT);
+        let most = source.unsized_limit.unwrap_or(UNSIZED_LIMIT);
+        let limit = size.unwrap_or(most);
         let publish = move |available| _ = progress.send_replace(running(read.clone(), available));
         let writer = tokio::spawn(blocking(move || fetcher.write(incoming, limit, receiver, publish)));
         let received = transfer.pull(opened, &sender).await;
@@ -355,6 +358,13 @@ impl Fetcher {
             tracing::warn!(blob = %committed.blob.id, error = %e, "digests are not remembered");
         }
         Ok(committed)
+    }
+
+    /// Takes bytes into the store that are there already. Blocks.
+    pub fn keep(&self, blob: Blob, bytes: &[u8]) -> Result<Committed, VerifyError> {
+        let mut incoming = self.store.incoming(blob.into())?;
+        incoming.write(bytes)?;
+        self.commit(incoming)
     }
 
     /// Takes a local file into the store, verified like any other. Blocks.

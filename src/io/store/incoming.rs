@@ -80,13 +80,14 @@ impl Drop for Room {
 impl Incoming {
     pub(super) fn new(path: PathBuf, file: File, expected: Expected, room: Room) -> Self {
         let temp = TempFile(Some(path));
-        Self { temp, file, hasher: Hasher::with_pieces(expected.size), written: 0, expected, room }
+        let hasher = Hasher::with_pieces(expected.size).with(expected.digest.algorithm());
+        Self { temp, file, hasher, written: 0, expected, room }
     }
 
     /// Makes room for a length that metadata did not say but somebody did, all at once.
     pub fn expect_len(&mut self, len: u64) -> Result<(), StoreError> {
         if self.written == 0 {
-            self.hasher = Hasher::with_pieces(Some(len));
+            self.hasher = Hasher::with_pieces(Some(len)).with(self.expected.digest.algorithm());
         }
         self.grow(len)?;
         self.allocate()

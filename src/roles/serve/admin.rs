@@ -133,6 +133,8 @@ fn snapshot_status(repo: &Repo, key: &UnitKey, unit: Option<&Arc<Unit>>, state: 
         adopted: unit.map(|unit| unit.adopted_secs),
         paths: unit.map_or(0, |unit| unit.packages.len() as u64),
         skipped: unit.map_or(0, |unit| unit.skipped),
+        first_skipped: unit.and_then(|unit| unit.first_skipped.clone()),
+        warnings: unit.map_or_else(Vec::new, |unit| unit.warnings.clone()),
         problem: state.trouble.map(|trouble| trouble.text),
         flaws: flaws(&state.flaws),
         waits_for_copies: state.gate.map(|(copies, _)| copies),

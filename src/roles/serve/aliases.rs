@@ -18,9 +18,10 @@ use crate::model::{Blob, BlobId, Digests, Expected, RepoPath};
 
 /// Hashes a file and remembers its digests, if it is what its metadata says. Blocks.
 pub fn hash_file(server: &Server, file: &Path, expected: &Expected) -> anyhow::Result<(Digests, u64)> {
-    let (hashes, size) = File::open(file).and_then(|file| hasher::hash_file(&file))?;
+    let algorithm = expected.digest.algorithm();
+    let (hashes, size) = File::open(file).and_then(|file| hasher::hash_file_with(&file, algorithm))?;
     let digests = hashes.digests;
-    let digest = digests.get(expected.digest.algorithm());
+    let digest = digests.get(algorithm);
     ensure!(digest == expected.digest, "its digest is {digest} instead of {}", expected.digest);
     server.db.put_hashes(&hashes).context("its digests are not remembered")?;
     Ok((digests, size))

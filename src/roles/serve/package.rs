@@ -357,7 +357,7 @@ pub async fn manifest(
     asked: &Asked,
 ) -> Option<Response<Body>> {
     let (stem, suffix) = path.as_str().rsplit_once('.')?;
-    let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == suffix)?;
+    let algorithm = Algorithm::PUBLISHED.into_iter().find(|algorithm| algorithm.name() == suffix)?;
     let expected = repo.snapshot().package(stem)?;
     let package = RepoPath::new(stem).ok()?;
     if unnamed::origin_has(server, repo, path).await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::server::Server;
 use crate::catalog::Unit;
 use crate::io::store::Rank;
-use crate::model::{Algorithm, BlobId, Digest};
+use crate::model::{BlobId, Digest, Digests};
 
 /// After a change of the catalog others follow: one pass over the stores for all of them.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -56,8 +56,7 @@ fn rank_metadata(server: &Server) {
 /// Every digest by which metadata may name a blob.
 fn digests(server: &Server, id: BlobId) -> Vec<Digest> {
     let known = server.db.digests(id).ok().flatten();
-    let others = [Algorithm::Sha512, Algorithm::Sha1].map(|algorithm| known.map(|all| all.get(algorithm)));
-    others.into_iter().flatten().chain([id.digest()]).collect()
+    known.iter().flat_map(Digests::aliases).chain([id.digest()]).collect()
 }
 
 fn names(unit: &Unit, id: BlobId, digests: &[Digest]) -> bool {

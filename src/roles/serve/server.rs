@@ -34,7 +34,7 @@ use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
-use crate::model::{Algorithm, Blob, BlobId, Digest, Expected, RepoPath, Time, VolunteerId};
+use crate::model::{Blob, BlobId, Digest, Expected, RepoPath, Time, VolunteerId};
 use crate::policy::{Decision, Event, Known, NodeNo, Params, Policy, Request};
 
 /// Messages waiting for one volunteer. Orders beyond it are dropped and given again on the next demand.
@@ -380,7 +380,7 @@ impl Server {
     pub fn find(&self, id: BlobId) -> Vec<(&Repo, RepoPath, Expected)> {
         let mut digests = vec![id.digest()];
         if let Ok(Some(all)) = self.db.digests(id) {
-            digests.extend([Algorithm::Sha512, Algorithm::Sha1].map(|algorithm| all.get(algorithm)));
+            digests.extend(all.aliases());
         }
         let in_repo = |repo| {
             let snapshot = Repo::snapshot(repo);

@@ -92,6 +92,7 @@ async fn fetch(
         peers: sources.len(),
         peer_headers: header(edge.id.as_str()),
         told: on_given(edge, sources.len(), bad.clone()),
+        ..Source::default()
     };
     let server_alone =
         Source { urls: vec![direct], peers: 0, told: on_given(edge, 0, Arc::default()), ..source.clone() };

@@ -88,4 +88,7 @@ fn log(repo: &Repo, diff: Option<&Diff>, unit: &Unit) {
         let first = unit.first_skipped.as_deref().unwrap_or("");
         tracing::warn!(repo, unit = %unit.key, skipped = unit.skipped, first, "unusable entries in the metadata");
     }
+    for reason in &unit.warnings {
+        tracing::warn!(repo, unit = %unit.key, reason, "odd metadata, which is served nevertheless");
+    }
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::RefreshError;
 use super::flawed::{self, Waits};
-use crate::catalog::{Draft, Flaw, Needed, Step, Unit, UnitKey, Whole, by_hash_path, obstacle, stem_of};
+use super::{RefreshError, unproven};
+use crate::catalog::{
+    Draft, Flaw, IngestError, Needed, Step, Unit, UnitKey, Whole, by_hash_path, obstacle, stem_of,
+};
 use crate::config::Origin;
 use crate::io::clock;
-use crate::io::fetch::{Content, FetchError};
+use crate::io::fetch::{Content, FetchError, Source};
 use crate::io::store::{BlobStore, VerifyError};
 use crate::model::{Blob, Expected, RepoPath, Size};
 use crate::roles::serve::origin;
@@ -21,7 +23,9 @@ use crate::roles::serve::server::Server;
 /// Members of one generation fetched at a time: hides latency, spares the upstream.
 const PARALLEL: usize = 4;
 /// Largest package list read, compressed or not: it is read in memory. The largest known have some 100 MB.
-const MAX_LIST: u64 = 512 << 20;
+pub(super) const MAX_LIST: u64 = 512 << 20;
+/// Largest member taken whose metadata gives no size: lists of all files, the largest of which have some 300 MB.
+const MAX_UNSIZED: u64 = 2 << 30;
 /// Members that may fail because the origin does not answer before the rest is left for another time: each
 /// costs seconds.
 const MAX_UNANSWERED: usize = 8;
@@ -66,6 +70,9 @@ pub async fn complete(
     flawed::note(repo, &key, &mut flaws);
     if let Some(at) = obstacle(&flaws, whole, waits.bounds()) {
         return Err(failures.swap_remove(at));
+    }
+    if let Some(problem) = current.and_then(|current| draft.objection(current)) {
+        return Err(IngestError::Refused { problem }.into());
     }
     flawed::report(repo, &key, &flaws);
     // Whoever asks for one of them and gets it makes us read it then.
@@ -216,15 +223,22 @@ async fn fetch_step(
     step: &Step,
     by_hash: bool,
 ) -> Result<(RepoPath, Blob), RefreshError> {
+    if let Some((path, wanted)) = &step.unproven {
+        let fetched = unproven::fetch(server, repo, path, *wanted).await;
+        let failed = |source| RefreshError::Member { path: path.clone(), source };
+        return fetched.map(|blob| (path.clone(), blob)).map_err(failed);
+    }
     let mut last: Option<RefreshError> = None;
     // What is held already comes first: a client has just asked for it, or a restart finds it.
     let (held, others): (Vec<_>, Vec<_>) =
         step.choices.iter().partition(|(_, expected)| server.metadata.held(expected).is_some());
     for (path, expected) in held.into_iter().chain(others) {
-        let error = if expected.size.is_none_or(|size| size > MAX_LIST) {
-            RefreshError::TooLarge { path: path.clone(), limit: Size(MAX_LIST) }
+        let too_large = || RefreshError::TooLarge { path: path.clone(), limit: Size(MAX_LIST) };
+        let error = if expected.size.is_some_and(|size| size > MAX_LIST) {
+            too_large()
         } else {
             match fetch_member(server, repo, path, *expected, by_hash).await {
+                Ok(blob) if blob.size > MAX_LIST => too_large(),
                 Ok(blob) => return Ok((path.clone(), blob)),
                 Err(source) => RefreshError::Member { path: path.clone(), source },
             }
@@ -248,7 +262,9 @@ pub async fn fetch_member(
     match &repo.config.origin {
         Origin::Upstream(_) => {
             let by_hash = by_hash_path(path, &expected).filter(|_| by_hash);
-            server.metadata.get_whole(expected, origin::source(repo, path, by_hash.as_ref())).await
+            let source = origin::source(repo, path, by_hash.as_ref());
+            let source = Source { unsized_limit: Some(MAX_UNSIZED), ..source };
+            server.metadata.get_whole(expected, source).await
         }
         Origin::Tree(tree) => {
             if let Some(Content::Held { blob, .. }) = server.metadata.held(&expected) {

@@ -146,6 +146,7 @@ impl Look<'_> {
             });
             return Ok(());
         }
+        repo.trust.check_expiry(key, draft.unreadable_until())?;
         repo.trust.check_dates(key, draft.dates(), current.map(AsRef::as_ref), now_secs)?;
         // Several files make one generation: an update in between shows in a second reading.
         if reader.read_all().await?.files != read {
@@ -206,11 +207,13 @@ async fn judge(
 ) -> Result<(Draft, Vec<RootFile>), RefreshError> {
     let (server, index, key) = (server.clone(), repo.index, key.clone());
     let judge = move || {
-        match server.repos[index].trust.check_signatures(&key, &roots, now_secs) {
+        let trust = &server.repos[index].trust;
+        roots = trust.without_unread(roots, now_secs);
+        match trust.check_signatures(&key, &roots, now_secs) {
             // Some mirrors leave an old Release.gpg behind: nobody gets it from here.
-            Err(TrustError::StaleSignature { .. }) if settle => {
+            Err(TrustError::StaleSignature { .. } | TrustError::Frame { .. }) if settle => {
                 roots = without_stale(roots);
-                server.repos[index].trust.check_signatures(&key, &roots, now_secs)?;
+                trust.check_signatures(&key, &roots, now_secs)?;
             }
             checked => checked?,
         }

@@ -10,6 +10,7 @@ mod flawed;
 mod gate;
 mod look;
 mod schedule;
+mod unproven;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl RefreshError {
             | Self::Member { .. }
             | Self::Stopping
             | Self::Internal(_)
-            | Self::Trust(TrustError::StaleSignature { .. })
+            | Self::Trust(TrustError::StaleSignature { .. } | TrustError::Frame { .. })
             | Self::Ingest(IngestError::Mixed { .. }) => TroubleKind::Passing,
             Self::Ingest(_) | Self::Trust(_) | Self::TooLarge { .. } => TroubleKind::Refused,
         }
@@ -101,7 +102,7 @@ impl RefreshError {
     fn is_of_update(&self) -> bool {
         match self {
             Self::Changing(_)
-            | Self::Trust(TrustError::StaleSignature { .. })
+            | Self::Trust(TrustError::StaleSignature { .. } | TrustError::Frame { .. })
             | Self::Ingest(IngestError::Mixed { .. }) => true,
             Self::Member { source, .. } => matches!(source, FetchError::NotFound | FetchError::Wrong { .. }),
             _ => false,
