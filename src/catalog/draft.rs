@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::builder::PathTableBuilder;
 use super::dates::Dates;
-use super::members::{Member, Unproven};
+use super::members::{Member, Unproven, open_limit};
 use super::sink::{Sink, is_reserved};
 use super::table::PathTable;
 use super::unit::{Root, Unit, UnitKey, UnitKind};
@@ -339,7 +339,7 @@ impl Draft {
             }
         }
         .map_err(|e| format_error(path, e))?;
-        merge(&mut read, sink.skipped);
+        read.merge(sink.skipped);
         Ok(read)
     }
 
@@ -347,7 +347,7 @@ impl Draft {
         if let Some(fatal) = &skipped.fatal {
             self.refused.get_or_insert_with(|| fatal.clone());
         }
-        merge(&mut self.skipped, skipped);
+        self.skipped.merge(skipped);
     }
 
     fn warn(&mut self, text: impl FnOnce() -> String) {
@@ -454,16 +454,6 @@ fn step(stem: &str, members: Vec<(&RepoPath, &Member)>) -> Step {
     Step { stem: stem.to_owned(), choices, unproven }
 }
 
-/// Bytes that a list of this length may decompress to.
-fn open_limit(compressed: u64) -> u64 {
-    /// Package lists compress to about a fifth; 200 leaves room for repetitive ones.
-    const RATIO: u64 = 200;
-    /// The largest lists known are some hundred MB.
-    const MAX_OPEN: u64 = 1 << 30;
-    const FLOOR: u64 = 16 << 20;
-    compressed.saturating_mul(RATIO).clamp(FLOOR, MAX_OPEN)
-}
-
 fn is_index(stem: &str) -> bool {
     matches!(stem.rsplit('/').next(), Some("Packages" | "Sources"))
 }
@@ -482,11 +472,4 @@ fn preference(compression: Compression) -> u8 {
 
 fn format_error(path: &RepoPath, source: FormatError) -> IngestError {
     IngestError::Format { path: path.to_string(), source }
-}
-
-fn merge(into: &mut Skipped, from: Skipped) {
-    into.count += from.count;
-    if into.first.is_none() {
-        into.first = from.first;
-    }
 }

@@ -86,6 +86,16 @@ impl Unproven {
     }
 }
 
+/// Bytes that a list of this length may decompress to.
+pub(super) fn open_limit(compressed: u64) -> u64 {
+    /// Package lists compress to about a fifth; 200 leaves room for repetitive ones.
+    const RATIO: u64 = 200;
+    /// The largest lists known are some hundred MB.
+    const MAX_OPEN: u64 = 1 << 30;
+    const FLOOR: u64 = 16 << 20;
+    compressed.saturating_mul(RATIO).clamp(FLOOR, MAX_OPEN)
+}
+
 fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
     match algorithm {
         Algorithm::Md4 => Digest::new(algorithm, &md4::Md4::digest(bytes)),

@@ -54,6 +54,13 @@ impl Skipped {
             self.fatal = Some(reason);
         }
     }
+
+    /// Adds what another parser passed over.
+    pub fn merge(&mut self, other: Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.first = self.first.take().or(other.first);
+        self.fatal = self.fatal.take().or(other.fatal);
+    }
 }
 
 /// Why a document cannot be used at all.

@@ -319,7 +319,7 @@ mod tests {
                 "its location is elsewhere (xml:base)",
             ),
             ("<location href", "<location src", "no location"),
-            ("<checksum type=", "<check type=", "no checksum"),
+            (&format!("<checksum type=\"{sha256}</checksum>"), "", "no checksum"),
             (&sha256, &format!("md5\" pkgid=\"YES\">{}", "5".repeat(32)), "only MD5 names it"),
             ("href=\"Packages", "href=\"&nbsp;", "an attribute has an unknown entity"),
             ("<name>hello<", &long, "a text is too long"),
