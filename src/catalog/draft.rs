@@ -23,6 +23,7 @@ use crate::formats::{self, Entry, FormatError, Skipped, checksums, clearsign, tr
 use crate::model::{Algorithm, Expected, RepoPath};
 
 const NO_PRIMARY: &str = "repomd.xml lists no primary, without which dnf refuses it";
+const NO_SUM: &str = "primary has no checksum, without which zypper refuses it";
 const WEAK: &str = "nothing but MD5 and SHA-1 is listed, which apt takes for unsigned";
 /// Warnings kept of one generation: one of each kind says enough.
 const MAX_WARNINGS: usize = 16;
@@ -88,8 +89,8 @@ pub struct Draft {
     warnings: Vec<String>,
     /// Why clients refuse this generation although every file is right.
     refused: Option<String>,
-    /// deb: SHA-256 or better is listed.
-    is_strong: bool,
+    /// Why some clients refuse it that others do not.
+    weak: Option<&'static str>,
     date: Option<u64>,
     valid_until: Option<u64>,
     unreadable_until: Option<String>,
@@ -112,7 +113,7 @@ impl Draft {
             skipped: Skipped::default(),
             warnings: Vec::new(),
             refused: None,
-            is_strong: true,
+            weak: None,
             date: None,
             valid_until: None,
             unreadable_until: None,
@@ -145,7 +146,7 @@ impl Draft {
             (None, None) => return Err(IngestError::NoRelease { dir: dir() }),
         };
         (self.date, self.valid_until) = (release.date, release.valid_until);
-        self.is_strong = release.is_strong();
+        self.weak = (!release.is_strong()).then_some(WEAK);
         let file = &roots[0].path;
         for (field, text) in &release.unreadable {
             self.warnings
@@ -295,6 +296,9 @@ impl Draft {
         if let Some(problem) = member.and_then(|member| member.flaw(bytes)) {
             return Err(IngestError::Member { path: path.to_string(), problem });
         }
+        if member.is_some_and(|member| member.digests.is_empty()) {
+            self.weak = Some(NO_SUM);
+        }
         if let Some(problem) = member.and_then(|member| member.objection(bytes)) {
             self.refused.get_or_insert_with(|| format!("{path}: {problem}"));
         }
@@ -358,15 +362,16 @@ impl Draft {
 
     /// What of it clients would refuse that take `current` now, although every file is right.
     pub fn objection(&self, current: &Unit) -> Option<String> {
-        if current.roots == self.roots {
+        // Nothing is lost where they refuse that one, too.
+        if current.is_refused || current.roots == self.roots {
             return None;
         }
         let is_rpm = self.key.kind == UnitKind::RpmMd;
         let refused = self.refused.clone();
         let no_primary =
             || (is_rpm && self.stems.is_empty() && !current.stems.is_empty()).then_some(NO_PRIMARY);
-        let is_weak = || (!self.is_strong && current.is_strong()).then_some(WEAK);
-        refused.or_else(|| no_primary().or_else(is_weak).map(str::to_owned))
+        let weak = || no_primary().or(self.weak).map(str::to_owned);
+        refused.or_else(weak)
     }
 
     /// A flat repository's paths are relative to the URL in the client's sources list, which may be the
@@ -409,6 +414,7 @@ impl Draft {
     }
 
     pub fn finish(mut self, generation: u64, adopted_secs: u64) -> Unit {
+        let is_refused = self.refused.is_some() || self.weak.is_some();
         self.warn_of_what_stays();
         let other_digests = Algorithm::ALL
             .into_iter()
@@ -429,6 +435,7 @@ impl Draft {
             kinds: self.kinds,
             other_digests,
             is_retired: false,
+            is_refused,
             has_by_hash: self.has_by_hash,
             components: self.components,
             skipped: self.skipped.count + self.packages.overflow(),

@@ -197,6 +197,8 @@ pub struct Unit {
     pub packages: PathTable,
     /// A later generation was adopted, and `packages` has only what that one has not.
     pub is_retired: bool,
+    /// Some clients refuse it as a whole, although every file is what its metadata says.
+    pub is_refused: bool,
     /// Index families read into `packages`: member paths without their compression suffix.
     pub stems: BTreeSet<String>,
     /// Families that the metadata lists and the origin lacks.
@@ -234,12 +236,6 @@ impl Unit {
         let (path, _) = tables.filter_map(|table| table.path_of(&digest)).next()?;
         let expected = self.members.get(&path)?;
         Some((RepoPath::new(&path).ok()?, expected))
-    }
-
-    /// Whether SHA-256 or better names any of its members.
-    pub fn is_strong(&self) -> bool {
-        let strong = [Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512];
-        strong.iter().any(|algorithm| self.members.digests(*algorithm).next().is_some())
     }
 
     /// What a member is called in every generation: its kind where it has one, else its path.
