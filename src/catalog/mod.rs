@@ -28,7 +28,7 @@ pub use draft::{Draft, IngestError, RootFile, Step};
 pub use flaws::{Bounds, Flaw, Whole, obstacle};
 pub use index::{IndexError, decode as decode_unit, encode as encode_unit};
 pub use members::Unproven;
-pub use snapshot::{Named, Snapshot};
+pub use snapshot::{Named, Package, Snapshot};
 pub use table::{Cursor, PathTable};
 pub use trust::{Trust, TrustError, without_stale};
 pub use unit::{Root, Unit, UnitKey, UnitKind, by_hash_digest, by_hash_path};

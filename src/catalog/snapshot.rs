@@ -2,11 +2,12 @@
 //!
 //! Immutable: adopting a generation makes a new snapshot, which the server swaps in with one store.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::unit::{Root, Unit, UnitKey};
-use crate::model::{Digest, Expected, RepoPath};
+use crate::model::{Alternatives, Digest, Expected, RepoPath};
 
 /// Generations kept per unit, the current one included: clients whose lists are old still find the members
 /// and packages that those name (DESIGN.md section 7).
@@ -21,6 +22,21 @@ const MAX_RETAINED: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     units: BTreeMap<UnitKey, VecDeque<Arc<Unit>>>,
+}
+
+/// What metadata says of a package's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Package {
+    /// By the newest generation that names it.
+    pub expected: Expected,
+    /// Another current generation says otherwise: [`Snapshot::alternatives`] has all that they say.
+    pub is_disputed: bool,
+}
+
+impl From<Expected> for Package {
+    fn from(expected: Expected) -> Self {
+        Self { expected, is_disputed: false }
+    }
 }
 
 /// What a path of the repository is.
@@ -118,17 +134,28 @@ impl Snapshot {
         self.older_member(path)
     }
 
-    /// What a package path must be, by the newest generation that names it. The hot path.
+    /// What a package path must be, by the newest generation that names it.
     pub fn package(&self, path: &str) -> Option<Expected> {
-        let find = |unit: &'_ Arc<Unit>| {
-            let expected = unit.may_hold(path).then(|| unit.packages.get(path)).flatten()?;
-            Some((unit.adopted_secs, expected))
-        };
-        // Where suites disagree about a file that was replaced, the one that was read last is right.
-        let newest =
-            |units: &mut dyn Iterator<Item = &Arc<Unit>>| units.filter_map(find).max_by_key(|(at, _)| *at);
-        let found = newest(&mut self.units()).or_else(|| newest(&mut self.retired()));
-        found.map(|(_, expected)| expected)
+        self.find_package(path).map(|package| package.expected)
+    }
+
+    /// The same, and whether the current generations agree. The hot path: it allocates nothing.
+    pub fn find_package(&self, path: &str) -> Option<Package> {
+        newest(path, self.units()).or_else(|| newest(path, self.retired()))
+    }
+
+    /// Everything that a package's file may be: what current generations say, the newest first, then what older
+    /// ones said that are retained.
+    pub fn alternatives(&self, path: &str) -> Option<Alternatives> {
+        let mut found = named_by(path, self.units()).collect::<Vec<_>>();
+        found.sort_by_key(|(at, _)| Reverse(*at));
+        let current = found.len();
+        found.extend(named_by(path, self.retired()));
+        found[current..].sort_by_key(|(at, _)| Reverse(*at));
+        let mut found = found.into_iter().map(|(_, expected)| expected);
+        let mut all = Alternatives::from(found.next()?);
+        found.for_each(|expected| all.push(expected));
+        Some(all)
     }
 
     fn retired(&self) -> impl Iterator<Item = &Arc<Unit>> {
@@ -173,5 +200,77 @@ impl Snapshot {
             Some(unit) => Named::Unlisted { unit },
             None => Named::Unknown,
         }
+    }
+}
+
+/// What some generations say of a path, and since when each does.
+fn named_by<'a>(
+    path: &str,
+    units: impl Iterator<Item = &'a Arc<Unit>>,
+) -> impl Iterator<Item = (u64, Expected)> {
+    units.filter_map(move |unit| {
+        let expected = unit.may_hold(path).then(|| unit.packages.get(path)).flatten()?;
+        Some((unit.adopted_secs, expected))
+    })
+}
+
+fn newest<'a>(path: &str, units: impl Iterator<Item = &'a Arc<Unit>>) -> Option<Package> {
+    let mut found: Option<(u64, Package)> = None;
+    for (at, expected) in named_by(path, units) {
+        let is_disputed =
+            found.is_some_and(|(_, other)| other.is_disputed || !other.expected.agrees(&expected));
+        found = match found {
+            Some((newest, other)) if newest > at => Some((newest, Package { is_disputed, ..other })),
+            _ => Some((at, Package { expected, is_disputed })),
+        };
+    }
+    found.map(|(_, package)| package)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Draft, RootFile, UnitKind};
+    use crate::model::BlobId;
+
+    /// A unit of checksums in a folder that it shares with others: each names `pool/a` by one digest.
+    fn unit(dir: &str, digest: u8, adopted_secs: u64) -> Arc<Unit> {
+        let key = UnitKey { kind: UnitKind::Suite, dir: format!("dists/{dir}") };
+        let path = RepoPath::new(&format!("dists/{dir}/Release")).expect("valid");
+        let root = RootFile::new(path, format!("Origin: {digest}\nSHA256:\n").into());
+        let unit = Draft::new(key, vec![root]).expect("valid").finish(adopted_secs, adopted_secs);
+        let mut packages = crate::catalog::PathTableBuilder::default();
+        packages.push("pool/a", expected(digest));
+        Arc::new(Unit { packages: packages.build(), ..unit })
+    }
+
+    fn expected(digest: u8) -> Expected {
+        Expected { digest: BlobId([digest; 32]).digest(), size: Some(5) }
+    }
+
+    fn adopted(units: impl IntoIterator<Item = Arc<Unit>>) -> Snapshot {
+        let adopt = |snapshot: Snapshot, unit| {
+            let generations = snapshot.succession(unit);
+            snapshot.adopt(generations)
+        };
+        units.into_iter().fold(Snapshot::default(), adopt)
+    }
+
+    #[test]
+    fn the_newest_comes_first_and_older_generations_last() {
+        let snapshot = adopted([unit("x", 1, 10), unit("x", 2, 20), unit("y", 3, 30), unit("z", 3, 40)]);
+        let package = snapshot.find_package("pool/a").expect("named");
+        assert_eq!(package, Package { expected: expected(3), is_disputed: true });
+        let all = snapshot.alternatives("pool/a").expect("named");
+        assert_eq!(all.iter().copied().collect::<Vec<_>>(), [expected(3), expected(2), expected(1)]);
+        assert_eq!(snapshot.alternatives("pool/b"), None);
+    }
+
+    #[test]
+    fn a_new_generation_is_no_dispute() {
+        let snapshot = adopted([unit("x", 1, 10), unit("x", 2, 20), unit("y", 2, 15)]);
+        let package = snapshot.find_package("pool/a").expect("named");
+        assert_eq!(package, Package { expected: expected(2), is_disputed: false });
+        assert_eq!(snapshot.alternatives("pool/a").map(|all| all.iter().count()), Some(2));
     }
 }

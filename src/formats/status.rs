@@ -104,10 +104,20 @@ pub struct Status {
     pub snapshots: Vec<SnapshotStatus>,
     pub catalog: CatalogStatus,
     pub cache: CacheStatus,
+    pub trees: TreesStatus,
     pub volunteers: Vec<VolunteerStatus>,
     pub offload: OffloadStatus,
     /// Flash crowds that run, then the last ones that ended, newest first.
     pub crowds: Vec<CrowdStatus>,
+}
+
+/// Local trees: their files are read before they are served.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TreesStatus {
+    /// Files and bytes read since the start, to know what they hold.
+    pub read_files: u64,
+    pub read_bytes: u64,
 }
 
 /// A flash crowd: many who want the same file, or files of the same release, at once.

@@ -1,17 +1,21 @@
-//! What cannot be recomputed cheaply: digests of blobs and of their pieces, aliases, adopted files, units' last generations,
-//! volunteers' keys. One redb file; every write is one durable transaction.
+//! What cannot be recomputed cheaply: digests of blobs and of their pieces, aliases, files of trees, adopted files,
+//! units' last generations, volunteers' keys. One redb file; every write is one durable transaction.
 //!
 //! The file is locked. Who hands over to another process closes it: from then on nothing is found, and nothing
 //! is written.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use super::hasher::Hashes;
+use super::regular::Fingerprint;
 use crate::model::{Algorithm, Blob, BlobId, Digest, Digests, Pieces};
 
 /// SHA-256 -> the digests, see [`Digests::encode`].
@@ -20,6 +24,8 @@ const DIGESTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("digests
 const PIECES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("pieces-1");
 /// Another algorithm's digest (algorithm byte, digest) -> SHA-256. Written only after real bytes were hashed.
 const ALIASES: TableDefinition<&[u8], &[u8; 32]> = TableDefinition::new("aliases-1");
+/// Path of a local tree's file -> its fingerprint when it was read (32 bytes), SHA-256 of its bytes (32 bytes).
+const TREE_FILES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("tree-files-1");
 /// Small JSON records by kind and key.
 const RECORDS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("records-1");
 
@@ -134,6 +140,70 @@ impl Db {
         Ok(table.get(alias_key(digest).as_slice())?.map(|value| BlobId(*value.value())))
     }
 
+    /// What a file of a tree was when it was last read.
+    pub fn tree_file(&self, path: &Path) -> Result<Option<(Fingerprint, BlobId)>, DbError> {
+        let open = self.lock();
+        let Some(db) = open.as_ref() else { return Ok(None) };
+        let table = db.begin_read()?.open_table(TREE_FILES)?;
+        Ok(table.get(path.as_os_str().as_bytes())?.and_then(|value| tree_file(value.value())))
+    }
+
+    /// Remembers files of trees in one durable step: up to `max` of them, then only those that are known already.
+    pub fn put_tree_files<'a>(
+        &self,
+        files: impl IntoIterator<Item = (&'a Path, Fingerprint, BlobId)>,
+        max: u64,
+    ) -> Result<(), DbError> {
+        let open = self.lock();
+        let write = open.as_ref().ok_or(DbError::Closed)?.begin_write()?;
+        {
+            let mut table = write.open_table(TREE_FILES)?;
+            for (path, fingerprint, id) in files {
+                let key = path.as_os_str().as_bytes();
+                if table.len()? < max || table.get(key)?.is_some() {
+                    table.insert(key, [fingerprint.encode(), id.0].concat().as_slice())?;
+                }
+            }
+        }
+        Ok(write.commit()?)
+    }
+
+    /// Some remembered files of trees, in the order of their paths.
+    pub fn tree_files_after(
+        &self,
+        last: Option<&Path>,
+        max: usize,
+    ) -> Result<Vec<(PathBuf, Fingerprint)>, DbError> {
+        let open = self.lock();
+        let Some(db) = open.as_ref() else { return Ok(Vec::new()) };
+        let table = db.begin_read()?.open_table(TREE_FILES)?;
+        let from = last.map_or(Bound::Unbounded, |path| Bound::Excluded(path.as_os_str().as_bytes()));
+        let mut found = Vec::new();
+        for item in table.range::<&[u8]>((from, Bound::Unbounded))?.take(max) {
+            let (key, value) = item?;
+            let path = PathBuf::from(OsStr::from_bytes(key.value()));
+            // What cannot be read is as good as of another file.
+            let nothing = Fingerprint { size: 0, inode: 0, modified: 0, changed: 0 };
+            found.push((path, tree_file(value.value()).map_or(nothing, |(fingerprint, _)| fingerprint)));
+        }
+        Ok(found)
+    }
+
+    pub fn forget_tree_files(&self, paths: &[&Path]) -> Result<(), DbError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let open = self.lock();
+        let write = open.as_ref().ok_or(DbError::Closed)?.begin_write()?;
+        {
+            let mut table = write.open_table(TREE_FILES)?;
+            for path in paths {
+                table.remove(path.as_os_str().as_bytes())?;
+            }
+        }
+        Ok(write.commit()?)
+    }
+
     pub fn record(&self, kind: &str, key: &str) -> Result<Option<Vec<u8>>, DbError> {
         let open = self.lock();
         let Some(db) = open.as_ref() else { return Ok(None) };
@@ -188,9 +258,15 @@ fn open(path: &Path) -> Result<Database, DbError> {
     setup.open_table(DIGESTS)?;
     setup.open_table(PIECES)?;
     setup.open_table(ALIASES)?;
+    setup.open_table(TREE_FILES)?;
     setup.open_table(RECORDS)?;
     setup.commit()?;
     Ok(db)
+}
+
+fn tree_file(value: &[u8]) -> Option<(Fingerprint, BlobId)> {
+    let (fingerprint, id) = value.split_first_chunk()?;
+    Some((Fingerprint::decode(fingerprint), BlobId(id.try_into().ok()?)))
 }
 
 fn alias_key(digest: &Digest) -> Vec<u8> {

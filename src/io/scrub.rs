@@ -16,11 +16,11 @@ use super::store::{BlobStore, ToCheck};
 use crate::model::BlobId;
 
 /// Bytes read at a time.
-const CHUNK: usize = 1 << 20;
+pub const CHUNK: usize = 1 << 20;
 /// Fastest reading, in bytes/s: leaves most of any disk to clients.
 const MAX_RATE: f64 = (50 << 20) as f64;
 /// Longest rest after a chunk: small stores are read more often than asked for.
-const LONGEST_REST: Duration = Duration::from_secs(60);
+pub const LONGEST_REST: Duration = Duration::from_secs(60);
 /// How often the order of use is written down.
 const SAVE_PERIOD: Duration = Duration::from_secs(3600);
 const SECS_PER_DAY: f64 = 86_400.0;
@@ -110,7 +110,7 @@ fn hash_chunk(file: File, mut hasher: Sha256, offset: u64, len: usize) -> io::Re
 }
 
 /// How long `len` bytes may take so that `total` take `days` days.
-fn rest(len: usize, total: u64, days: u32) -> Duration {
+pub fn rest(len: usize, total: u64, days: u32) -> Duration {
     let wanted = total as f64 / (f64::from(days.max(1)) * SECS_PER_DAY);
     let secs = len as f64 / wanted.min(MAX_RATE);
     Duration::try_from_secs_f64(secs).unwrap_or(LONGEST_REST).min(LONGEST_REST)

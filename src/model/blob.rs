@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Algorithm, Digest, ParseDigestError, hexcode};
+use super::{Algorithm, Digest, Digests, ParseDigestError, hexcode};
 
 /// SHA-256 of the bytes. The only identity a package has here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,5 +113,157 @@ impl Expected {
 impl From<Blob> for Expected {
     fn from(blob: Blob) -> Self {
         Self { digest: blob.id.digest(), size: Some(blob.size) }
+    }
+}
+
+impl Expected {
+    /// Whether a file of this size and these digests is the one.
+    pub fn is(&self, digests: &Digests, size: u64) -> bool {
+        self.may_have(size) && digests.matches(&self.digest)
+    }
+
+    pub fn may_have(&self, size: u64) -> bool {
+        self.size.is_none_or(|own| own == size)
+    }
+
+    /// Whether one file can be both. Two algorithms can mean the same bytes, but nothing says so yet.
+    pub fn agrees(&self, other: &Self) -> bool {
+        self.digest == other.digest
+            && (self.size.is_none() || other.size.is_none() || self.size == other.size)
+    }
+}
+
+/// What a file may be, best first: never empty, and usually just one. Suites that share a pool can name one path
+/// with different digests when one of them is stale; whichever the file has, it is a good file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alternatives {
+    first: Expected,
+    others: Vec<Expected>,
+}
+
+impl Alternatives {
+    /// Hostile metadata could name one path with many digests. Real archives have two, and some generations of
+    /// each.
+    pub const MAX: usize = 16;
+
+    /// Adds another, unless it says nothing new or there are [`Self::MAX`] of them.
+    pub fn push(&mut self, expected: Expected) {
+        for known in std::iter::once(&mut self.first).chain(&mut self.others) {
+            if known.agrees(&expected) {
+                known.size = known.size.or(expected.size);
+                return;
+            }
+        }
+        if self.others.len() < Self::MAX - 1 {
+            self.others.push(expected);
+        }
+    }
+
+    pub fn first(&self) -> Expected {
+        self.first
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Expected> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The only one, if it is the only one.
+    pub fn only(&self) -> Option<Expected> {
+        self.others.is_empty().then_some(self.first)
+    }
+
+    /// The size that each of them has.
+    pub fn size(&self) -> Option<u64> {
+        self.first.size.filter(|size| self.others.iter().all(|other| other.size == Some(*size)))
+    }
+
+    /// The size that none of them exceeds.
+    pub fn max_size(&self) -> Option<u64> {
+        self.iter().map(|expected| expected.size).try_fold(0, |max, size| Some(size?.max(max)))
+    }
+
+    /// Those that a file of this size can be.
+    pub fn of_size(&self, size: u64) -> Option<Self> {
+        self.filtered(|expected| expected.may_have(size))
+    }
+
+    /// Those that `keep` is true for.
+    pub fn filtered(&self, keep: impl FnMut(&Expected) -> bool) -> Option<Self> {
+        let mut kept = self.iter().copied().filter(keep);
+        Some(Self { first: kept.next()?, others: kept.collect() })
+    }
+
+    /// The one that a file of this size and these digests is.
+    pub fn matching(&self, digests: &Digests, size: u64) -> Option<Expected> {
+        self.iter().find(|expected| expected.is(digests, size)).copied()
+    }
+}
+
+impl From<Expected> for Alternatives {
+    fn from(first: Expected) -> Self {
+        Self { first, others: Vec::new() }
+    }
+}
+
+impl From<Blob> for Alternatives {
+    fn from(blob: Blob) -> Self {
+        Expected::from(blob).into()
+    }
+}
+
+/// Their digests: `sha256:<hex> or sha512:<hex>`.
+impl fmt::Display for Alternatives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first.digest)?;
+        self.others.iter().try_for_each(|other| write!(f, " or {}", other.digest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(digest: u8, size: Option<u64>) -> Expected {
+        Expected { digest: BlobId([digest; 32]).digest(), size }
+    }
+
+    #[test]
+    fn alternatives_are_few_and_distinct() {
+        let mut all = Alternatives::from(expected(1, None));
+        assert_eq!((all.only(), all.size(), all.max_size()), (Some(expected(1, None)), None, None));
+        all.push(expected(1, Some(5)));
+        assert_eq!(all.only(), Some(expected(1, Some(5))), "another file of the metadata gives the size");
+        all.push(expected(2, Some(5)));
+        all.push(expected(2, Some(5)));
+        assert_eq!((all.iter().count(), all.only(), all.size()), (2, None, Some(5)));
+        all.push(expected(2, Some(7)));
+        assert_eq!((all.iter().count(), all.size(), all.max_size()), (3, None, Some(7)));
+        for digest in 3..100 {
+            all.push(expected(digest, Some(9)));
+        }
+        assert_eq!(all.iter().count(), Alternatives::MAX);
+    }
+
+    #[test]
+    fn size_and_digest_choose() {
+        let digests = |sha256| Digests {
+            md4: [0; 16],
+            md5: [0; 16],
+            sha1: [0; 20],
+            sha256,
+            sha512: [0; 64],
+            also: None,
+        };
+        let mut all = Alternatives::from(expected(1, Some(5)));
+        all.push(expected(2, Some(5)));
+        all.push(expected(3, Some(7)));
+        all.push(expected(4, None));
+        assert_eq!(all.of_size(7).map(|some| some.iter().count()), Some(2), "of that size, and of any");
+        assert_eq!(all.of_size(1).and_then(|some| some.only()), Some(expected(4, None)));
+        assert_eq!(all.matching(&digests([2; 32]), 5), Some(expected(2, Some(5))));
+        assert_eq!(all.matching(&digests([2; 32]), 7), None, "the digest of one and the size of another");
+        assert_eq!(all.matching(&digests([4; 32]), 7), Some(expected(4, None)));
+        assert_eq!(Alternatives::from(expected(1, Some(5))).of_size(7), None);
+        assert!(all.to_string().starts_with("sha256:0101") && all.to_string().contains(" or sha256:0202"));
     }
 }

@@ -191,6 +191,12 @@ impl Digests {
         [Algorithm::Sha512, Algorithm::Sha1].map(|algorithm| self.get(algorithm)).into_iter().chain(self.also)
     }
 
+    /// Whether the digest of this algorithm is among them.
+    pub fn has(&self, algorithm: Algorithm) -> bool {
+        Algorithm::PUBLISHED.contains(&algorithm)
+            || self.also.is_some_and(|also| also.algorithm() == algorithm)
+    }
+
     pub fn matches(&self, digest: &Digest) -> bool {
         self.get(digest.algorithm()) == *digest
     }

@@ -11,7 +11,7 @@ mod quantity;
 mod time;
 mod volunteer;
 
-pub use blob::{Blob, BlobId, Expected};
+pub use blob::{Alternatives, Blob, BlobId, Expected};
 pub use digest::{Algorithm, Digest, Digests, ParseDigestError};
 pub use path::{PathError, RepoPath, encode as encode_path};
 pub use pieces::Pieces;

@@ -21,6 +21,7 @@ pub mod members;
 mod mount;
 pub mod net;
 mod nginx;
+mod pool;
 mod process;
 mod publisher;
 mod report;
@@ -41,6 +42,7 @@ pub use held::{Held, Stream, Successor, detached};
 pub use http::{Conn, Response, fetch, fetch_following, get, get_as, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
 pub use nginx::Nginx;
+pub use pool::{By, Pool};
 pub use process::{
     BINARY, Process, Server, ServerConfig, Volunteer, VolunteerOptions, free_port, issue_token, run, run_ok,
     run_within, wrap,

@@ -49,7 +49,7 @@ impl Flight {
     }
 
     /// Waits for the end.
-    pub async fn finished(&mut self) -> Result<(Arc<File>, Blob), FetchError> {
+    pub async fn finished(mut self) -> Result<(Arc<File>, Blob), FetchError> {
         self.wait(|state| match state {
             State::Starting | State::Running { .. } => None,
             State::Done { file, blob } => Some(Ok((file.clone(), *blob))),

@@ -26,10 +26,11 @@ use self::flight::{READ_CHUNK, State};
 use self::transfer::Transfer;
 use super::clock;
 use super::db::Db;
+use super::regular;
 use super::store::{BlobStore, Committed, Incoming, VerifyError};
 use super::upstream::health::host_of;
 use super::upstream::{Upstream, UpstreamError};
-use crate::model::{Blob, BlobId, Digest, Expected};
+use crate::model::{Alternatives, Blob, BlobId, Digest, Expected};
 
 /// Fetches at a time from one host; more wait. A host that hangs holds up its own files, nobody else's.
 const PER_HOST: usize = 32;
@@ -133,7 +134,8 @@ pub struct Fetcher {
     pub store: Arc<BlobStore>,
     pub db: Arc<Db>,
     upstream: Upstream,
-    flights: Mutex<HashMap<Digest, Flight>>,
+    /// By the digests that will do.
+    flights: Mutex<HashMap<Vec<Digest>, Flight>>,
     /// By host; there are as many as the configuration names.
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// URLs that gave wrong bytes.
@@ -181,36 +183,44 @@ impl Fetcher {
         Some(Content::Held { file: Arc::new(file), blob: Blob { id, size } })
     }
 
-    /// The blob from the store, or from a fetch that runs or starts now.
-    pub fn get(self: &Arc<Self>, expected: Expected, source: Source) -> Result<Content, FetchError> {
-        if let Some(content) = self.held(&expected) {
+    /// The blob from the store, or from a fetch that runs or starts now. Of several alternatives only the source
+    /// can tell which it has: they are fetched even if one of them is held.
+    pub fn get(
+        self: &Arc<Self>,
+        wanted: impl Into<Alternatives>,
+        source: Source,
+    ) -> Result<Content, FetchError> {
+        let wanted = wanted.into();
+        let held = || wanted.only().and_then(|expected| self.held(&expected));
+        if let Some(content) = held() {
             return Ok(content);
         }
+        let key: Vec<Digest> = wanted.iter().map(|expected| expected.digest).collect();
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(&expected.digest) {
+        if let Some(flight) = flights.get(&key) {
             return Ok(Content::Arriving(flight.clone()));
         }
         if flights.len() >= MAX_FLIGHTS {
             let error = FetchError::Store("too many fetches are under way".to_owned());
-            self.tell_failure(&source.label, &expected, &error);
+            self.tell_failure(&source.label, &wanted, &error);
             return Err(error);
         }
         // It may have been committed between the look above and this lock.
-        if let Some(content) = self.held(&expected) {
+        if let Some(content) = held() {
             return Ok(content);
         }
         let (sender, state) = watch::channel(State::Starting);
         let flight = Flight(state);
-        flights.insert(expected.digest, flight.clone());
+        flights.insert(key.clone(), flight.clone());
         drop(flights);
         let fetcher = self.clone();
         tokio::spawn(async move {
-            let outcome = fetcher.run(expected, &source, &sender).await;
-            fetcher.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&expected.digest);
+            let outcome = fetcher.run(&wanted, &source, &sender).await;
+            fetcher.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             sender.send_replace(match outcome {
                 Ok((file, blob)) => State::Done { file, blob },
                 Err(e) => {
-                    fetcher.tell_failure(&source.label, &expected, &e);
+                    fetcher.tell_failure(&source.label, &wanted, &e);
                     State::Failed(e)
                 }
             });
@@ -220,8 +230,8 @@ impl Fetcher {
 
     /// A store that takes nothing fails every fetch: that is told once a minute. That a file does not exist is
     /// an ordinary answer, and a host's pause was told when it began.
-    fn tell_failure(&self, file: &str, expected: &Expected, error: &FetchError) {
-        let digest = &expected.digest;
+    fn tell_failure(&self, file: &str, wanted: &Alternatives, error: &FetchError) {
+        let digest = wanted;
         if matches!(error, FetchError::NotFound) || error.is_busy() {
             tracing::debug!(file, %digest, %error, "fetch failed");
             return;
@@ -246,59 +256,77 @@ impl Fetcher {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn is_bad(&self, expected: &Expected, url: &str) -> bool {
-        self.bad.contains_key(&(expected.digest, url.to_owned()))
+    /// Whether a URL lately had none of these.
+    fn is_bad(&self, wanted: &Alternatives, url: &str) -> bool {
+        wanted.iter().all(|expected| self.bad.contains_key(&(expected.digest, url.to_owned())))
     }
 
-    fn remember_bad(&self, expected: &Expected, url: &str) {
-        self.bad.insert((expected.digest, url.to_owned()), ());
+    fn remember_bad(&self, wanted: &Alternatives, url: &str) {
+        wanted.iter().for_each(|expected| self.bad.insert((expected.digest, url.to_owned()), ()));
+    }
+
+    /// Whether every URL of a source lately had another file.
+    pub fn is_bad_everywhere(&self, expected: Expected, source: &Source) -> bool {
+        source.urls.iter().all(|url| self.is_bad(&expected.into(), url))
     }
 
     /// Like [`Self::get`], but waits until the blob is whole. The file stays readable even if the blob is
     /// removed to make room. After wrong bytes the other URLs are tried.
     pub async fn get_open(
         self: &Arc<Self>,
-        expected: Expected,
+        wanted: impl Into<Alternatives>,
         source: Source,
     ) -> Result<(Arc<File>, Blob), FetchError> {
+        let wanted = wanted.into();
         let mut tries = source.urls.len();
         loop {
-            let ended = match self.get(expected, source.clone())? {
+            let ended = match self.get(wanted.clone(), source.clone())? {
                 Content::Held { file, blob } => return Ok((file, blob)),
-                Content::Arriving(mut flight) => flight.finished().await,
+                Content::Arriving(flight) => flight.finished().await,
             };
             tries = tries.saturating_sub(1);
             match ended {
                 Err(FetchError::Wrong { .. })
-                    if tries > 0 && source.urls.iter().any(|url| !self.is_bad(&expected, url)) => {}
+                    if tries > 0 && source.urls.iter().any(|url| !self.is_bad(&wanted, url)) => {}
                 ended => return ended,
             }
         }
     }
 
     /// The same for those who open it later themselves, or never.
-    pub async fn get_whole(self: &Arc<Self>, expected: Expected, source: Source) -> Result<Blob, FetchError> {
-        self.get_open(expected, source).await.map(|(_, blob)| blob)
+    pub async fn get_whole(
+        self: &Arc<Self>,
+        wanted: impl Into<Alternatives>,
+        source: Source,
+    ) -> Result<Blob, FetchError> {
+        self.get_open(wanted, source).await.map(|(_, blob)| blob)
     }
 
     async fn run(
         self: &Arc<Self>,
-        expected: Expected,
+        wanted: &Alternatives,
         source: &Source,
         state: &watch::Sender<State>,
     ) -> Result<(Arc<File>, Blob), FetchError> {
         // What cannot be kept is not fetched to be thrown away.
-        let store = self.store.clone();
+        let (store, own) = (self.store.clone(), wanted.clone());
         let begun = blocking(move || {
-            let incoming = store.begin(expected)?;
+            let incoming = store.begin(own)?;
             let file = incoming.reader()?;
             Ok::<_, VerifyError>((incoming, Arc::new(file)))
         });
         let (mut incoming, file) = begun.await?.map_err(FetchError::store)?;
         self.fetches.fetch_add(1, Ordering::Relaxed);
-        let mut transfer = Transfer::new(self, source, expected);
+        let mut transfer = Transfer::new(self, source, wanted.clone());
         let opened = transfer.open().await?;
         let size = transfer.size();
+        // Several files may be meant, and this is one that is held: there is nothing to fetch.
+        if wanted.only().is_none()
+            && let Some(only) = size.and_then(|size| wanted.of_size(size)?.only())
+            && let Some(Content::Held { file, blob }) = self.held(&only)
+        {
+            return Ok((file, blob));
+        }
         // Others make room only once an upstream has said that it has the file, and with this length.
         if let Some(size) = size {
             let begun = blocking(move || incoming.expect_len(size).map(|()| incoming));
@@ -309,7 +337,7 @@ impl Fetcher {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (fetcher, progress, read) = (self.clone(), state.clone(), file.clone());
         let most = source.unsized_limit.unwrap_or(UNSIZED_LIMIT);
-        let limit = size.unwrap_or(most);
+        let limit = size.or(wanted.max_size()).unwrap_or(most);
         let publish = move |available| _ = progress.send_replace(running(read.clone(), available));
         let writer = tokio::spawn(blocking(move || fetcher.write(incoming, limit, receiver, publish)));
         let received = transfer.pull(opened, &sender).await;
@@ -369,7 +397,7 @@ impl Fetcher {
 
     /// Takes a local file into the store, verified like any other. Blocks.
     pub fn ingest_file(&self, expected: Expected, path: &std::path::Path) -> Result<Committed, VerifyError> {
-        let mut input = File::open(path)?;
+        let (mut input, _) = regular::open(path)?;
         let mut incoming = self.store.incoming(expected)?;
         let mut buffer = vec![0; 128 << 10];
         loop {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::super::upstream::health::Outcome;
 use super::super::upstream::{Reply, UpstreamError, Waits};
 use super::{FetchError, Fetcher, Given, Source};
-use crate::model::Expected;
+use crate::model::Alternatives;
 
 /// Continuations of one file. A link that breaks more often is better left to the next request.
 const MAX_CONTINUATIONS: u32 = 5;
@@ -46,7 +46,7 @@ pub(super) struct Opened {
 pub(super) struct Transfer<'a> {
     fetcher: &'a Fetcher,
     source: &'a Source,
-    expected: Expected,
+    wanted: Alternatives,
     /// Indexes of the URLs in the order of asking.
     order: Vec<usize>,
     /// Place in the order; goes round.
@@ -72,18 +72,18 @@ enum Ended {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn new(fetcher: &'a Fetcher, source: &'a Source, expected: Expected) -> Self {
+    pub(super) fn new(fetcher: &'a Fetcher, source: &'a Source, wanted: Alternatives) -> Self {
         let mut order = fetcher.upstream.order(&source.urls);
-        order.sort_by_key(|&index| fetcher.is_bad(&expected, &source.urls[index]));
+        order.sort_by_key(|&index| fetcher.is_bad(&wanted, &source.urls[index]));
         Self {
             fetcher,
             source,
-            expected,
             order,
             at: 0,
             is_again: false,
             position: 0,
-            size: expected.size,
+            size: wanted.size(),
+            wanted,
             used: Vec::new(),
             waits: Waits::default(),
         }
@@ -114,7 +114,7 @@ impl<'a> Transfer<'a> {
 
     /// What they gave was not the file.
     pub(super) fn were_wrong(&self) {
-        self.used().for_each(|url| self.fetcher.remember_bad(&self.expected, url));
+        self.used().for_each(|url| self.fetcher.remember_bad(&self.wanted, url));
         self.used.iter().for_each(|&index| self.source.told.tell(index, Given::Wrong));
     }
 
@@ -170,7 +170,7 @@ impl<'a> Transfer<'a> {
         match self.offset(&reply) {
             Ok(offset) => Ok(Opened { reply, skip: self.position - offset, _permit: permit }),
             Err(problem) => {
-                self.fetcher.remember_bad(&self.expected, url);
+                self.fetcher.remember_bad(&self.wanted, url);
                 Err(FetchError::Wrong { url: url.to_owned(), problem })
             }
         }
@@ -191,7 +191,12 @@ impl<'a> Transfer<'a> {
                 Some(got) if got != size => Err(format!("{got} bytes instead of {size}")),
                 _ => Ok(0),
             },
-            (StatusCode::OK, None) => Ok(0),
+            (StatusCode::OK, None) => match reply.content_length() {
+                Some(got) if self.wanted.of_size(got).is_none() => {
+                    Err(format!("{got} bytes, which is the size of no file of this name"))
+                }
+                _ => Ok(0),
+            },
             (StatusCode::PARTIAL_CONTENT, size) if self.position > 0 => {
                 let range = reply.headers.get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
                 match range.and_then(parse_content_range) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::super::hasher::{Hasher, Hashes};
 use super::{BlobStore, StoreError};
-use crate::model::{Algorithm, Blob, BlobId, Expected};
+use crate::model::{Algorithm, Alternatives, Blob, BlobId};
 
 /// A file that is being written and is not yet known to be what it should be.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Incoming {
     file: File,
     hasher: Hasher,
     written: u64,
-    expected: Expected,
+    wanted: Alternatives,
     room: Room,
 }
 
@@ -77,17 +77,22 @@ impl Drop for Room {
     }
 }
 
+/// One that gives every digest by which the file may be named.
+fn hasher_for(wanted: &Alternatives, size: Option<u64>) -> Hasher {
+    wanted.iter().fold(Hasher::with_pieces(size), |hasher, expected| hasher.with(expected.digest.algorithm()))
+}
+
 impl Incoming {
-    pub(super) fn new(path: PathBuf, file: File, expected: Expected, room: Room) -> Self {
+    pub(super) fn new(path: PathBuf, file: File, wanted: Alternatives, room: Room) -> Self {
         let temp = TempFile(Some(path));
-        let hasher = Hasher::with_pieces(expected.size).with(expected.digest.algorithm());
-        Self { temp, file, hasher, written: 0, expected, room }
+        let hasher = hasher_for(&wanted, wanted.size());
+        Self { temp, file, hasher, written: 0, wanted, room }
     }
 
-    /// Makes room for a length that metadata did not say but somebody did, all at once.
+    /// Makes room for a length that somebody said, all at once.
     pub fn expect_len(&mut self, len: u64) -> Result<(), StoreError> {
         if self.written == 0 {
-            self.hasher = Hasher::with_pieces(Some(len)).with(self.expected.digest.algorithm());
+            self.hasher = hasher_for(&self.wanted, Some(len));
         }
         self.grow(len)?;
         self.allocate()
@@ -109,7 +114,7 @@ impl Incoming {
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), VerifyError> {
         let end = self.written + bytes.len() as u64;
-        if let Some(size) = self.expected.size
+        if let Some(size) = self.wanted.max_size()
             && end > size
         {
             return Err(VerifyError::TooLong { size });
@@ -138,20 +143,19 @@ impl Incoming {
 
     /// Checks size and digest and makes the bytes durable.
     pub fn verify(self) -> Result<Verified, VerifyError> {
-        if let Some(size) = self.expected.size
-            && size != self.written
-        {
+        let Some(of_size) = self.wanted.of_size(self.written) else {
+            let size = self.wanted.size().or(self.wanted.first().size).unwrap_or_default();
             return Err(VerifyError::WrongSize { size, got: self.written });
-        }
-        let want = self.expected.digest;
-        if !want.algorithm().may_verify() {
-            return Err(VerifyError::Weak(want.algorithm()));
-        }
+        };
+        let first = of_size.first().digest.algorithm();
+        let Some(wanted) = of_size.filtered(|expected| expected.digest.algorithm().may_verify()) else {
+            return Err(VerifyError::Weak(first));
+        };
         let hashes = self.hasher.finish();
         let digests = &hashes.digests;
-        if !digests.matches(&want) {
-            let got = digests.get(want.algorithm()).to_string();
-            return Err(VerifyError::WrongDigest { want: want.to_string(), got });
+        if wanted.matching(digests, self.written).is_none() {
+            let got = digests.get(wanted.first().digest.algorithm()).to_string();
+            return Err(VerifyError::WrongDigest { want: wanted.to_string(), got });
         }
         self.file.sync_all()?;
         let blob = Blob { id: BlobId(digests.sha256), size: self.written };
@@ -171,6 +175,7 @@ mod tests {
     use super::super::{Limits, OnChange};
     use super::*;
     use crate::io::hasher::hash;
+    use crate::model::{Digest, Expected};
 
     fn incoming(store: &Arc<BlobStore>, bytes: &[u8]) -> Incoming {
         let (digests, size) = hash(bytes).expect("memory");
@@ -198,5 +203,33 @@ mod tests {
         drop(full);
         assert_eq!(temp(), 0);
         drop(incoming(&store, &[3; 1000]));
+    }
+    #[test]
+    fn bytes_are_kept_under_what_they_are_of_several_alternatives() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = BlobStore::open(dir.path(), Limits::new(1000, 0), OnChange::ignore()).expect("open");
+        let digests = |bytes: &[u8]| hash(bytes).expect("memory").0;
+        let expected = |bytes: &[u8], algorithm| Expected {
+            digest: digests(bytes).get(algorithm),
+            size: Some(bytes.len() as u64),
+        };
+        let mut wanted = Alternatives::from(expected(b"stale", Algorithm::Sha256));
+        wanted.push(expected(b"fresh", Algorithm::Sha512));
+        wanted.push(expected(b"weak!", Algorithm::Md5));
+        let verify = |wanted: &Alternatives, bytes: &[u8]| {
+            let mut incoming = store.begin(wanted.clone()).expect("there is room");
+            incoming.write(bytes)?;
+            incoming.verify().map(|verified| verified.blob.id)
+        };
+        for right in [b"stale", b"fresh"] {
+            assert_eq!(verify(&wanted, right).ok(), Some(BlobId(digests(right).sha256)));
+        }
+        for wrong in [b"weak!", b"other"] {
+            assert!(matches!(verify(&wanted, wrong), Err(VerifyError::WrongDigest { .. })));
+        }
+        assert!(matches!(verify(&wanted, b"long"), Err(VerifyError::WrongSize { size: 5, got: 4 })));
+        assert!(matches!(verify(&wanted, b"longer"), Err(VerifyError::TooLong { size: 5 })));
+        let weak = Expected { digest: Digest::new(Algorithm::Md5, &digests(b"x").md5), size: Some(1) };
+        assert!(matches!(verify(&weak.into(), b"x"), Err(VerifyError::Weak(Algorithm::Md5))));
     }
 }

@@ -26,7 +26,7 @@ pub use self::incoming::{Incoming, Verified, VerifyError};
 use self::index::Index;
 pub use self::index::Rank;
 use super::hasher::Hashes;
-use crate::model::{Blob, BlobId, Expected};
+use crate::model::{Alternatives, Blob, BlobId, Expected};
 
 /// Blobs looked at under one lock when all are gone through.
 const CHUNK: usize = 512;
@@ -153,7 +153,7 @@ impl BlobStore {
 
     /// Starts a file that must become `expected`, and makes room for it.
     pub fn incoming(self: &Arc<Self>, expected: Expected) -> Result<Incoming, StoreError> {
-        let mut incoming = self.begin(expected)?;
+        let mut incoming = self.begin(expected.into())?;
         if let Some(size) = expected.size {
             incoming.expect_len(size)?;
         }
@@ -161,13 +161,13 @@ impl BlobStore {
     }
 
     /// The same without making room yet: for those who do not know whether any bytes will come.
-    pub fn begin(self: &Arc<Self>, expected: Expected) -> Result<Incoming, StoreError> {
+    pub fn begin(self: &Arc<Self>, wanted: Alternatives) -> Result<Incoming, StoreError> {
         self.promise(0)?;
         let room = Room { store: self.clone(), bytes: 0 };
         let number = self.next_temp.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join("tmp").join(format!("{}{number}", self.temp_prefix));
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        Ok(Incoming::new(path, file, expected, room))
+        Ok(Incoming::new(path, file, wanted, room))
     }
 
     /// Makes a verified file a blob; it is not kept if another process keeps the store by now.

@@ -18,7 +18,7 @@ use super::why;
 use crate::catalog::{LARGE, Totals, Unit, UnitKey, UnitKind};
 use crate::formats::status::{
     CacheStatus, CatalogStatus, DEDUP_PATH, DedupCount, DedupPair, DedupReport, FlawStatus, OffloadStatus,
-    STATUS_PATH, SnapshotStatus, Status, VolunteerStatus, WHY_PATH,
+    STATUS_PATH, SnapshotStatus, Status, TreesStatus, VolunteerStatus, WHY_PATH,
 };
 use crate::io::clock;
 use crate::model::Time;
@@ -72,7 +72,7 @@ fn status(server: &Server) -> Status {
     let params = Params::default();
     let (fetches, fetched) = server.packages.totals();
     let (blobs, bytes) = server.packages.store.totals();
-    let census = server.census();
+    let (census, read) = (server.census(), server.trees.totals());
     let checked = [&server.packages, &server.metadata].map(|fetcher| fetcher.store.checked());
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -94,6 +94,7 @@ fn status(server: &Server) -> Status {
             scrubbed_blobs: checked.iter().map(|(good, _)| good).sum(),
             bad_blobs: checked.iter().map(|(_, bad)| bad).sum(),
         },
+        trees: TreesStatus { read_files: read.files, read_bytes: read.bytes },
         volunteers: server.policy(|policy| {
             policy.tracker().nodes().map(|(_, node)| volunteer(node, &params, now)).collect()
         }),

@@ -1,67 +1,34 @@
-//! Which blob is a file whose metadata gives no SHA-256? Only its bytes tell; they are hashed once.
+//! Which blob is a file whose metadata gives no SHA-256? Only its bytes tell; they are read once.
 //!
-//! Files from upstreams are hashed as they arrive. Those of local trees are hashed here: in the background
-//! when their metadata is adopted, and at once when a client asks for one before its turn.
+//! Files from upstreams are hashed as they arrive. Those of local trees are read here, in the background when their
+//! metadata is adopted; one that a client asks for before its turn is read at once ([`tree`](super::tree)).
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
-
-use super::origin;
-use super::repo::Repo;
 use super::server::Server;
+use super::tree_scrub;
 use crate::catalog::Unit;
-use crate::io::hasher;
-use crate::model::{Blob, BlobId, Digests, Expected, RepoPath};
 
-/// Hashes a file and remembers its digests, if it is what its metadata says. Blocks.
-pub fn hash_file(server: &Server, file: &Path, expected: &Expected) -> anyhow::Result<(Digests, u64)> {
-    let algorithm = expected.digest.algorithm();
-    let (hashes, size) = File::open(file).and_then(|file| hasher::hash_file_with(&file, algorithm))?;
-    let digests = hashes.digests;
-    let digest = digests.get(algorithm);
-    ensure!(digest == expected.digest, "its digest is {digest} instead of {}", expected.digest);
-    server.db.put_hashes(&hashes).context("its digests are not remembered")?;
-    Ok((digests, size))
-}
+/// Bytes read at a time; requests take their turns in between.
+const TURN: u64 = 4 << 20;
 
-/// Learns about one file that a client asked for, and then has copies made.
-pub fn learn_one(server: &Arc<Server>, file: PathBuf, expected: Expected) {
-    if !server.hashing.entry(expected.digest).or_insert(()).is_fresh() {
-        return;
+/// Learns about every file of a generation in a local tree, one after the other; returns how many were read.
+pub async fn learn_all(server: &Arc<Server>, repo: usize, unit: &Unit) -> u64 {
+    if server.repos[repo].tree().is_none() {
+        return 0;
     }
-    let server = server.clone();
-    tokio::task::spawn_blocking(move || match hash_file(&server, &file, &expected) {
-        Ok((digests, size)) => server.place(Blob { id: BlobId(digests.sha256), size }),
-        Err(e) => {
-            tracing::warn!(file = %file.display(), error = %e, "the tree's file is not what its metadata says")
-        }
-    });
-}
-
-/// Learns about every file of a generation in a local tree, one after the other. Blocks; returns how many
-/// were hashed.
-pub fn learn_all(server: &Server, repo: &Repo, unit: &Unit) -> u64 {
-    let Some(tree) = repo.tree() else { return 0 };
-    let mut hashed = 0;
+    let mut read = 0;
     let mut files = unit.packages.cursor();
     while let Some((path, expected)) = files.next() {
         // Nothing is known then, and nothing learned.
         if server.db.is_closed() {
             break;
         }
-        if server.packages.resolve(&expected).is_some() {
-            continue;
-        }
-        let found = RepoPath::new(path).ok().and_then(|path| origin::open_in_tree(tree, &path));
-        match found.map(|found| hash_file(server, &found.path, &expected)) {
-            Some(Ok(_)) => hashed += 1,
-            Some(Err(e)) => tracing::warn!(path, error = %e, "the tree's file is not what its metadata says"),
-            // Metadata may name files that the tree does not keep.
-            None => {}
+        if server.packages.resolve(&expected).is_none() {
+            let no_pause = |_| Duration::ZERO;
+            read += u64::from(tree_scrub::read(server, repo, path, TURN, no_pause).await.is_some());
         }
     }
-    hashed
+    read
 }

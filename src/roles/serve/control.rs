@@ -106,11 +106,10 @@ fn match_file(server: &Server, file: &TreeFile) -> Option<BlobId> {
     let (first, rest) = path.as_str().split_once('/').unwrap_or((path.as_str(), ""));
     server.repos.iter().find_map(|repo| {
         let snapshot = repo.snapshot();
-        let named = (repo.config.name == first).then(|| snapshot.package(rest)).flatten();
-        let expected = snapshot.package(path.as_str()).or(named)?;
+        let named = (repo.config.name == first).then(|| snapshot.alternatives(rest)).flatten();
+        let alternatives = snapshot.alternatives(path.as_str()).or(named)?;
         // Checksum files give no sizes; the volunteer hashes what matches anyway.
-        let is_size = expected.size.is_none_or(|size| size == file.size);
-        is_size.then(|| server.packages.resolve(&expected))?
+        alternatives.of_size(file.size)?.iter().find_map(|expected| server.packages.resolve(expected))
     })
 }
 

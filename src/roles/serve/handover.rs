@@ -29,6 +29,9 @@ impl Role for Reload {
         packages.store.leave();
         metadata.store.leave();
         indexes.lock().unwrap_or_else(PoisonError::into_inner).is_left = true;
+        if let Err(e) = self.server.trees.save() {
+            tracing::warn!(error = %e, "what was read of local trees is not remembered");
+        }
         // Last: whoever opens it takes the rest as given.
         db.close();
     }

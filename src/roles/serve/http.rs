@@ -159,15 +159,15 @@ async fn in_repo(server: &Arc<Server>, repo: &Repo, encoded: &str, asked: &Asked
         Err(e) => return plain(StatusCode::NOT_FOUND, e.to_string()),
     };
     // The hot path: a package of the current snapshot.
-    if let Some(expected) = repo.snapshot().package(path.as_str()) {
-        return package::answer(server, repo, &path, expected, asked).await;
+    if let Some(named) = repo.snapshot().find_package(path.as_str()) {
+        return package::answer(server, repo, &path, named, asked).await;
     }
     // Just started: what is being read may name it.
     if repo.config.profile.is_package_name(path.file_name())
         && repo.wait_warm(WARM_PATIENCE).await
-        && let Some(expected) = repo.snapshot().package(path.as_str())
+        && let Some(named) = repo.snapshot().find_package(path.as_str())
     {
-        return package::answer(server, repo, &path, expected, asked).await;
+        return package::answer(server, repo, &path, named, asked).await;
     }
     if let Some(response) = metadata::answer(server, repo, &path, asked).await {
         return response;
@@ -203,7 +203,7 @@ pub async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Respons
         asked.kind == Kind::Sync || repo.snapshot().package(path.as_str()).is_some()
     };
     for (repo, path, expected) in server.find(id).into_iter().filter(|(repo, path, _)| may_have(repo, path)) {
-        answer = package::answer(server, repo, &path, expected, asked).await;
+        answer = package::answer_blob(server, repo, &path, expected, asked).await;
         // One repository's missing file or failing upstream is no reason: others publish the same bytes.
         if !(answer.status() == StatusCode::NOT_FOUND || answer.status().is_server_error()) {
             break;

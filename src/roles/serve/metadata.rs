@@ -74,7 +74,8 @@ pub async fn answer(
             Some(member_response(server, repo, path, &unit, &canonical, expected, asked).await)
         }
         (Found::Package(expected), _) => {
-            Some(super::package::answer(server, repo, path, expected, asked).await)
+            let named = repo.snapshot().find_package(path.as_str()).unwrap_or(expected.into());
+            Some(super::package::answer(server, repo, path, named, asked).await)
         }
         // A tree's root file that was not adopted is not shown either: its generation is not whole. Checksum
         // files that cannot be read stand for themselves.

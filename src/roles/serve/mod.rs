@@ -1,6 +1,6 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`], [`unnamed`]
+//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`], [`unnamed`]
 //! and [`connect`], by [`lists`] for clients that take several URLs, by [`zone`] under the names of volunteers
 //! that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
 //! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
@@ -11,6 +11,7 @@
 mod access;
 mod admin;
 mod aliases;
+mod alternatives;
 mod connect;
 mod control;
 mod crowds;
@@ -37,6 +38,8 @@ mod server;
 mod session;
 mod standing;
 mod traffic;
+mod tree;
+mod tree_scrub;
 mod unnamed;
 mod why;
 mod zone;
@@ -142,6 +145,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         };
         let _ = tokio::task::spawn_blocking(keep).await;
     }
+    tree_scrub::save_now(&server).await;
     scrub::save_use(&server.packages.store).await;
     end?;
     tracing::info!("stopped");
@@ -249,6 +253,7 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
     for fetcher in [&server.packages, &server.metadata] {
         scrub::keep(&fetcher.store, server.config.cache.scrub_days);
     }
+    tree_scrub::keep(server);
     tokio::spawn(ranks::keep(server.clone()));
     tokio::spawn(crowds::keep(server.clone()));
     tokio::spawn(popularity::keep(server.clone()));

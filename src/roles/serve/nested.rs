@@ -72,7 +72,7 @@ pub async fn answer(
             // No list of packages has them, so volunteers cannot be told to fetch them.
             Kind::Checksums | Kind::Prestodelta => {
                 let asked = Asked { direct: true, ..asked.clone() };
-                package::answer(server, repo, path, expected, &asked).await
+                package::answer(server, repo, path, expected.into(), &asked).await
             }
         });
     }

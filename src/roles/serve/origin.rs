@@ -1,6 +1,7 @@
 //! Where a repository's files come from: a local tree or upstreams, behind one set of questions.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use super::repo::Repo;
 use crate::config::{Origin, Profile};
 use crate::io::fetch::Source;
+use crate::io::regular::{self, Fingerprint};
 use crate::io::upstream::{self, Upstream, UpstreamError};
 use crate::model::RepoPath;
 
@@ -22,10 +24,12 @@ const MAX_DIRS: usize = 200_000;
 /// A file of a local tree.
 #[derive(Debug)]
 pub struct TreeFile {
+    /// Without symbolic links.
     pub path: PathBuf,
     pub file: File,
     pub size: u64,
     pub modified_nanos: u128,
+    pub fingerprint: Fingerprint,
 }
 
 /// Why a root file could not be read.
@@ -37,20 +41,24 @@ pub enum OriginError {
     Tree { path: PathBuf, source: std::io::Error },
 }
 
-/// Opens a file of a tree. Symbolic links are followed as long as they stay inside. Blocks.
+/// Opens a regular file of a tree. Symbolic links are followed as long as they stay inside. Blocks on the disk, but
+/// on nothing else that may stand there.
 pub fn open_in_tree(tree: &Path, path: &RepoPath) -> Option<TreeFile> {
+    let tree = tree.canonicalize().ok()?;
     let real = tree.join(path.as_str()).canonicalize().ok()?;
-    if !real.starts_with(tree.canonicalize().ok()?) {
+    if !real.starts_with(&tree) {
         return None;
     }
-    let file = File::open(&real).ok()?;
-    let meta = file.metadata().ok()?;
-    if !meta.is_file() {
+    let (file, meta) = regular::open(&real).ok()?;
+    // A folder on the way may have become a link since. Where there is no /proc, that is not looked at.
+    let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    if opened.is_ok_and(|opened| !opened.starts_with(&tree)) {
         return None;
     }
     let since_epoch = meta.modified().ok().and_then(|m| m.duration_since(std::time::UNIX_EPOCH).ok());
     let modified_nanos = since_epoch.map_or(0, |d| d.as_nanos());
-    Some(TreeFile { path: real, file, size: meta.len(), modified_nanos })
+    let fingerprint = Fingerprint::of(&meta);
+    Some(TreeFile { path: real, file, size: meta.len(), modified_nanos, fingerprint })
 }
 
 /// Where to fetch a path from: by hash first where the archive offers it, at each upstream in turn.

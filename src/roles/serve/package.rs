@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
-use super::aliases;
+use super::alternatives;
 use super::http::Asked;
 use super::lists;
 use super::origin;
@@ -15,8 +15,10 @@ use super::repo::Repo;
 use super::representation;
 use super::server::{Choice, Server};
 use super::traffic::Kind;
+use super::tree;
 use super::unnamed;
 use super::zone;
+use crate::catalog::Package;
 use crate::config::Origin;
 use crate::formats::control::SYNC_HEADER;
 use crate::formats::range;
@@ -26,7 +28,7 @@ use crate::io::clock;
 use crate::io::fetch::{Content, FetchError, Flight, Source};
 use crate::io::hasher;
 use crate::io::respond::{self, Representation, plain};
-use crate::model::{Algorithm, Blob, BlobId, Digests, Expected, RepoPath, encode_path};
+use crate::model::{Algorithm, Alternatives, Blob, BlobId, Digests, Expected, RepoPath, encode_path};
 use crate::policy::Request;
 
 /// How long an origin may take to say how long a file is.
@@ -46,29 +48,64 @@ pub fn kind_of(server: &Server, headers: &HeaderMap) -> Kind {
     if is_valid { Kind::Sync } else { Kind::Package }
 }
 
+/// A package that a client wants.
+#[derive(Debug)]
+pub struct Sought<'a> {
+    pub repo: &'a Repo,
+    pub path: &'a RepoPath,
+    /// Several as long as nobody knows which of them the path means.
+    pub wanted: Alternatives,
+    /// It was asked for by its hash: no other file of that path will do.
+    pub by_hash: bool,
+}
+
 /// Answers a request for a package of the snapshot.
 pub async fn answer(
+    server: &Arc<Server>,
+    repo: &Repo,
+    path: &RepoPath,
+    named: Package,
+    asked: &Asked,
+) -> Response<Body> {
+    let wanted = alternatives::of_path(server, repo, path, named).await;
+    answer_sought(server, &Sought { repo, path, wanted, by_hash: false }, asked).await
+}
+
+/// Answers a request for a certain file, by a path that it has.
+pub async fn answer_blob(
     server: &Arc<Server>,
     repo: &Repo,
     path: &RepoPath,
     expected: Expected,
     asked: &Asked,
 ) -> Response<Body> {
-    let blob = known_blob(server, repo, path, &expected).await;
+    answer_sought(server, &Sought { repo, path, wanted: expected.into(), by_hash: true }, asked).await
+}
+
+async fn answer_sought(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) -> Response<Body> {
+    let Sought { repo, path, .. } = *sought;
+    let blob = match sought.wanted.only() {
+        Some(expected) => known_blob(server, repo, path, &expected).await,
+        None => None,
+    };
+    let meant = sought.wanted.first();
     if let Some(blob) = blob
-        && let Some(response) = representation::settled(repo, path, &expected, blob, asked)
+        && let Some(response) = representation::settled(repo, path, &meant, blob, asked)
     {
         return response;
     }
     if let (Some(blob), false) = (blob, asked.direct)
-        && is_checkable(server, repo, path, expected, blob, asked).await
-        && let Some(response) = redirect(server, repo, path, &expected, blob, asked)
+        && is_checkable(server, sought, blob, asked).await
+        && let Some(response) = redirect(server, repo, path, &meant, blob, asked)
     {
         return response;
     }
+    if let (Some(_), &Method::HEAD, Some(_)) = (blob, &asked.method, repo.tree()) {
+        return serve(server, sought, asked).await;
+    }
     if let (Some(blob), &Method::HEAD) = (blob, &asked.method) {
         // Nothing is fetched for those who only look.
-        let what = representation::of_blob(server, repo, path, &expected, blob, asked);
+        let what = representation::of_blob(server, repo, path, &meant, blob, asked);
         return respond::respond(&asked.method, &asked.headers, &what, |_| Body::Empty);
     }
     if let (Some(blob), true) = (blob, asked.direct) {
@@ -80,30 +117,23 @@ pub async fn answer(
             came_back(server, blob, asked);
         }
     }
-    serve(server, repo, path, expected, asked).await
+    serve(server, sought, asked).await
 }
 
 /// Whether a client that is to have a metalink can be told the digests of pieces. Without them libzypp does
 /// not notice wrong bytes before it is too late to fetch others: such a client is served here, once.
-async fn is_checkable(
-    server: &Arc<Server>,
-    repo: &Repo,
-    path: &RepoPath,
-    expected: Expected,
-    blob: Blob,
-    asked: &Asked,
-) -> bool {
+async fn is_checkable(server: &Arc<Server>, sought: &Sought<'_>, blob: Blob, asked: &Asked) -> bool {
     let are_known = || matches!(server.db.pieces(blob), Ok(Some(_)));
     if asked.method == Method::HEAD || !lists::is_wanted(asked) || are_known() {
         return true;
     }
     // One at a time; meanwhile, and after a failure for a while, the server serves.
-    if !server.hashing.entry(expected.digest).or_insert(()).is_fresh() {
+    if !server.hashing.entry(blob.id.digest()).or_insert(()).is_fresh() {
         return false;
     }
-    let hashed = match (server.packages.held(&expected), repo.tree()) {
+    let hashed = match (server.packages.held(&blob.into()), sought.repo.tree()) {
         (Some(Content::Held { file, .. }), _) => hash_held(server, file).await.is_ok(),
-        (_, Some(_)) => hash_in_tree(server, repo, path, expected).await.is_ok(),
+        (_, Some(_)) => tree::digests(server, sought).await.is_ok(),
         _ => false,
     };
     hashed && are_known()
@@ -213,23 +243,44 @@ fn redirect(
     Some(response)
 }
 
-async fn serve(
-    server: &Arc<Server>,
-    repo: &Repo,
-    path: &RepoPath,
-    expected: Expected,
-    asked: &Asked,
-) -> Response<Body> {
-    if let Some(content) = server.packages.held(&expected) {
-        return content_response(server, repo, path, expected, content, asked).await;
+async fn serve(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) -> Response<Body> {
+    let held = sought.wanted.only().and_then(|expected| server.packages.held(&expected));
+    match (held, &sought.repo.config.origin) {
+        (Some(Content::Held { file, blob }), _) => held_response(server, sought, file, blob, asked),
+        (_, Origin::Tree(_)) => tree::answer(server, sought, asked).await,
+        (_, Origin::Upstream(_)) => from_upstream(server, sought, asked).await,
     }
-    match &repo.config.origin {
-        Origin::Tree(_) => from_tree(server, repo, path, expected, asked).await,
-        Origin::Upstream(_) => match server.packages.get(expected, sources(server, repo, path, &expected)) {
-            Ok(content) => content_response(server, repo, path, expected, content, asked).await,
-            Err(e) => not_kept(server, repo, path, &e, asked).await,
-        },
+}
+
+async fn from_upstream(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) -> Response<Body> {
+    let Sought { repo, path, .. } = *sought;
+    let mut failed = None;
+    // What no mirror has may be there as the file of another generation: that is asked for the second time.
+    for _ in 0..2 {
+        let (content, wanted) = match alternatives::content(server, sought) {
+            Ok(found) => found,
+            Err(e) => return not_kept(server, repo, path, &e, asked).await,
+        };
+        let mut flight = match content {
+            Content::Held { file, blob } => return held_response(server, sought, file, blob, asked),
+            Content::Arriving(flight) => flight,
+        };
+        match flight.size().await {
+            Ok(size) => return arriving(server, sought, &wanted, size, flight, asked),
+            Err(e @ FetchError::Store(_)) => return not_kept(server, repo, path, &e, asked).await,
+            Err(e) => {
+                if let Some((_, Content::Held { file, blob })) = alternatives::newest_held(server, &wanted) {
+                    return held_response(server, sought, file, blob, asked);
+                }
+                let is_final = !matches!(e, FetchError::Wrong { .. }) || wanted.only().is_none();
+                failed = Some(e);
+                if is_final || !alternatives::has_others(server, sought) {
+                    break;
+                }
+            }
+        }
     }
+    fetch_failed(&failed.unwrap_or(FetchError::NotFound))
 }
 
 /// The upstream's bytes as they are, since they cannot be kept. The fetcher's log says why, now and then.
@@ -244,53 +295,41 @@ async fn not_kept(
     unnamed::pass_through(server, repo, path, asked, asked.kind).await
 }
 
-async fn content_response(
+fn held_response(
     server: &Arc<Server>,
-    repo: &Repo,
-    path: &RepoPath,
-    expected: Expected,
-    content: Content,
+    sought: &Sought<'_>,
+    file: Arc<File>,
+    blob: Blob,
     asked: &Asked,
 ) -> Response<Body> {
-    match content {
-        Content::Held { file, blob } => {
-            let what = representation::of_blob(server, repo, path, &expected, blob, asked);
-            let store = server.packages.store.clone();
-            let open = move |part| {
-                let store = store.clone();
-                Body::file(file.clone(), part, None).watched(move |e| store.read_failed(blob.id, e))
-            };
-            let response = respond::respond(&asked.method, &asked.headers, &what, open);
-            response.map(|body| server.traffic.count(asked.kind, body))
-        }
-        Content::Arriving(flight) => arriving(server, repo, path, expected, flight, asked).await,
-    }
+    let Sought { repo, path, wanted, .. } = sought;
+    let meant = representation::meant(server, wanted, blob);
+    let what = representation::of_blob(server, repo, path, &meant, blob, asked);
+    let store = server.packages.store.clone();
+    let open = move |part| {
+        let store = store.clone();
+        Body::file(file.clone(), part, None).watched(move |e| store.read_failed(blob.id, e))
+    };
+    let response = respond::respond(&asked.method, &asked.headers, &what, open);
+    response.map(|body| server.traffic.count(asked.kind, body))
 }
 
-async fn arriving(
+fn arriving(
     server: &Arc<Server>,
-    repo: &Repo,
-    path: &RepoPath,
-    expected: Expected,
-    mut flight: Flight,
+    sought: &Sought<'_>,
+    wanted: &Alternatives,
+    size: u64,
+    flight: Flight,
     asked: &Asked,
 ) -> Response<Body> {
-    let size = match flight.size().await {
-        Ok(size) => size,
-        Err(e @ FetchError::Store(_)) => return not_kept(server, repo, path, &e, asked).await,
-        Err(e) => return fetch_failed(&e),
-    };
-    let what = match expected.blob_id() {
-        Some(id) => representation::of_blob(server, repo, path, &expected, Blob { id, size }, asked),
-        None => representation::unhashed(repo, path, &expected, size, asked),
-    };
+    let what = representation::of_expected(server, sought.repo, sought.path, wanted, size, asked);
     let open = move |part| flight.clone().body(part);
     let response = respond::respond(&asked.method, &asked.headers, &what, open);
     response.map(|body| server.traffic.count(asked.kind, body))
 }
 
 /// Where to fetch a package: at its repository, then at others that publish the same bytes.
-fn sources(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Source {
+pub fn sources(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expected) -> Source {
     let mut source = origin::source(repo, path, None);
     for (other, path, _) in expected.blob_id().map(|id| server.find(id)).unwrap_or_default() {
         let more = origin::source(other, &path, None).urls;
@@ -315,40 +354,6 @@ pub fn fetch_failed(error: &FetchError) -> Response<Body> {
     }
 }
 
-async fn from_tree(
-    server: &Arc<Server>,
-    repo: &Repo,
-    path: &RepoPath,
-    expected: Expected,
-    asked: &Asked,
-) -> Response<Body> {
-    let Some(found) = unnamed::open_tree_file(repo, path).await else {
-        return plain(StatusCode::NOT_FOUND, "the tree does not have this file");
-    };
-    if expected.size.is_some_and(|size| size != found.size) {
-        tracing::warn!(
-            path = path.as_str(),
-            size = found.size,
-            "the tree's file has not the size that its metadata says"
-        );
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "the tree is being changed; try again");
-    }
-    let what = match server.packages.resolve(&expected) {
-        Some(id) => {
-            let blob = Blob { id, size: found.size };
-            representation::of_blob(server, repo, path, &expected, blob, asked)
-        }
-        None => {
-            aliases::learn_one(server, found.path, expected);
-            representation::unhashed(repo, path, &expected, found.size, asked)
-        }
-    };
-    let file = Arc::new(found.file);
-    let open = move |part| Body::file(file.clone(), part, None);
-    let response = respond::respond(&asked.method, &asked.headers, &what, open);
-    response.map(|body| server.traffic.count(asked.kind, body))
-}
-
 /// `PATH.sha256` and its kind, for packages whose origin has no such file itself.
 pub async fn manifest(
     server: &Arc<Server>,
@@ -358,12 +363,14 @@ pub async fn manifest(
 ) -> Option<Response<Body>> {
     let (stem, suffix) = path.as_str().rsplit_once('.')?;
     let algorithm = Algorithm::PUBLISHED.into_iter().find(|algorithm| algorithm.name() == suffix)?;
-    let expected = repo.snapshot().package(stem)?;
+    let named = repo.snapshot().find_package(stem)?;
     let package = RepoPath::new(stem).ok()?;
     if unnamed::origin_has(server, repo, path).await {
         return None;
     }
-    Some(match digests(server, repo, &package, expected).await {
+    let wanted = alternatives::of_path(server, repo, &package, named).await;
+    let sought = Sought { repo, path: &package, wanted, by_hash: false };
+    Some(match digests(server, &sought).await {
         Ok(digests) => {
             let text = respond::manifest(&digests, algorithm, package.file_name());
             made(server, asked, path.file_name(), text)
@@ -382,44 +389,32 @@ pub fn made(server: &Server, asked: &Asked, file_name: &str, text: String) -> Re
 }
 
 /// All digests of a package: remembered, or from its bytes.
-async fn digests(
-    server: &Arc<Server>,
-    repo: &Repo,
-    path: &RepoPath,
-    expected: Expected,
-) -> Result<Digests, FetchError> {
+async fn digests(server: &Arc<Server>, sought: &Sought<'_>) -> Result<Digests, FetchError> {
+    if let Origin::Tree(_) = &sought.repo.config.origin {
+        return tree::digests(server, sought).await;
+    }
     let remembered = |id: BlobId| server.db.digests(id).ok().flatten();
-    if let Some(digests) = server.packages.resolve(&expected).and_then(remembered) {
+    let id = sought.wanted.only().and_then(|expected| server.packages.resolve(&expected));
+    if let Some(digests) = id.and_then(remembered) {
         return Ok(digests);
     }
-    if let Origin::Upstream(_) = &repo.config.origin {
-        let (file, blob) = server.packages.get_open(expected, sources(server, repo, path, &expected)).await?;
-        return match remembered(blob.id) {
-            Some(digests) => Ok(digests),
-            // Held, but a crash lost what was known of it.
-            None => hash_held(server, file).await,
-        };
-    }
-    hash_in_tree(server, repo, path, expected).await
-}
-
-/// All digests of a file of the local tree, remembered from then on.
-async fn hash_in_tree(
-    server: &Arc<Server>,
-    repo: &Repo,
-    path: &RepoPath,
-    expected: Expected,
-) -> Result<Digests, FetchError> {
-    let found = unnamed::open_tree_file(repo, path).await.ok_or(FetchError::NotFound)?;
-    let server = server.clone();
-    let hash = move || {
-        let wrong = |e: anyhow::Error| FetchError::Wrong {
-            url: found.path.display().to_string(),
-            problem: e.to_string(),
-        };
-        aliases::hash_file(&server, &found.path, &expected).map(|(digests, _)| digests).map_err(wrong)
+    let (file, blob) = match alternatives::content(server, sought)? {
+        (Content::Held { file, blob }, _) => (file, blob),
+        (Content::Arriving(flight), wanted) => match flight.finished().await {
+            Ok(found) => found,
+            // Other sources may have it.
+            Err(FetchError::Wrong { .. }) => {
+                let source = sources(server, sought.repo, sought.path, &wanted.first());
+                server.packages.get_open(wanted, source).await?
+            }
+            Err(e) => return Err(e),
+        },
     };
-    tokio::task::spawn_blocking(hash).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
+    match remembered(blob.id) {
+        Some(digests) => Ok(digests),
+        // Held, but a crash lost what was known of it.
+        None => hash_held(server, file).await,
+    }
 }
 
 async fn hash_held(server: &Arc<Server>, file: Arc<File>) -> Result<Digests, FetchError> {

@@ -7,7 +7,7 @@ use super::repo::Repo;
 use super::server::Server;
 use crate::io::body::Body;
 use crate::io::respond::{self, Representation};
-use crate::model::{Blob, BlobId, Expected, RepoPath};
+use crate::model::{Alternatives, Blob, BlobId, Expected, RepoPath};
 
 /// A package whose bytes are known.
 pub fn of_blob<'a>(
@@ -33,6 +33,29 @@ pub fn unhashed<'a>(
 ) -> Representation<'a> {
     let what = Representation::unhashed(stand_in(expected), size, path.file_name());
     what.dated(modified_secs(repo, path, expected, asked))
+}
+
+/// A package that is still on its way: its bytes will be one of these.
+pub fn of_expected<'a>(
+    server: &Server,
+    repo: &Repo,
+    path: &'a RepoPath,
+    wanted: &Alternatives,
+    size: u64,
+    asked: &Asked,
+) -> Representation<'a> {
+    let of_size = wanted.of_size(size).unwrap_or_else(|| wanted.clone());
+    let first = of_size.first();
+    match of_size.only().and_then(|expected| expected.blob_id()) {
+        Some(id) => of_blob(server, repo, path, &first, Blob { id, size }, asked),
+        None => unhashed(repo, path, &first, size, asked),
+    }
+}
+
+/// Which of several the metadata means by these bytes.
+pub fn meant(server: &Server, wanted: &Alternatives, blob: Blob) -> Expected {
+    let is_it = |expected: &&Expected| server.packages.resolve(expected) == Some(blob.id);
+    wanted.iter().find(is_it).copied().unwrap_or_else(|| blob.into())
 }
 
 /// `Last-Modified`, where it is not the one that the bytes give: a URL by hash says it itself.

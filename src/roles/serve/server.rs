@@ -12,6 +12,7 @@ use rand_pcg::Pcg64Mcg;
 use tokio::sync::{Notify, mpsc};
 
 use super::access::AccessLog;
+use super::alternatives::Settled;
 use super::crowds::Crowds;
 use super::door::Door;
 use super::holdings::{self, Kept};
@@ -32,6 +33,7 @@ use crate::io::fetch::{FetchError, Fetcher};
 use crate::io::index_dir::IndexDir;
 use crate::io::shutdown::Shutdown;
 use crate::io::tokens::TokenFile;
+use crate::io::tree_hashes::TreeHashes;
 use crate::io::tunnel::Tunnels;
 use crate::io::upstream::Upstream;
 use crate::model::{Blob, BlobId, Digest, Expected, RepoPath, Time, VolunteerId};
@@ -82,8 +84,12 @@ pub struct Server {
     pub nested: Cache<Digest, Arc<PathTable>>,
     /// Such members that could not be had, for a minute.
     pub not_nested: Cache<Digest, FetchError>,
-    /// Tree files being hashed or found to be wrong, so that each is read once.
+    /// What the files of local trees hold.
+    pub trees: Arc<TreeHashes>,
+    /// Files that were read again for the digests of their pieces, so that each is read once.
     pub hashing: Cache<Digest, ()>,
+    /// Which file a path means, where metadata names several.
+    pub settled: Settled,
     /// Package lists being read: each takes as much memory as it has bytes, and more.
     pub parsing: tokio::sync::Semaphore,
     /// Units read at the start, over all repositories.
@@ -191,6 +197,7 @@ impl Server {
             packages,
             metadata,
             upstream,
+            trees: TreeHashes::new(db.clone()),
             db,
             access,
             traffic: Arc::default(),
@@ -213,6 +220,7 @@ impl Server {
                 })
                 .build(),
             hashing: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
+            settled: Settled::default(),
             shutdown,
             parsing: tokio::sync::Semaphore::new(PARSERS),
             warming: tokio::sync::Semaphore::new(WARMERS),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::server::{Life, OUTBOX, Server, Signer};
 use super::standing;
+use super::tree;
 use crate::formats::control::{
     Hello, MAX_DONATE, MAX_NETWORKS, MAX_SOURCES, MAX_UPLOADS, MIN_DONATE, PROTOCOL, Report, ToServer,
     ToVolunteer, Welcome, decode_holdings,
@@ -367,7 +368,7 @@ async fn serve(
     }
 }
 
-fn received_one(server: &Server, session: &Session, message: &Message) -> Result<(), String> {
+fn received_one(server: &Arc<Server>, session: &Session, message: &Message) -> Result<(), String> {
     let Session { node, epoch, .. } = *session;
     let now = clock::now();
     match message {
@@ -397,6 +398,9 @@ fn received_one(server: &Server, session: &Session, message: &Message) -> Result
                     tracing::warn!(volunteer = %session.id, %blob, error, "a volunteer could not carry out an order");
                 }
                 let failed = error.is_some();
+                if failed {
+                    tokio::spawn(tree::explain_failure(server.clone(), session.id.clone(), blob));
+                }
                 server.policy(|policy| policy.handle(Event::OrderEnded { node, epoch, blob, failed }, now));
                 suspect(server, session, blob, &bad);
                 Ok(())

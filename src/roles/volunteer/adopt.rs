@@ -1,7 +1,6 @@
 //! Adoption of an existing mirror tree: its files are matched with the server's catalog by path and size,
 //! verified by their SHA-256, and then served where they stand. Nothing is copied, moved or changed.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::edge::{Adopted, Edge, fingerprint, modified_nanos};
 use crate::formats::control::{MATCH_PATH, MAX_BATCH, MAX_MESSAGE, MatchReply, MatchRequest, TreeFile};
+use crate::io::regular;
 use crate::model::BlobId;
 
 /// How often trees are looked through for new files.
@@ -124,7 +124,7 @@ fn verify(edge: &Edge, tree: &Path, files: &[(TreeFile, BlobId)]) -> anyhow::Res
 
 /// SHA-256, size and date; the date is read first, so that a change while hashing shows.
 fn hash(path: &Path) -> std::io::Result<(BlobId, u64, u128)> {
-    let mut file = File::open(path)?;
+    let (mut file, _) = regular::open(path)?;
     let (size, modified) = fingerprint(&file).ok_or_else(|| std::io::Error::other("has no date"))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 << 10];

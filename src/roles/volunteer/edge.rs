@@ -23,6 +23,7 @@ use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
+use crate::io::regular;
 use crate::io::shaper::Shaper;
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
@@ -182,8 +183,9 @@ impl Edge {
 
     fn open_adopted(&self, id: BlobId) -> Option<(File, u64)> {
         let (path, known) = self.lock_adopted().get(&id).cloned()?;
-        let file = File::open(&path)
+        let file = regular::open(&path)
             .ok()
+            .map(|(file, _)| file)
             .filter(|file| fingerprint(file) == Some((known.size, known.modified_nanos)));
         if let Some(file) = file {
             return Some((file, known.size));
@@ -227,7 +229,7 @@ impl Edge {
             let path = PathBuf::from(&name);
             let is_ours = self.config.adopt.iter().any(|tree| path.starts_with(tree));
             let known = serde_json::from_slice::<Adopted>(&json).ok().filter(|_| is_ours);
-            let now = File::open(&path).ok().and_then(|file| fingerprint(&file));
+            let now = regular::open(&path).ok().and_then(|(file, _)| fingerprint(&file));
             match known {
                 Some(known) if now == Some((known.size, known.modified_nanos)) => {
                     adopted.insert(known.blob, (path, known));

@@ -96,10 +96,10 @@ async fn fetch(
     };
     let server_alone =
         Source { urls: vec![direct], peers: 0, told: on_given(edge, 0, Arc::default()), ..source.clone() };
-    let mut fetched = edge.fetcher.get_whole(blob.into(), source).await;
+    let mut fetched = edge.fetcher.get_whole(blob, source).await;
     // One that begins a file wrongly and leaves the rest to the server makes that look bad too.
     if !sources.is_empty() && matches!(fetched, Err(FetchError::Wrong { .. })) {
-        fetched = edge.fetcher.get_whole(blob.into(), server_alone).await;
+        fetched = edge.fetcher.get_whole(blob, server_alone).await;
     }
     let bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
     (fetched, bad.iter().map(|&index| sources[index].id.clone()).collect())

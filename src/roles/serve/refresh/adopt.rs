@@ -57,13 +57,17 @@ pub fn install(server: &Arc<Server>, repo: &Repo, generations: VecDeque<Arc<Unit
     tokio::task::spawn_blocking(move || {
         let repo = &server.repos[index];
         records::write_indexes(&server, repo, &unit.key);
-        let hashed = aliases::learn_all(&server, repo, &unit);
-        if hashed > 0 {
-            let name = repo.config.name.as_str();
-            tracing::info!(repo = name, unit = %unit.key, hashed, "read files whose metadata gives no SHA-256");
-            server.catalog_changed();
-        }
+        tokio::spawn(learn(server, index, unit));
     });
+}
+
+async fn learn(server: Arc<Server>, index: usize, unit: Arc<Unit>) {
+    let hashed = aliases::learn_all(&server, index, &unit).await;
+    if hashed > 0 {
+        let name = server.repos[index].config.name.as_str();
+        tracing::info!(repo = name, unit = %unit.key, hashed, "read files whose metadata gives no SHA-256");
+        server.catalog_changed();
+    }
 }
 
 fn log(repo: &Repo, diff: Option<&Diff>, unit: &Unit) {
