@@ -17,7 +17,9 @@ use support::{
 const WRONG: &str = "a file of the tree is not what its metadata says: it is not served. \
                      Check the disk, or replace the file";
 /// Large enough to be sent while it is read.
-const LARGE: usize = 40 << 20;
+const LARGE: usize = 10 << 20;
+/// More than the sockets between server and client hold.
+const HUGE: usize = 40 << 20;
 
 /// A server over a tree of one small and one large package.
 struct World {
@@ -30,8 +32,12 @@ struct World {
 
 impl World {
     fn new(rot: impl FnOnce(&World0)) -> Self {
+        Self::of_size(LARGE, rot)
+    }
+
+    fn of_size(large: usize, rot: impl FnOnce(&World0)) -> Self {
         let scratch = Scratch::new();
-        let before = World0::new(&scratch);
+        let before = World0::new(&scratch, large);
         rot(&before);
         let config = ServerConfig::default().tree("flat", "generic-deb", &before.tree, "");
         let server = Server::start(&scratch, &config);
@@ -64,8 +70,8 @@ struct World0 {
 }
 
 impl World0 {
-    fn new(scratch: &Scratch) -> Self {
-        let (small, large) = (random_bytes(1, 200_000), random_bytes(2, LARGE));
+    fn new(scratch: &Scratch, large: usize) -> Self {
+        let (small, large) = (random_bytes(1, 200_000), random_bytes(2, large));
         let mut repo = DebRepo::new(&scratch.path("tree"));
         repo.add("small", &small);
         repo.add("large", &large);
@@ -133,7 +139,7 @@ fn a_large_rotten_file_never_arrives_whole() {
 
 #[test]
 fn no_part_of_a_large_rotten_file_is_vouched_for() {
-    for (range, is_end) in [("bytes=5-9", false), ("bytes=30000000-", true), ("bytes=0-9,100-109", false)] {
+    for (range, is_end) in [("bytes=5-9", false), ("bytes=5000000-", true), ("bytes=0-9,100-109", false)] {
         let world = World::new(|tree| tree.flip("large"));
         let answer = request("GET", &world.url("large"), &[("Range", range)]);
         assert!(if is_end { answer.cut } else { answer.status == 502 }, "{range}: {}", answer.status);
@@ -265,7 +271,7 @@ fn a_volunteer_adopts_files_only() {
 
 #[test]
 fn a_file_that_changes_while_it_is_sent_is_cut() {
-    let world = World::new(|_| ());
+    let world = World::of_size(HUGE, |_| ());
     assert!(get(&world.url("large")).expect(200).body == world.large);
     let mut conn = Conn::open(world.server.address());
     let text = conn.request_text("GET", "/flat/large_1_all.deb", &[]);
@@ -273,10 +279,10 @@ fn a_file_that_changes_while_it_is_sent_is_cut() {
     let (status, _) = conn.read_head().expect("an answer");
     assert_eq!(status, 200);
     let file = File::options().write(true).open(world.file("large")).expect("writable");
-    file.write_all_at(b"other", LARGE as u64 - 10).expect("writable");
+    file.write_all_at(b"other", HUGE as u64 - 10).expect("writable");
     let (mut buffer, mut got) = (vec![0; 1 << 20], 0);
     while let Ok(read @ 1..) = conn.read_some(&mut buffer) {
         got += read;
     }
-    assert!(got < LARGE, "{got}");
+    assert!(got < HUGE, "{got}");
 }

@@ -1,3 +1,5 @@
+//! Reading files of trees: once, again after a change, and never beyond the verdict.
+
 use std::sync::atomic::AtomicBool;
 
 use http_body_util::BodyExt;

@@ -100,11 +100,11 @@ async fn answer_sought(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked)
     {
         return response;
     }
-    if let (Some(_), &Method::HEAD, Some(_)) = (blob, &asked.method, repo.tree()) {
-        return serve(server, sought, asked).await;
-    }
     if let (Some(blob), &Method::HEAD) = (blob, &asked.method) {
-        // Nothing is fetched for those who only look.
+        // Nothing is fetched for those who only look. A tree's file must be right even for them.
+        if repo.tree().is_some() {
+            return serve(server, sought, asked).await;
+        }
         let what = representation::of_blob(server, repo, path, &meant, blob, asked);
         return respond::respond(&asked.method, &asked.headers, &what, |_| Body::Empty);
     }
