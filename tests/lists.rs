@@ -300,7 +300,6 @@ fn lists_say_both_urls_and_nothing_else() {
         "cedar/%2e%2e/?mirrorlist",
         "cedar/nosuch/?metalink",
         "alder/?metalink=x&a",
-        "direct/cedar/os/?mirrorlist",
     ] {
         let answer = get(&server.url(path));
         // The front page of a repository, whatever the query, is its own.
@@ -312,7 +311,7 @@ fn lists_say_both_urls_and_nothing_else() {
     assert!(get(&server.url("mirrors/nosuch.txt")).text().contains("/mirrors/alder.txt"));
     // A file is served whatever the query says.
     let repomd = fs::read(tree.join("cedar/os/repodata/repomd.xml")).expect("a committed file");
-    assert!(get(&server.url("cedar/os/repodata/repomd.xml?metalink")).expect(200).body == repomd);
+    assert!(get(&server.url("cedar/os/repodata/repomd.xml?list")).expect(200).body == repomd);
 
     // What apt sends to see whether its list is current: a range that begins at the end.
     let url = server.url("mirrors/alder.txt");
@@ -366,4 +365,104 @@ fn who_has_a_metalink_gets_the_repomd_that_it_describes() {
     let answer = get(&url).expect(200);
     assert_eq!(hashes(&answer.text()), (sha256_hex(&new.body), vec![sha256_hex(&old.body)]));
     assert!(get(&listed).expect(200).body == new.body);
+}
+
+/// What lies between two texts, each time.
+fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
+    text.split(open).skip(1).filter_map(|rest| rest.split_once(close)).map(|(inner, _)| inner).collect()
+}
+
+#[test]
+fn every_file_of_known_digest_has_its_list_of_urls() {
+    let scratch = Scratch::new();
+    let tree = test_repos("t0");
+    let images = "suites = [\"8.1\"]";
+    let config = ServerConfig::default()
+        .tree("alder", "generic-deb", &tree.join("alder"), "suites = [\"stable\"]")
+        .tree("cedar", "generic-rpm", &tree.join("cedar"), "suites = [\"os\"]")
+        .tree("images", "generic-files", &tree.join("images"), images);
+    let server = Server::start(&scratch, &config);
+    let volunteers = Volunteer::join_all(&scratch, &server, 2);
+    let package = "alder/pool/main/h/hands-data/hands-data_1.0-1_all.deb";
+    get(&server.url(&format!("{package}.sha1"))).expect(200);
+    spread(&server, package, 2);
+    for (path, may_be_held) in [
+        (package, true),
+        ("cedar/os/Packages/hands-tools-1.0-1.x86_64.rpm", false),
+        ("images/8.1/demo-netboot.img", false),
+        ("alder/dists/stable/InRelease", false),
+        ("alder/dists/stable/main/binary-amd64/Packages.xz", false),
+        ("images/8.1/SHA256SUMS", false),
+    ] {
+        let file = tree.join(path);
+        let (sha256, size) =
+            (sha256_file(&file), fs::metadata(&file).expect("a committed file").len().to_string());
+        let direct = server.direct(path);
+        let is_right = |urls: &[&str], what: &str| {
+            assert_eq!(urls.last(), Some(&direct.as_str()), "{what}");
+            let of_volunteer = |url: &&&str| volunteers.iter().any(|v| v.serves(url));
+            let held = urls.iter().filter(of_volunteer).count();
+            assert_eq!((held, urls.len()), if may_be_held { (2, 3) } else { (0, 1) }, "{what}: {urls:?}");
+            urls.iter().for_each(|url| assert!(sha256_hex(&get(url).expect(200).body) == sha256, "{url}"));
+        };
+        for url in [format!("{path}.meta4"), format!("{path}?meta4")] {
+            let answer = get(&server.url(&url)).expect(200);
+            assert_eq!(answer.must("content-type"), "application/metalink4+xml", "{url}");
+            let text = answer.text();
+            assert_eq!(between(&text, "<size>", "</size>"), [size.as_str()], "{url}");
+            assert_eq!(between(&text, "<hash type=\"sha-256\">", "</hash>"), [sha256.as_str()], "{url}");
+            let urls = text.lines().flat_map(|line| between(line, "\">", "</url>")).collect::<Vec<_>>();
+            is_right(&urls, &url);
+        }
+        for url in [format!("{path}.metalink"), format!("{path}?metalink=1")] {
+            let answer = get(&server.url(&url)).expect(200);
+            assert_eq!(answer.must("content-type"), "application/metalink+xml", "{url}");
+            let text = answer.text();
+            assert_eq!(between(&text, "<hash type=\"sha256\">", "</hash>"), [sha256.as_str()], "{url}");
+            let urls = text.lines().flat_map(|line| between(line, "\">", "</url>")).collect::<Vec<_>>();
+            is_right(&urls, &url);
+        }
+        for url in [format!("{path}.mirrorlist"), format!("{path}?mirrorlist")] {
+            let answer = get(&server.url(&url)).expect(200);
+            assert_eq!(answer.must("content-type"), "text/plain; charset=utf-8", "{url}");
+            is_right(&answer.text().lines().collect::<Vec<_>>(), &url);
+            let page = request("GET", &server.url(&url), &[("Accept", "text/html,*/*;q=0.8")]).expect(200);
+            assert_eq!(page.must("content-type"), "text/html; charset=utf-8", "{url}");
+            assert_eq!(between(&page.text(), "<a href=\"", "\">").last(), Some(&direct.as_str()), "{url}");
+        }
+    }
+    // All digests, where the bytes were read; MD4 has no name in RFC 5854.
+    let text = get(&server.url(&format!("{package}.meta4"))).expect(200).text();
+    for kind in ["sha-512", "sha-1", "md5"] {
+        assert_eq!(between(&text, &format!("<hash type=\"{kind}\">"), "</hash>").len(), 1, "{text}");
+    }
+    let repomd = get(&server.url("cedar/os/repodata/repomd.xml.metalink")).expect(200).text();
+    assert!(
+        repomd.contains("<mm0:timestamp>") && repomd.contains("/listed/cedar/os/repodata/repomd.xml<"),
+        "{repomd}"
+    );
+    // Who is not to be sent elsewhere gets one URL.
+    let text = get(&server.direct(&format!("{package}.mirrorlist"))).expect(200).text();
+    assert_eq!(text, format!("{}\n", server.direct(package)));
+    for path in ["alder/nosuch.meta4", "alder/pool.meta4", "alder/.meta4", "images/8.1/nosuch.iso.mirrorlist"]
+    {
+        assert_eq!(get(&server.url(path)).status, 404, "{path}");
+    }
+}
+
+#[test]
+fn a_metalink_of_the_origin_wins_and_aria2_takes_ours() {
+    let scratch = Scratch::new();
+    let tree = scratch.path("alder");
+    copy_tree(&test_repos("t0").join("alder"), &tree);
+    let file = "pool/main/h/hands-data/hands-data_1.0-1_all.deb";
+    fs::write(tree.join(format!("{file}.metalink")), "its own").expect("the scratch folder is writable");
+    let config = ServerConfig::default().tree("alder", "generic-deb", &tree, "suites = [\"stable\"]");
+    let server = Server::start(&scratch, &config);
+    assert_eq!(get(&server.url(&format!("alder/{file}.metalink"))).expect(200).text(), "its own");
+    let mut aria2 = Command::new("aria2c");
+    aria2.args(["--no-conf", "--quiet", "--follow-metalink=mem", "-d"]).arg(scratch.dir("down"));
+    run_ok(aria2.arg(server.url(&format!("alder/{file}.meta4"))));
+    let bytes = fs::read(scratch.path("down/hands-data_1.0-1_all.deb")).expect("aria2 wrote it");
+    assert!(bytes == fs::read(tree.join(file)).expect("a committed package"));
 }

@@ -153,6 +153,37 @@ impl PathTable {
         }
     }
 
+    /// Calls `each` with the names that stand directly in a directory, in path order, at most `max` of them: what a
+    /// file must be, `None` for a directory. `dir` is empty or ends with a slash. A directory is passed over in one
+    /// search, however many paths are below it; a name that is both comes twice.
+    pub fn for_each_in(&self, dir: &str, max: usize, mut each: impl FnMut(&str, Option<Expected>)) {
+        let mut cursor = self.cursor_from(dir);
+        for _ in 0..max {
+            let Some((path, expected)) = cursor.next() else { return };
+            let Some(rest) = path.strip_prefix(dir) else { return };
+            match rest.split_once('/') {
+                None => each(rest, Some(expected)),
+                Some((name, _)) => {
+                    each(name, None);
+                    // `0` follows `/`.
+                    let behind = format!("{dir}{name}0");
+                    cursor = self.cursor_from(&behind);
+                }
+            }
+        }
+    }
+
+    /// A cursor whose next path is the first that does not come before `path`.
+    fn cursor_from(&self, path: &str) -> Cursor<'_> {
+        let mut cursor = self.cursor_at(self.block_of(path.as_bytes()).unwrap_or(0));
+        loop {
+            let before = cursor.clone();
+            if cursor.step().is_none() || cursor.path.as_slice() >= path.as_bytes() {
+                return before;
+            }
+        }
+    }
+
     /// Digests of one algorithm in ascending order, each once for every size that is claimed for it.
     pub fn digests(&self, algorithm: Algorithm) -> impl Iterator<Item = Expected> + '_ {
         self.records_of(algorithm).filter_map(move |record| self.expected_of_record(algorithm, record))
@@ -263,7 +294,7 @@ impl PathTable {
 }
 
 /// A place in a table. Lends its path until the next step.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cursor<'a> {
     table: &'a PathTable,
     slot: usize,
@@ -334,6 +365,22 @@ mod tests {
             }
             let again = PathTable::from_bytes(table.as_bytes().clone()).expect("own bytes");
             prop_assert_eq!(again.len(), table.len());
+            for dir in ["", "a/", "b/", "a/b/", "c/a/", "absent/"] {
+                let mut listed = Vec::new();
+                table.for_each_in(dir, usize::MAX, |name, expected| listed.push((name.to_owned(), expected)));
+                let mut want: Vec<(String, Option<Expected>)> = Vec::new();
+                for (path, expected) in &model {
+                    let Some(rest) = path.strip_prefix(dir) else { continue };
+                    let entry = match rest.split_once('/') {
+                        None => (rest.to_owned(), Some(*expected)),
+                        Some((name, _)) => (name.to_owned(), None),
+                    };
+                    if want.last() != Some(&entry) || entry.1.is_some() {
+                        want.push(entry);
+                    }
+                }
+                prop_assert_eq!(listed, want, "{}", dir);
+            }
         }
 
         #[test]
@@ -350,6 +397,7 @@ mod tests {
             }
             if let Some(table) = PathTable::from_bytes(bytes.into()) {
                 table.for_each(|_, _| ());
+                table.for_each_in("a/", model.len(), |_, _| ());
                 for (path, want) in &model {
                     let _ = (table.get(path), table.path_of(&want.digest));
                 }

@@ -226,6 +226,11 @@ impl Unit {
         Modified { secs, unchanged_since: (!self.is_retired).then_some(self.adopted_secs.max(secs)) }
     }
 
+    /// `Last-Modified` of a package that it names, where its path had other contents before.
+    pub fn package_modified_secs(&self, path: &str, digest: &Digest) -> Option<u64> {
+        self.dates.of(path, digest, || true)
+    }
+
     /// The member a path means: by its own name, or by `by-hash/ALGORITHM/HEX` in its directory.
     pub fn member(&self, path: &RepoPath) -> Option<(RepoPath, Expected)> {
         if let Some(expected) = self.members.get(path.as_str()) {

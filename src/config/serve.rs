@@ -80,6 +80,8 @@ pub struct RepoConfig {
     /// How long a new generation may wait until volunteers hold those of its files that many will want; zero is not
     /// at all. Default 2 min. At most [`MAX_GATE`].
     pub publish_gate: Duration,
+    /// Whether directories are listed. Default true.
+    pub autoindex: bool,
 }
 
 /// Longest time that clients may be kept from a new generation.
@@ -170,6 +172,7 @@ struct RawRepo {
     ca_file: Option<PathBuf>,
     #[serde(default)]
     redirect_to: Vec<String>,
+    autoindex: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -297,6 +300,7 @@ impl RepoConfig {
             publish_gate: publish_gate(&key, raw.publish_gate.as_deref())?,
             keyring,
             check_valid_until: raw.check_valid_until.unwrap_or(profile.check_valid_until),
+            autoindex: raw.autoindex.unwrap_or(true),
             profile,
         })
     }
@@ -372,6 +376,7 @@ mod tests {
         assert_eq!(config.cache, cache);
         assert_eq!(config.repos[0].origin, Origin::Upstream(vec!["http://upstream.example/debian".into()]));
         assert_eq!(config.repos[1].origin, Origin::Tree("/srv/mirror".into()));
+        assert!(config.repos.iter().all(|repo| repo.autoindex), "mirrors list their directories");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Metalinks: a file's size, digests and URLs in one XML document. Written only, never read.
 //!
 //! Two versions, because their readers know only one each. Version 4 (RFC 5854) is what libzypp and aria2 take
-//! in place of a package. Version 3 with the `mm0:` names of MirrorManager is what dnf's `metalink=` takes for
-//! `repomd.xml`. No white space stands around values (RFC 5854 section 2).
+//! in place of a package. Version 3 (Metalink 3.0, 2007) is what older download managers take, and with the `mm0:`
+//! names of MirrorManager what dnf's `metalink=` takes for `repomd.xml`. No white space stands around values (RFC 5854 section 2).
 
 use std::fmt::Write;
 
@@ -15,9 +15,16 @@ pub const V3: &str = "application/metalink+xml";
 /// The media type of version 4.
 pub const V4: &str = "application/metalink4+xml";
 
+/// By the names of IANA's registry, as RFC 5854 section 4.2.8 wants them; MD4 has none.
+const OTHER_ALGORITHMS: [(&str, Algorithm); 3] =
+    [("sha-512", Algorithm::Sha512), ("sha-1", Algorithm::Sha1), ("md5", Algorithm::Md5)];
+
 /// What of `repomd.xml` dnf accepts.
 const REPOMD_ALGORITHMS: [Algorithm; 4] =
     [Algorithm::Md5, Algorithm::Sha1, Algorithm::Sha256, Algorithm::Sha512];
+
+const HEAD_V3: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<metalink xmlns=\"http://www.metalinker.org/\" \
+    version=\"3.0\" type=\"dynamic\" xmlns:mm0=\"http://fedorahosted.org/mirrormanager\">\n<files>\n";
 
 /// One file and where it is.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +32,8 @@ pub struct File<'a> {
     pub name: &'a str,
     pub size: u64,
     pub sha256: BlobId,
+    /// All digests, where they are known.
+    pub digests: Option<&'a Digests>,
     /// Of this very size.
     pub pieces: Option<&'a Pieces>,
     /// Best first.
@@ -50,6 +59,11 @@ pub fn file(file: &File<'_>) -> String {
     let File { name, size, .. } = file;
     let _ = writeln!(out, "<file name=\"{}\">\n<size>{size}</size>", text(name));
     hash(&mut out, "sha-256", &file.sha256.digest());
+    if let Some(digests) = file.digests {
+        for (kind, algorithm) in OTHER_ALGORITHMS {
+            hash(&mut out, kind, &digests.get(algorithm));
+        }
+    }
     if let Some(Pieces { len, sha1, sha256 }) = file.pieces {
         // Both of the same length: libzypp takes that of the first for all.
         for (kind, algorithm) in [("sha-256", Algorithm::Sha256), ("sha-1", Algorithm::Sha1)] {
@@ -68,13 +82,40 @@ pub fn file(file: &File<'_>) -> String {
     out
 }
 
+/// A file as Metalink 3. Pieces are by SHA-1, the only kind that its readers know.
+pub fn file_v3(file: &File<'_>) -> String {
+    let mut out = String::from(HEAD_V3);
+    let File { name, size, sha256, .. } = file;
+    let _ = writeln!(out, "<file name=\"{}\">\n<size>{size}</size>\n<verification>", text(name));
+    match file.digests {
+        Some(digests) => {
+            for algorithm in REPOMD_ALGORITHMS {
+                hash(&mut out, algorithm.name(), &digests.get(algorithm));
+            }
+        }
+        None => hash(&mut out, Algorithm::Sha256.name(), &sha256.digest()),
+    }
+    if let Some(Pieces { len, sha1, .. }) = file.pieces {
+        let _ = writeln!(out, "<pieces length=\"{len}\" type=\"sha1\">");
+        for (place, piece) in sha1.iter().enumerate() {
+            let digest = Digest::new(Algorithm::Sha1, piece);
+            let _ = writeln!(out, "<hash piece=\"{place}\">{}</hash>", digest.to_hex());
+        }
+        out.push_str("</pieces>\n");
+    }
+    out.push_str("</verification>\n<resources>\n");
+    for (url, preference) in file.urls.iter().zip((1..=100).rev()) {
+        resource(&mut out, url, preference);
+    }
+    out.push_str("</resources>\n</file>\n</files>\n</metalink>\n");
+    out
+}
+
 /// A `repomd.xml` as Metalink 3: the current one, earlier ones that clients may also meet, and its URLs with
 /// their preference, 100 being the best.
 pub fn repomd(current: &Version, earlier: &[Version], urls: &[(String, u8)]) -> String {
-    let mut out = String::from(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<metalink xmlns=\"http://www.metalinker.org/\" version=\"3.0\" \
-         type=\"dynamic\" xmlns:mm0=\"http://fedorahosted.org/mirrormanager\">\n<files>\n<file name=\"repomd.xml\">\n",
-    );
+    let mut out = String::from(HEAD_V3);
+    out.push_str("<file name=\"repomd.xml\">\n");
     version(&mut out, current);
     if !earlier.is_empty() {
         out.push_str("<mm0:alternates>\n");
@@ -87,15 +128,20 @@ pub fn repomd(current: &Version, earlier: &[Version], urls: &[(String, u8)]) -> 
     }
     out.push_str("<resources>\n");
     for (url, preference) in urls {
-        let scheme = text(url.split(':').next().unwrap_or("http"));
-        let _ = writeln!(
-            out,
-            "<url protocol=\"{scheme}\" type=\"{scheme}\" preference=\"{preference}\">{}</url>",
-            text(url)
-        );
+        resource(&mut out, url, *preference);
     }
     out.push_str("</resources>\n</file>\n</files>\n</metalink>\n");
     out
+}
+
+/// 100 is the best preference.
+fn resource(out: &mut String, url: &str, preference: u8) {
+    let scheme = text(url.split(':').next().unwrap_or("http"));
+    let _ = writeln!(
+        out,
+        "<url protocol=\"{scheme}\" type=\"{scheme}\" preference=\"{preference}\">{}</url>",
+        text(url)
+    );
 }
 
 fn version(out: &mut String, version: &Version) {
@@ -185,6 +231,7 @@ mod tests {
             name: "a<b>&\"c\".rpm",
             size: 300_000,
             sha256: BlobId([9; 32]),
+            digests: None,
             pieces: Some(&pieces),
             urls: &urls,
         });
@@ -208,6 +255,46 @@ mod tests {
             row("file/url", "priority=2", &urls[1]),
         ];
         assert_eq!(read(&document, &["name", "type", "length", "priority"]), want);
+    }
+
+    #[test]
+    fn all_digests_in_both_versions() {
+        let pieces = Pieces { len: 262_144, sha1: vec![[1; 20], [2; 20]], sha256: vec![[3; 32], [4; 32]] };
+        let digests = Digests {
+            md4: [1; 16],
+            md5: [5; 16],
+            sha1: [6; 20],
+            sha256: [9; 32],
+            sha512: [7; 64],
+            also: None,
+        };
+        let urls = ["http://a.example/x".to_owned(), "https://b.example/x".to_owned()];
+        let what = File {
+            name: "x.rpm",
+            size: 300_000,
+            sha256: BlobId([9; 32]),
+            digests: Some(&digests),
+            pieces: Some(&pieces),
+            urls: &urls,
+        };
+        let hashes = [("sha-256", "09", 32), ("sha-512", "07", 64), ("sha-1", "06", 20), ("md5", "05", 16)];
+        let want =
+            hashes.map(|(kind, byte, len)| row("file/hash", &format!("type={kind}"), &byte.repeat(len)));
+        assert_eq!(read(&file(&what), &["type"])[1..5], want);
+
+        let rows = read(&file_v3(&what), &["name", "type", "length", "piece", "preference"]);
+        let mut want = vec![row("files/file", "name=x.rpm", ""), row("files/file/size", "", "300000")];
+        for (kind, byte, len) in
+            [("md5", "05", 16), ("sha1", "06", 20), ("sha256", "09", 32), ("sha512", "07", 64)]
+        {
+            want.push(row("files/file/verification/hash", &format!("type={kind}"), &byte.repeat(len)));
+        }
+        want.push(row("files/file/verification/pieces", "type=sha1 length=262144", ""));
+        want.push(row("files/file/verification/pieces/hash", "piece=0", &"01".repeat(20)));
+        want.push(row("files/file/verification/pieces/hash", "piece=1", &"02".repeat(20)));
+        want.push(row("files/file/resources/url", "type=http preference=100", &urls[0]));
+        want.push(row("files/file/resources/url", "type=https preference=99", &urls[1]));
+        assert_eq!(rows[1..], want);
     }
 
     #[test]
@@ -281,7 +368,7 @@ mod tests {
         fn any_text_comes_back(name in "\\PC{1,20}", url in "\\PC{1,40}", control in "[\\x00-\\x1f\u{fffe}\u{ffff}]{0,3}") {
             let spoiled = format!("{control}{name}");
             let urls = [url.clone()];
-            let document = file(&File { name: &spoiled, size: 1, sha256: BlobId([0; 32]), pieces: None, urls: &urls });
+            let document = file(&File { name: &spoiled, size: 1, sha256: BlobId([0; 32]), digests: None, pieces: None, urls: &urls });
             let rows = read(&document, &["name"]);
             prop_assert_eq!(&rows[0].1, &format!("name={name}"));
             let found = &rows.last().expect("a URL").2;

@@ -18,6 +18,7 @@ pub mod conditions;
 pub mod control;
 pub mod credentials;
 pub mod deb822;
+pub mod directory;
 mod encoding;
 mod entry;
 pub mod metalink;

@@ -252,7 +252,7 @@ pub fn duplicate(headers: &mut HeaderMap, url: &str) {
 
 /// By the suffixes that archives use.
 pub fn content_type(file_name: &str) -> &'static str {
-    const TYPES: [(&str, &str); 13] = [
+    const TYPES: [(&str, &str); 16] = [
         (".deb", "application/vnd.debian.binary-package"),
         (".udeb", "application/vnd.debian.binary-package"),
         (".rpm", "application/x-rpm"),
@@ -263,6 +263,9 @@ pub fn content_type(file_name: &str) -> &'static str {
         (".xml", "application/xml"),
         (".iso", "application/x-iso9660-image"),
         (".metalink", metalink::V3),
+        (".meta4", metalink::V4),
+        (".mirrorlist", "text/plain; charset=utf-8"),
+        (".html", "text/html; charset=utf-8"),
         (".txt", "text/plain; charset=utf-8"),
         (".asc", "text/plain; charset=utf-8"),
         ("Release", "text/plain; charset=utf-8"),

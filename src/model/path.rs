@@ -77,13 +77,31 @@ impl RepoPath {
         Ok(Self(kept.join("/").into()))
     }
 
-    /// The path part of a request target, percent-decoded once, without its leading slash.
+    /// The path part of a request target, percent-decoded once, without its leading slash. `.` and `..` are
+    /// resolved (RFC 3986 section 5.2.4) after decoding, as nginx does; nothing leads above the top.
     pub fn from_url(encoded: &str) -> Result<Self, PathError> {
         if encoded.len() > 3 * MAX_LEN {
             return Err(PathError::TooLong);
         }
         let decoded = percent_decode_str(encoded).decode_utf8().map_err(|_| PathError::NotUtf8)?;
-        Self::new(&decoded)
+        if decoded.starts_with('/') {
+            return Err(PathError::Absolute);
+        }
+        let mut kept = Vec::new();
+        for segment in decoded.split('/') {
+            match segment {
+                "" | "." => {}
+                ".." => _ = kept.pop().ok_or(PathError::Escapes)?,
+                segment => kept.push(segment),
+            }
+        }
+        Self::new(&kept.join("/"))
+    }
+
+    /// Whether a request target means a directory by its form: it ends with a slash, or with `.` or `..`.
+    pub fn is_directory_url(encoded: &str) -> bool {
+        let last = percent_decode_str(encoded).collect::<Vec<u8>>();
+        matches!(last.rsplit(|&c| c == b'/').next(), None | Some(b"" | b"." | b".."))
     }
 
     pub fn as_str(&self) -> &str {
@@ -187,7 +205,36 @@ mod tests {
         assert_eq!(path.to_upstream_url(), "pool/libstdc%2B%2B_1%253a2~rc1%20x.deb");
         assert_eq!(RepoPath::from_url(&path.to_upstream_url()).as_ref(), Ok(&path));
         assert_eq!(RepoPath::from_url("pool/libstdc++_1%253a2~rc1%20x.deb"), Ok(path));
-        assert_eq!(RepoPath::from_url("%2e%2e/x"), Err(PathError::Escapes));
+        for (url, want) in [
+            ("pool/a/../b", Ok("pool/b")),
+            ("pool/./a", Ok("pool/a")),
+            ("pool//..//a", Ok("a")),
+            ("a/%2e%2e/b/%2E/c", Ok("b/c")),
+            ("a%2f..%2fb", Ok("b")),
+            ("a/..", Err(PathError::Empty)),
+            ("%2e%2e/x", Err(PathError::Escapes)),
+            ("a/../../x", Err(PathError::Escapes)),
+            ("a/../../a/x", Err(PathError::Escapes)),
+            ("a/%252e%252e/x", Ok("a/%2e%2e/x")),
+            ("a/...", Ok("a/...")),
+        ] {
+            assert_eq!(
+                RepoPath::from_url(url).as_ref().map(RepoPath::as_str),
+                want.as_ref().copied(),
+                "{url}"
+            );
+        }
+        for (url, want) in [
+            ("", true),
+            ("a/", true),
+            ("a/..", true),
+            ("a/%2E", true),
+            ("a%2f", true),
+            ("a", false),
+            ("a/..b", false),
+        ] {
+            assert_eq!(RepoPath::is_directory_url(url), want, "{url}");
+        }
         assert_eq!(RepoPath::from_url("%2fetc/passwd"), Err(PathError::Absolute));
         assert_eq!(RepoPath::from_url("a%00"), Err(PathError::Unprintable));
         assert_eq!(RepoPath::from_url("%ff"), Err(PathError::NotUtf8));

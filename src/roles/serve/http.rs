@@ -11,13 +11,14 @@ use std::time::Duration;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
+use quick_xml::escape::escape;
 use tower::ServiceExt;
 
 use super::door::Target;
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
-use super::{connect, hints, lists, metadata, origin, package, unnamed, zone};
+use super::{connect, hints, listing, lists, metadata, mirrors, origin, package, unnamed, zone};
 use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::formats::authority::Authority;
@@ -26,7 +27,7 @@ use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::listen::Ends;
 use crate::io::respond::{content_length, plain};
-use crate::model::RepoPath;
+use crate::model::{PathError, RepoPath};
 use crate::policy::Asker;
 
 /// How long a request for an unknown package waits for the metadata that is read at start-up. Below apt's 30 s.
@@ -130,12 +131,15 @@ async fn route(
             asked.is_listed = listed;
             let repo = &server.repos[index];
             if let Some(list) = lists::Wanted::of(parts.uri.query())
-                && let Some(response) = lists::of_directory(server, repo, rest, list, &asked).await
+                && let Some(response) = described(server, repo, rest, list, &asked).await
             {
                 return response;
             }
-            if rest.is_empty() {
+            if rest.is_empty() && !repo.config.autoindex {
                 return plain(StatusCode::OK, hints::of_repo(repo, &own_url(server, &asked)).join("\n"));
+            }
+            if rest.is_empty() && !parts.uri.path().ends_with('/') {
+                return listing::with_slash(parts.uri.path());
             }
             with_retry_after(server, repo, in_repo(server, repo, rest, &asked).await)
         }
@@ -153,9 +157,29 @@ async fn route(
     }
 }
 
+/// What a query asks for in place of a file or a directory; `None` if there is nothing but the path.
+async fn described(
+    server: &Arc<Server>,
+    repo: &Repo,
+    encoded: &str,
+    wanted: lists::Wanted,
+    asked: &Asked,
+) -> Option<Response<Body>> {
+    if let Ok(path) = RepoPath::from_url(encoded)
+        && let Some(response) = mirrors::of_file(server, repo, &path, wanted, asked).await
+    {
+        return Some(response);
+    }
+    lists::of_directory(server, repo, encoded, wanted, asked).await
+}
+
 async fn in_repo(server: &Arc<Server>, repo: &Repo, encoded: &str, asked: &Asked) -> Response<Body> {
     let path = match RepoPath::from_url(encoded) {
+        Ok(path) if RepoPath::is_directory_url(encoded) => {
+            return listing::answer(server, repo, Some(&path), asked).await;
+        }
         Ok(path) => path,
+        Err(PathError::Empty) => return listing::answer(server, repo, None, asked).await,
         Err(e) => return plain(StatusCode::NOT_FOUND, e.to_string()),
     };
     // The hot path: a package of the current snapshot.
@@ -175,7 +199,13 @@ async fn in_repo(server: &Arc<Server>, repo: &Repo, encoded: &str, asked: &Asked
     if let Some(response) = package::manifest(server, repo, &path, asked).await {
         return response;
     }
-    unnamed::answer(server, repo, &path, encoded, asked).await
+    if let Some(response) = mirrors::beside_file(server, repo, &path, asked).await {
+        return response;
+    }
+    if listing::is_directory(repo, &path).await {
+        return listing::with_slash(encoded);
+    }
+    unnamed::answer(server, repo, &path, asked).await
 }
 
 /// What failed while the upstreams have asked for a pause works again after it: clients are told when.
@@ -222,26 +252,32 @@ fn index(server: &Server, asked: &Asked) -> Response<Body> {
     let url = own_url(server, asked);
     let mut text = String::from("manyhands package mirror\n");
     for repo in &server.repos {
-        text.push_str(&format!("\n/{}/  {}\n", repo.config.name, repo.config.profile.description));
+        let (name, description) = (&repo.config.name, &repo.config.profile.description);
+        // Names are safe in HTML and in URLs.
+        text.push_str(&format!("\n<a href=\"{name}/\">/{name}/</a>  {}\n", escape(description)));
         for hint in hints::of_repo(repo, &url) {
-            text.push_str(&format!("    {hint}\n"));
+            text.push_str(&format!("    {}\n", escape(&hint)));
         }
     }
     let port = asked.header(header::HOST).and_then(Authority::parse).and_then(|host| host.port);
-    if port == Some(PROXY_PORT) { usage(&text) } else { plain(StatusCode::OK, text) }
-}
-
-/// What apt-cacher-ng answers to `/`, by which auto-apt-proxy knows a proxy for apt.
-fn usage(text: &str) -> Response<Body> {
-    let text = quick_xml::escape::escape(text);
-    let html = format!(
-        "<!DOCTYPE html>\n<html><head><title>Usage information</title></head>\n<body><pre>{text}</pre></body></html>"
-    );
-    let mut response = plain(StatusCode::NOT_ACCEPTABLE, html);
+    let mut response = match port {
+        // What apt-cacher-ng answers to `/`, by which auto-apt-proxy knows a proxy for apt.
+        Some(PROXY_PORT) => {
+            let mut response = plain(StatusCode::NOT_ACCEPTABLE, front_page("Usage information", &text));
+            response.extensions_mut().insert(ReasonPhrase::from_static(b"Usage Information"));
+            response
+        }
+        _ => plain(StatusCode::OK, front_page("manyhands package mirror", &text)),
+    };
     let kind = header::HeaderValue::from_static("text/html; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response.extensions_mut().insert(ReasonPhrase::from_static(b"Usage Information"));
     response
+}
+
+fn front_page(title: &str, text: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html><head><title>{title}</title></head>\n<body><pre>{text}</pre></body></html>"
+    )
 }
 
 async fn control_api(control: axum::Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {

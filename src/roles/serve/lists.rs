@@ -6,6 +6,7 @@
 //! | apt, `mirror+http:` | `/mirrors/debian.txt` | the redirecting URL with priority 1, the direct one with 2 |
 //! | dnf, zypper, `mirrorlist=` | `/fedora/os/?mirrorlist` | the same two, one a line |
 //! | dnf, zypper, `metalink=` | `/fedora/os/?metalink` | Metalink 3 of `repomd.xml` with the same two |
+//! | download managers, people | `PATH.meta4`, `PATH.metalink`, `PATH.mirrorlist` | what [`super::mirrors`] says of one file |
 //! | zypper with a base URL, aria2 | a package, accepting Metalink 4 | volunteers as the policy ranks them, the direct URL last |
 //!
 //! The redirecting URLs begin with `/listed/`, by which the server knows that the client has the other.
@@ -33,7 +34,7 @@ use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::hasher::Hasher;
 use crate::io::respond::plain;
-use crate::model::{Blob, BlobId, Digests, RepoPath, Time, encode_path};
+use crate::model::{Blob, BlobId, Digests, PathError, RepoPath, Time, encode_path};
 
 /// libzypp fetches from the first five URLs at a time. The direct one must be among them: it takes up to three
 /// minutes until another is taken in place of one that is silent.
@@ -55,11 +56,12 @@ const MAX_COURTESIES: u64 = 100_000;
 /// Earlier generations in a metalink of `repomd.xml`: a client that has an older one fetches it anew anyway.
 const MAX_EARLIER: usize = 8;
 
-/// What a query asks for in place of a directory.
+/// What a query asks for in place of a directory or a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     MirrorList,
     Metalink,
+    Meta4,
 }
 
 impl Wanted {
@@ -68,6 +70,7 @@ impl Wanted {
         query?.split('&').find_map(|part| match part.split_once('=').map_or(part, |(name, _)| name) {
             "mirrorlist" => Some(Self::MirrorList),
             "metalink" => Some(Self::Metalink),
+            "meta4" => Some(Self::Meta4),
             _ => None,
         })
     }
@@ -99,11 +102,12 @@ pub async fn of_directory(
     }
     let dir = match RepoPath::from_url(encoded) {
         Ok(path) => Some(path),
-        Err(_) if encoded.trim_matches('/').is_empty() => None,
+        Err(PathError::Empty) => None,
         Err(e) => return Some(plain(StatusCode::NOT_FOUND, e.to_string())),
     };
     match (repo.config.profile.layout, wanted) {
         (Layout::Deb, Wanted::MirrorList) if dir.is_none() => Some(apt_list(server, repo, asked)),
+        (_, Wanted::Meta4) => None,
         (Layout::RpmMd, _) if dir.as_ref().is_some_and(|dir| is_file(repo, dir)) => None,
         (Layout::RpmMd, Wanted::MirrorList) => {
             let [listed, direct] = both(server, repo, dir.as_ref(), asked);
@@ -137,7 +141,7 @@ fn is_file(repo: &Repo, path: &RepoPath) -> bool {
 }
 
 /// Metalink 3 of the current `repomd.xml`, all of it from one snapshot.
-async fn of_repomd(
+pub async fn of_repomd(
     server: &Arc<Server>,
     repo: &Repo,
     dir: Option<&RepoPath>,
@@ -241,7 +245,8 @@ pub fn of_package(
     urls.push(format!("{}/direct/{}/{}", own_url(server, asked), repo.config.name, path.to_url()));
     let pieces = server.db.pieces(blob).ok().flatten();
     let (name, pieces) = (path.file_name(), pieces.as_ref());
-    let text = metalink::file(&File { name, size: blob.size, sha256: blob.id, pieces, urls: &urls });
+    let file = File { name, size: blob.size, sha256: blob.id, digests: None, pieces, urls: &urls };
+    let text = metalink::file(&file);
     let mut response = plain(StatusCode::OK, text);
     let kind = header::HeaderValue::from_static(metalink::V4);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -270,6 +275,7 @@ mod tests {
             ("countme=4&mirrorlist&repo=x", Some(Wanted::MirrorList)),
             ("metalink&mirrorlist", Some(Wanted::Metalink)),
             ("metalink=", Some(Wanted::Metalink)),
+            ("x&meta4", Some(Wanted::Meta4)),
             ("mirrorlists", None),
             ("MIRRORLIST", None),
             ("x=mirrorlist", None),

@@ -1,7 +1,7 @@
 //! `manyhands serve`: the central server.
 //!
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`], [`unnamed`]
-//! and [`connect`], by [`lists`] for clients that take several URLs, by [`zone`] under the names of volunteers
+//! and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers, by [`zone`] under the names of volunteers
 //! that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
 //! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
 //! tests them. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have
@@ -20,8 +20,10 @@ mod handover;
 mod hints;
 mod holdings;
 mod http;
+mod listing;
 mod lists;
 mod metadata;
+mod mirrors;
 mod nested;
 mod orders;
 mod origin;

@@ -44,6 +44,21 @@ struct Index {
     base: String,
 }
 
+/// What a path must be by a member that can be read now. Failures are for [`answer`] to tell.
+pub async fn expected(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Option<Expected> {
+    let units: Vec<Arc<Unit>> = repo.snapshot().retained().cloned().collect();
+    for unit in units {
+        let Some(index) = index_for(&unit, path) else { continue };
+        let read = tokio::time::timeout(PATIENCE, read(server, repo, &unit, &index)).await;
+        if let Ok(Ok(table)) = read
+            && let Some((_, expected)) = find(&table, path)
+        {
+            return Some(expected);
+        }
+    }
+    None
+}
+
 /// Answers if a member of a retained generation names the path.
 pub async fn answer(
     server: &Arc<Server>,

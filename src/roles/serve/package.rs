@@ -389,7 +389,7 @@ pub fn made(server: &Server, asked: &Asked, file_name: &str, text: String) -> Re
 }
 
 /// All digests of a package: remembered, or from its bytes.
-async fn digests(server: &Arc<Server>, sought: &Sought<'_>) -> Result<Digests, FetchError> {
+pub async fn digests(server: &Arc<Server>, sought: &Sought<'_>) -> Result<Digests, FetchError> {
     if let Origin::Tree(_) = &sought.repo.config.origin {
         return tree::digests(server, sought).await;
     }

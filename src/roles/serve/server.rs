@@ -16,6 +16,7 @@ use super::alternatives::Settled;
 use super::crowds::Crowds;
 use super::door::Door;
 use super::holdings::{self, Kept};
+use super::listing::Listings;
 use super::lists::Courtesy;
 use super::orders;
 use super::pins::Pins;
@@ -78,6 +79,8 @@ pub struct Server {
     pub has_own_file: Cache<String, bool>,
     /// Until when a client that has a metalink of a blob is given time to get it from volunteers.
     pub courtesy: Courtesy,
+    /// Pages of directories.
+    pub listings: Listings,
     /// What clients are in the middle of reading.
     pub pins: Pins,
     /// What members that are indexes themselves name, by their digest.
@@ -208,6 +211,7 @@ impl Server {
             sizes: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             has_own_file: Cache::builder().max_capacity(REMEMBERED).time_to_live(ten_minutes).build(),
             courtesy: Courtesy::default(),
+            listings: Listings::default(),
             pins: Pins::default(),
             not_nested: Cache::builder()
                 .max_capacity(REMEMBERED)

@@ -22,16 +22,7 @@ use crate::model::{BlobId, RepoPath};
 const MAX_PASSED: u64 = 16 << 30;
 
 /// Answers with the origin's file, if it has one.
-pub async fn answer(
-    server: &Arc<Server>,
-    repo: &Repo,
-    path: &RepoPath,
-    encoded: &str,
-    asked: &Asked,
-) -> Response<Body> {
-    if encoded.ends_with('/') {
-        return plain(StatusCode::NOT_FOUND, "directories are not listed");
-    }
+pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &Asked) -> Response<Body> {
     if repo.tree().is_none() {
         return pass_through(server, repo, path, asked, Kind::Passed).await;
     }
