@@ -35,7 +35,7 @@ pub use cell::is_kept;
 pub use digests::{base64_of_hex, hex, random_bytes, sha256_file, sha256_hex};
 pub use fault::Fault;
 pub use fixture::{
-    DebRepo, Scratch, copy_tree, overlay_tree, package_files, test_key, test_repos, tree_digest,
+    DebRepo, Scratch, copy_tree, files, overlay_tree, package_files, test_key, test_repos, tree_digest,
 };
 pub use flat::{locations, package, serve_sizes, spread};
 pub use held::{Held, Stream, Successor, detached};

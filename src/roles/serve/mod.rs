@@ -1,8 +1,8 @@
 //! `manyhands serve`: the central server.
 //!
 //! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`], [`unnamed`]
-//! and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers, by [`zone`] under the names of volunteers
-//! that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
+//! and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers,
+//! by [`zone`] under the names of volunteers that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
 //! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
 //! tests them. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have
 //! announced, [`popularity`] what is asked for. [`server`] is what they share. Decisions are the policy's, two layers below; [`why`] explains them,
