@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use support::generation::{self, Generation, Part, Piece, Signer};
 use support::{
-    BINARY, Conn, DEADLINE, Process, Scratch, Server, ServerConfig, Upstream, get, poll, run_ok, wait_for,
+    BINARY, Conn, DEADLINE, Nginx, Scratch, Server, ServerConfig, Upstream, get, poll, run_ok, wait_for,
 };
 
 /// A mirror that publishes when it is told to.
@@ -304,33 +304,6 @@ fn an_older_release_is_refused() {
     wait_adopted(&server, &next);
 }
 
-/// nginx as most mirrors run it: plain files with ETag and Last-Modified.
-fn start_nginx(scratch: &Scratch, root: &Path) -> (Process, String, PathBuf) {
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    let (folder, log) = (scratch.dir("nginx"), scratch.path("nginx/access.log"));
-    let folder = folder.display();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("{name}_temp_path {folder}/{name};\n"))
-        .concat();
-    // A master that is root would give its rights away, and could not read the scratch folder.
-    let user = if run_ok(Command::new("id").arg("-u")).trim() == "0" { "user root;\n" } else { "" };
-    let text = format!(
-        "{user}daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n\
-         http {{\n{temporary}log_format plain '$request $status';\naccess_log {} plain;\n\
-         server {{ listen 127.0.0.1:{port}; root {}; }}\n}}\n",
-        log.display(),
-        root.display()
-    );
-    let file = scratch.path("nginx/nginx.conf");
-    fs::write(&file, text).expect("the scratch folder is writable");
-    let process =
-        Process::spawn("nginx", Command::new("nginx").arg("-c").arg(&file).args(["-p", &folder.to_string()]));
-    let address = format!("127.0.0.1:{port}");
-    wait_for("nginx listens", DEADLINE, || Conn::try_open(&address).is_ok());
-    (process, address, log)
-}
-
 /// As of a mirror that got its files some time ago.
 fn age(root: &Path, of: &Generation) {
     let then = SystemTime::now() - Duration::from_secs(3600 - u64::from(of.number));
@@ -347,13 +320,12 @@ fn an_unchanged_upstream_answers_304() {
     let (old, new) = (mirror.make(1), mirror.make(2));
     mirror.publish(&old);
     age(&mirror.root, &old);
-    let (_nginx, address, log) = start_nginx(&scratch, &mirror.root);
-    let server =
-        Server::start(&scratch, &config(&format!("http://{address}/apt"), &format!("http://{address}/rpm")));
+    let nginx = Nginx::start(&scratch, &mirror.root);
+    let server = Server::start(&scratch, &config(&nginx.url("apt"), &nginx.url("rpm")));
     wait_adopted(&server, &old);
     let answers = |path: &str, status: u16| {
         let line = format!("GET /{path} HTTP/1.1 {status}");
-        fs::read_to_string(&log).expect("nginx has a log").lines().filter(|l| **l == line).count()
+        fs::read_to_string(&nginx.log).expect("nginx has a log").lines().filter(|l| **l == line).count()
     };
     for root in ROOTS {
         wait_for("looks that bring nothing", DEADLINE, || answers(root, 304) >= 2);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::sources::{Source, deb822_sources, list_sources, machine_sources};
+use support::sources::{Source, deb822_sources, is_wanted, list_sources, machine_sources};
 use support::{Apt, Scratch, Server, ServerConfig, Status, Volunteer, poll, run, run_ok, sha256_file};
 
 /// Packages to download: at least this many.
@@ -24,9 +24,7 @@ const LONG: Duration = Duration::from_secs(900);
 
 /// Why a test does not run here, or what it runs with.
 fn source() -> Option<Source> {
-    let wanted = ["CI", "MANYHANDS_REAL"].map(|name| std::env::var(name).unwrap_or_default());
-    if !wanted.iter().any(|value| value == "true" || value == "1") {
-        println!("skipped: set MANYHANDS_REAL=1 to use this machine's own Debian mirror");
+    if !is_wanted() {
         return None;
     }
     let candidates: Vec<Source> =

@@ -50,6 +50,8 @@ const PACKAGE_BYTES: usize = 20_000;
 #[derive(Debug)]
 pub struct Signer {
     home: PathBuf,
+    /// The time that it takes for now, as gpg's `--faked-system-time` has it; today without.
+    clock: Option<&'static str>,
 }
 
 impl Signer {
@@ -63,24 +65,33 @@ impl Signer {
     /// One with a new key that nobody knows.
     pub fn stranger(scratch: &Scratch) -> Self {
         let signer = Self::empty(scratch, "gnupg-stranger");
-        let generate = [
-            "--passphrase",
-            "",
-            "--quick-generate-key",
-            "stranger@tests.example",
-            "ed25519",
-            "sign",
-            "never",
-        ];
-        run_ok(signer.gpg().args(generate));
+        signer.generate("stranger@tests.example", "never");
         signer
+    }
+
+    /// One that lives in a day of 2025, with a key that has expired since.
+    pub fn expired(scratch: &Scratch) -> Self {
+        let mut signer = Self::empty(scratch, "gnupg-expired");
+        signer.clock = Some("20250101T120000");
+        signer.generate("expired@tests.example", "1w");
+        signer
+    }
+
+    fn generate(&self, id: &str, expire: &str) {
+        let key = ["--passphrase", "", "--quick-generate-key", id, "ed25519", "sign", expire];
+        run_ok(self.gpg().args(key));
+    }
+
+    /// Writes its public key to a file.
+    pub fn export(&self, file: &Path) {
+        run_ok(self.gpg().args(["--armor", "--yes", "--output"]).arg(file).arg("--export"));
     }
 
     fn empty(scratch: &Scratch, name: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let home = scratch.dir(name);
         fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).expect("a folder of ours");
-        Self { home }
+        Self { home, clock: None }
     }
 
     /// Its GNUPGHOME.
@@ -98,6 +109,9 @@ impl Signer {
     fn gpg(&self) -> Command {
         let mut command = Command::new("gpg");
         command.arg("--homedir").arg(&self.home).args(["--batch", "--quiet", "--no-tty"]);
+        if let Some(clock) = self.clock {
+            command.args(["--faked-system-time", clock]);
+        }
         command
     }
 

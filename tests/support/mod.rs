@@ -28,6 +28,7 @@ mod report;
 mod rpm;
 pub mod sources;
 mod status;
+pub mod strictness;
 mod upstream;
 
 pub use apt::Apt;

@@ -56,13 +56,15 @@ pub fn page(results: &Results, reason: impl Fn(&Cell) -> Option<&'static str>) -
     page
 }
 
-/// Of the clients, as they say it themselves.
+/// A program's version, as it says it itself.
+pub fn version(mut command: Command) -> String {
+    let said = run_ok(command.arg("--version"));
+    let number = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    number.map(str::to_owned).unwrap_or_default()
+}
+
+/// Of the clients.
 fn versions() -> String {
-    let version = |mut command: Command| {
-        let said = run_ok(command.arg("--version"));
-        let number = said.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-        number.map(str::to_owned).unwrap_or_default()
-    };
     let here = |program: &str| format!("{program} {}", version(Command::new(program)));
     let new_apt = debian13::usr().map(|usr| {
         let command = debian13::within(usr, &Command::new("apt-get"));

@@ -1,0 +1,253 @@
+//! Every row with every client, straight from the origin and through a server over it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::clients::{Client, Outcome, Seen};
+use super::{Files, Kit, Reach, Row, Trust, write};
+use crate::support::{BINARY, Scratch, Server, ServerConfig, copy_tree, is_soak, overlay_tree, poll};
+
+/// Clients at a time: they wait for their answers as often as they work.
+const SIDE_BY_SIDE: usize = 8;
+/// How long a server may take to say what it thinks of a second generation. It looks every second.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Rows that share a server; it has four repositories for each.
+const ROWS: usize = 30;
+
+/// Which repository a client was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// The origin itself.
+    Straight,
+    /// Through a server that reads the origin's tree, or asks the origin.
+    Tree,
+    Upstream,
+    /// The same, and the defect came with a second generation.
+    TreeAfterGood,
+    UpstreamAfterGood,
+}
+
+impl Way {
+    /// What the server calls the repository.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Straight => "",
+            Self::Tree => ".tree",
+            Self::Upstream => ".upstream",
+            Self::TreeAfterGood => ".tree-2",
+            Self::UpstreamAfterGood => ".upstream-2",
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Straight => "straight",
+            Self::Tree => "tree",
+            Self::Upstream => "upstream",
+            Self::TreeAfterGood => "tree, after a good one",
+            Self::UpstreamAfterGood => "upstream, after a good one",
+        }
+    }
+}
+
+const FIRST: [Way; 2] = [Way::Tree, Way::Upstream];
+const AFTER_GOOD: [Way; 2] = [Way::TreeAfterGood, Way::UpstreamAfterGood];
+
+/// Both of two ways in the long form; else one for the rows at even places, the other for those at odd ones.
+fn some(ways: [Way; 2], at: usize) -> Vec<Way> {
+    if is_soak() { ways.to_vec() } else { vec![ways[at % 2]] }
+}
+
+/// By the row's place, the client and the way.
+pub type Results = BTreeMap<(usize, Client, Way), Seen>;
+
+/// The rows with their repositories written, and servers over all of them.
+#[derive(Debug)]
+pub struct Table<'a> {
+    rows: &'a [Row],
+    kit: Kit,
+    scratch: &'a Scratch,
+    /// One for each [`ROWS`] rows, with the folder that its configuration is in.
+    servers: Vec<(Scratch, Server)>,
+}
+
+impl<'a> Table<'a> {
+    pub fn start(scratch: &'a Scratch, rows: &'a [Row]) -> Self {
+        let mut table = Self { rows, kit: Kit::new(scratch), scratch, servers: Vec::new() };
+        // All good ones of a kind are alike.
+        let mut good: BTreeMap<String, Files> = BTreeMap::new();
+        for row in rows {
+            good.entry(kind(row)).or_insert_with(|| row.good(&table.kit, 1));
+        }
+        each(rows, |row| table.prepare(row, &good[&kind(row)]));
+        table.servers = std::thread::scope(|scope| {
+            let started: Vec<_> = rows.chunks(ROWS).map(|rows| scope.spawn(|| table.serve(rows))).collect();
+            started.into_iter().map(|server| server.join().expect("a server starts")).collect()
+        });
+        table
+    }
+
+    /// Writes a row's repositories: one with the defect, and a good one.
+    fn prepare(&self, row: &Row, good: &Files) {
+        let name = &row.name;
+        let bad = row.bad(&self.kit, 1, &self.url_of(name));
+        for (name, files) in [(name, &bad), (&format!("{name}.good"), good)] {
+            let root = self.kit.root.join(name);
+            std::fs::create_dir_all(&root).expect("the scratch folder is writable");
+            write(&root, files);
+            // Of its own, since a server may mind what it finds beside its tree.
+            copy_tree(&root, &self.tree_of(name));
+        }
+    }
+
+    fn url_of(&self, name: &str) -> String {
+        self.kit.origin.url(&format!("{name}/"))
+    }
+
+    fn tree_of(&self, name: &str) -> PathBuf {
+        self.scratch.path("trees").join(name)
+    }
+
+    fn serve(&self, rows: &[Row]) -> (Scratch, Server) {
+        let mut config = ServerConfig::default();
+        for row in rows {
+            let (bad, good) = (&row.name, &format!("{}.good", row.name));
+            for (name, tree, upstream) in
+                [(bad, Way::Tree, Way::Upstream), (good, Way::TreeAfterGood, Way::UpstreamAfterGood)]
+            {
+                let (distro, more) = (distro(row), more(row, &self.kit, tree));
+                config = config.tree(&(row.name.clone() + tree.suffix()), distro, &self.tree_of(name), &more);
+                let (named, url) = (row.name.clone() + upstream.suffix(), self.url_of(name));
+                config = config.upstream(&named, distro, url.trim_end_matches('/'), &more);
+            }
+        }
+        let scratch = Scratch::new();
+        let file = config.write(&scratch);
+        let mut command = Command::new(BINARY);
+        command.arg("serve").arg("--config").arg(&file).args(["--log", "info", "--log-format", "json"]);
+        let server = Server::start_command(&mut command, &file);
+        (scratch, server)
+    }
+
+    fn server(&self, at: usize) -> &Server {
+        &self.servers[at / ROWS].1
+    }
+
+    /// All ways; where a client works with the defect there is no second generation to look at.
+    pub fn run(&self) -> Results {
+        let mut jobs = Vec::new();
+        for (at, row) in self.rows.iter().enumerate() {
+            let ways = [Way::Straight].into_iter().chain(some(FIRST, at));
+            jobs.extend(ways.flat_map(|way| row.clients().iter().map(move |client| (at, *client, way))));
+        }
+        // The slow ones begin first.
+        jobs.sort_by_key(|(_, client, way)| (*client == Client::Apt, *way));
+        let mut results = self.see(&jobs);
+        let refused: Vec<usize> = (0..self.rows.len()).filter(|at| self.is_refused(&results, *at)).collect();
+        for at in &refused {
+            self.publish(&self.rows[*at]);
+        }
+        let mut jobs = Vec::new();
+        for at in refused {
+            let row = &self.rows[at];
+            for way in some(AFTER_GOOD, at) {
+                self.wait_looked(self.server(at), &(row.name.clone() + way.suffix()));
+                jobs.extend(row.clients().iter().map(|client| (at, *client, way)));
+            }
+        }
+        results.extend(self.see(&jobs));
+        results
+    }
+
+    /// Whether no client gets anything of the generation.
+    fn is_refused(&self, results: &Results, at: usize) -> bool {
+        if self.rows[at].reach != Reach::Generation {
+            return false;
+        }
+        let outcome = |client: &Client| results[&(at, *client, Way::Straight)].outcome;
+        self.rows[at].clients().iter().all(|client| outcome(client) == Outcome::Refuses)
+    }
+
+    fn see(&self, jobs: &[(usize, Client, Way)]) -> Results {
+        let results = Mutex::new(Results::new());
+        each(jobs, |job| {
+            let (at, client, way) = *job;
+            let row = &self.rows[at];
+            let url = match way {
+                Way::Straight => self.kit.origin.url(&row.name),
+                way => self.server(at).url(&(row.name.clone() + way.suffix())),
+            };
+            let seen = row.see(&self.kit, client, &url);
+            println!("{:40} {:8} {:28} {}", row.name, client.name(), way.name(), seen.outcome);
+            results.lock().expect("no client's thread panics").insert(*job, seen);
+        });
+        results.into_inner().expect("no client's thread panics")
+    }
+
+    /// Publishes the defect over the good generation.
+    fn publish(&self, row: &Row) {
+        let name = format!("{}.good", row.name);
+        let next = self.scratch.path("next").join(&row.name);
+        std::fs::create_dir_all(&next).expect("the scratch folder is writable");
+        write(&next, &row.bad(&self.kit, 2, &self.url_of(&name)));
+        overlay_tree(&next, &self.kit.root.join(&name));
+        overlay_tree(&next, &self.tree_of(&name));
+    }
+
+    /// Waits until the server has said what it thinks of a second generation.
+    fn wait_looked(&self, server: &Server, repo: &str) {
+        let is_verdict = |line: &String| {
+            let fields: Value = serde_json::from_str(line).unwrap_or_default();
+            let fields = &fields["fields"];
+            let is_kept = fields["message"] == "keeping the last good generation";
+            fields["repo"] == repo && (is_kept || fields["generation"].as_u64() > Some(1))
+        };
+        let told = poll(PATIENCE, || server.process.lines().iter().any(is_verdict).then_some(()));
+        if told.is_none() {
+            println!("{repo}: the server said nothing of a second generation");
+        }
+    }
+}
+
+/// Does this with all of them, some at a time.
+fn each<T: Sync>(all: &[T], act: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    act(one);
+                }
+            });
+        }
+    });
+}
+
+/// Which good repository is a row's.
+fn kind(row: &Row) -> String {
+    format!("{:?} {:?}", row.spoil, row.trust)
+}
+
+fn distro(row: &Row) -> &'static str {
+    if row.is_rpm() { "generic-rpm" } else { "generic-deb" }
+}
+
+/// Lines of the repository's configuration.
+fn more(row: &Row, kit: &Kit, way: Way) -> String {
+    let suites = match &row.spoil {
+        super::Spoil::Deb(_) => "suites = [\"stable\"]",
+        _ => "suites = [\"./\"]",
+    };
+    let keyring = match row.key(kit) {
+        Some(key) if row.trust != Trust::Blind => format!("keyring = {:?}\n", key.display().to_string()),
+        _ => String::new(),
+    };
+    let poll = if AFTER_GOOD.contains(&way) { "poll_secs = 1\n" } else { "" };
+    format!("{suites}\n{keyring}{poll}{}", row.serve)
+}
