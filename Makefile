@@ -5,7 +5,7 @@ DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
 DIST := target/dist
 
-.PHONY: help build demo testbed test test-real faults soak simulate fuzz bench bench-check fmt lint deb rpm dist clean
+.PHONY: help build demo testbed test test-real faults strictness soak simulate fuzz bench bench-check fmt lint deb rpm dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,9 +23,9 @@ test: ## install what the tests drive, then run all of them
 	tests/setup.sh
 	$(CARGO) test --locked
 
-test-real: ## the tests that need a real upstream: downloads, debootstrap
+test-real: ## the tests that need a real upstream: downloads, debootstrap, every suite of the machine's mirror
 	tests/setup.sh
-	MANYHANDS_REAL=1 $(CARGO) test --locked --test real
+	MANYHANDS_REAL=1 $(CARGO) test --locked --test real --test suites
 
 # The tests that try to break the promises about metadata and stores: short in `make test`, here for long.
 SOAK_TABLES := $${CARGO_TARGET_DIR:-target}/tmp/soak
@@ -46,6 +46,10 @@ simulate: build ## every scenario with SEEDS seeds: the figures of docs/policy.m
 faults: ## every fault of volunteers against every kind of client, measured: writes docs/failures.md (half an hour, as root)
 	tests/setup.sh
 	MANYHANDS_SOAK=1 $(CARGO) test --release --locked --no-fail-fast --test failures --test storm -- --nocapture --test-threads=1
+
+strictness: ## every defect of metadata with every kind of client: writes docs/strictness.md
+	tests/setup.sh
+	MANYHANDS_PAGE=1 MANYHANDS_SOAK=1 $(CARGO) test --locked --test strictness
 
 # What the fuzzer grows stays below fuzz/target; fuzz/corpus has only chosen seeds.
 fuzz: ## made-up input for every parser, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
