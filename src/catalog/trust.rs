@@ -38,7 +38,7 @@ fn is_read(signature: &RootFile, roots: &[RootFile]) -> bool {
 pub struct Trust {
     /// Root files of suites and rpm-md repositories must be signed by one of these keys.
     pub keyring: Option<Keyring>,
-    /// Whether an expired generation is refused, and an adopted one that expires is no longer shown.
+    /// Whether an expired generation is refused while there is one that has not expired.
     pub check_valid_until: bool,
 }
 
@@ -77,6 +77,11 @@ impl Trust {
             Some(text) => Err(TrustError::UnreadableExpiry { unit: key.to_string(), text: text.to_owned() }),
             None => Ok(()),
         }
+    }
+
+    /// Whether nothing better can be shown than what clients refuse for its dates: then they judge it themselves.
+    pub fn has_nothing_to_keep(&self, current: Option<&Unit>, now_secs: u64) -> bool {
+        current.is_none_or(|current| self.is_expired(current, now_secs))
     }
 
     /// Whether a generation with these dates may follow.

@@ -79,7 +79,7 @@ pub enum HashError {
 enum Progress {
     /// Bytes read so far.
     Reading(u64),
-    Done(Known),
+    Done(Box<Known>),
     Failed(HashError),
 }
 
@@ -167,7 +167,8 @@ impl TreeHashes {
             let outcome = hashes.read_whole(&opened, TURN, publish, |_| Duration::ZERO).await;
             // Whoever comes from now on finds it known.
             hashes.lock_reading().remove(&key);
-            sender.send_replace(outcome.map_or_else(Progress::Failed, Progress::Done));
+            sender
+                .send_replace(outcome.map_or_else(Progress::Failed, |known| Progress::Done(Box::new(known))));
         });
         Ok(Reading { progress, is_new: true })
     }
@@ -296,7 +297,7 @@ impl Reading {
     pub async fn finished(mut self) -> Result<Known, HashError> {
         let state = self.progress.wait_for(|state| !matches!(state, Progress::Reading(_))).await;
         match state.as_deref() {
-            Ok(Progress::Done(known)) => Ok(*known),
+            Ok(Progress::Done(known)) => Ok(**known),
             Ok(Progress::Failed(e)) => Err(e.clone()),
             Ok(Progress::Reading(_)) | Err(_) => Err(unreadable("the reading was ended")),
         }

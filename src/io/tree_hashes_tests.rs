@@ -138,8 +138,9 @@ async fn the_last_byte_waits_for_the_verdict() {
                 Err(_) => failed = true,
             }
         }
-        let sent = if is_right { range.end } else { range.end - 1 };
-        assert!(got == content[range.start..sent] && failed != is_right && asked.load(Relaxed));
+        // How much of a wrong file goes out before the verdict is a matter of time; never the last byte.
+        assert!(content[range.clone()].starts_with(&got) && (got.len() == range.len()) == is_right);
+        assert!(failed != is_right && asked.load(Relaxed));
     }
 }
 

@@ -60,10 +60,6 @@ pub async fn answer(
         None => Looked::Current,
     };
     match (Found::of(repo, path), root_of) {
-        (Found::Root { unit, .. }, _) if repo.trust.is_expired(&unit, clock::now().as_secs()) => Some(plain(
-            StatusCode::BAD_GATEWAY,
-            "the metadata has expired (Valid-Until) and the origin has nothing newer",
-        )),
         (Found::Root { unit, root }, _) => {
             if is_first {
                 server.pins.begin(asked, repo, &unit);

@@ -46,6 +46,8 @@ pub struct UnitState {
     pub asked: BTreeMap<String, u64>,
     /// The origin is between two generations.
     pub partial: Option<Partial>,
+    /// The generation whose expiry was told.
+    pub told_expiry: Option<u64>,
     /// What the origin has wrong, by name.
     pub flaws: BTreeMap<String, Known>,
     /// What the upstream said about the root files of the current generation.

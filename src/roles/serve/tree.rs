@@ -120,7 +120,7 @@ fn counted(
 }
 
 enum Found {
-    Verified(Opened, Known),
+    Verified(Opened, Box<Known>),
     /// To be sent while it is read.
     Reading(Opened, Reading),
 }
@@ -132,7 +132,7 @@ async fn find(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) -> Resul
         if sought.wanted.matching(&known.digests, known.fingerprint.size).is_none() {
             case().check(&opened.path, &known)?;
         }
-        return Ok(Found::Verified(opened, known));
+        return Ok(Found::Verified(opened, Box::new(known)));
     }
     case().check_size(&opened)?;
     let reading = case().read(&opened)?;
@@ -141,7 +141,7 @@ async fn find(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) -> Resul
     }
     let known = wait(reading).await?;
     case().check(&opened.path, &known)?;
-    Ok(Found::Verified(opened, known))
+    Ok(Found::Verified(opened, Box::new(known)))
 }
 
 async fn wait(reading: Reading) -> Result<Known, TreeError> {

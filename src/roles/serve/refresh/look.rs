@@ -146,8 +146,7 @@ impl Look<'_> {
             });
             return Ok(());
         }
-        repo.trust.check_expiry(key, draft.unreadable_until())?;
-        repo.trust.check_dates(key, draft.dates(), current.map(AsRef::as_ref), now_secs)?;
+        self.check_dates(&draft, now_secs)?;
         // Several files make one generation: an update in between shows in a second reading.
         if reader.read_all().await?.files != read {
             return Err(RefreshError::Changing(key.to_string()));
@@ -169,6 +168,24 @@ impl Look<'_> {
             state.partial = None;
         });
         Ok(())
+    }
+
+    /// Whether the dates let it follow. What apt would refuse is passed on all the same where the generation before is
+    /// no better: apt itself says what is wrong with it, and a client that does not check is served.
+    fn check_dates(&self, draft: &Draft, now_secs: u64) -> Result<(), TrustError> {
+        let Self { repo, key, .. } = *self;
+        let current = self.current.map(AsRef::as_ref);
+        let trust = &repo.trust;
+        let checked = trust.check_expiry(key, draft.unreadable_until());
+        match checked.and_then(|()| trust.check_dates(key, draft.dates(), current, now_secs)) {
+            Err(e @ TrustError::Older { .. }) => Err(e),
+            Err(error) if trust.has_nothing_to_keep(current, now_secs) => {
+                let (repo, unit) = (repo.config.name.as_str(), key.to_string());
+                tracing::warn!(repo, unit, %error, "passed on to clients, who may refuse it: there is nothing better");
+                Ok(())
+            }
+            checked => checked,
+        }
     }
 
     /// Notes since when the origin has been between two generations.

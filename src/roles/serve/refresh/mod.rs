@@ -148,6 +148,7 @@ pub async fn refresh(
         (std::mem::replace(&mut state.trouble, trouble.clone()), trouble)
     });
     report(repo, key, current.as_deref(), trouble.as_ref(), before.as_ref());
+    tell_expiry(repo, key);
     Looked::of(trouble.as_ref())
 }
 
@@ -163,6 +164,19 @@ fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Looked> {
         state.looked.filter(|looked| *looked <= now && now.since(*looked) < max_age)?;
         Some(if has_current { Looked::Current } else { Looked::of(state.trouble.as_ref()) })
     })
+}
+
+/// Says once that clients refuse what is served, because nobody has published anything newer.
+fn tell_expiry(repo: &Repo, key: &UnitKey) {
+    let snapshot = repo.snapshot();
+    let Some(unit) = snapshot.unit(key).filter(|unit| repo.trust.is_expired(unit, clock::now().as_secs()))
+    else {
+        return;
+    };
+    if repo.with_unit(key, |state| state.told_expiry.replace(unit.generation)) != Some(unit.generation) {
+        let (repo, valid_until) = (repo.config.name.as_str(), unit.valid_until);
+        tracing::warn!(repo, unit = %key, valid_until, "what is served has expired (Valid-Until), and the origin has nothing newer");
+    }
 }
 
 /// Says what is new about how the origin is doing: an outage of hours is a line, not one every minute.
