@@ -181,7 +181,17 @@ struct Refused {
     bad: Cell,
     good: Cell,
     more: String,
-    is_refused: bool,
+    /// What becomes of it.
+    fate: Fate,
+}
+
+/// What becomes of a root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Served,
+    /// Where no upstream has a better one: clients judge it.
+    LastResort,
+    Refused,
 }
 
 fn refused(scratch: &Scratch) -> Vec<Refused> {
@@ -189,18 +199,18 @@ fn refused(scratch: &Scratch) -> Vec<Refused> {
     let past = "Valid-Until: Sun, 02 Nov 2025 12:00:00 UTC\n";
     let keyring = format!("keyring = {:?}", test_key().display().to_string());
     let mut all = Vec::new();
-    for (what, signer_of_bad, bad_lines, more, is_refused) in [
-        ("no key, no check", &stranger, "", String::new(), false),
-        ("another key", &stranger, "", keyring.clone(), true),
-        ("a wrong byte", &signer, "", keyring.clone(), true),
-        ("expired", &signer, past, String::new(), true),
-        ("expired, signed", &signer, past, keyring.clone(), true),
-        ("expired, allowed", &signer, past, "check_valid_until = false".to_owned(), false),
+    for (what, signer_of_bad, bad_lines, more, fate) in [
+        ("no key, no check", &stranger, "", String::new(), Fate::Served),
+        ("another key", &stranger, "", keyring.clone(), Fate::Refused),
+        ("a wrong byte", &signer, "", keyring.clone(), Fate::Refused),
+        ("expired", &signer, past, String::new(), Fate::LastResort),
+        ("expired, signed", &signer, past, keyring.clone(), Fate::LastResort),
+        ("expired, allowed", &signer, past, "check_valid_until = false".to_owned(), Fate::Served),
     ] {
         let number = 1000 + all.len() as u64;
         let bad = Cell::new(signer_of_bad, number, 3000, bad_lines);
         let good = Cell::new(&signer, number, 3000, "");
-        all.push(Refused { what, bad, good, more, is_refused });
+        all.push(Refused { what, bad, good, more, fate });
     }
     all
 }
@@ -236,15 +246,20 @@ fn what_is_badly_signed_or_expired_is_not_adopted() {
         damaged[middle] ^= 0xff;
         support::is_kept(&state, &damaged)
     };
-    for Refused { what, bad, good, is_refused, .. } in &all {
+    for Refused { what, bad, good, fate, .. } in &all {
         let url = |number: &str| format!("{}/{}-{number}", server.base(), good.name);
         // What is not refused comes from the first upstream.
-        let (of_one, of_two) = if *is_refused { (good, good) } else { (bad, bad) };
+        let (of_one, of_two) = match fate {
+            Fate::Served => (bad, bad),
+            Fate::LastResort => (bad, good),
+            Fate::Refused => (good, good),
+        };
+        let is_refused = *fate == Fate::Refused;
         let one = of_one.walk_at(&url("one"), Kind::Package);
         let two = of_two.walk_at(&url("two"), Kind::Package);
         let _ = write!(table, "\n{what:<20} {one:<12} {two:<12}");
-        let want = if *is_refused { "5xx" } else { "right" };
-        if !fits(&one, want) || two != "right" || (*is_refused && is_bad_kept(what, bad)) {
+        let want = if is_refused { "5xx" } else { "right" };
+        if !fits(&one, want) || two != "right" || (is_refused && is_bad_kept(what, bad)) {
             let _ = writeln!(wrong, "{what}: {one} and {two}, not {want} and right; or the bad root is kept");
         }
     }

@@ -185,7 +185,8 @@ fn a_tree_that_was_never_whole_shows_no_release() {
     let config = ServerConfig::default().tree("alder", "generic-deb", &tree, "");
     let server = Server::start(&scratch, &config);
     for name in ["InRelease", "Release", "Release.gpg"] {
-        assert_eq!(get(&server.url(&format!("alder/dists/stable/{name}"))).status, 503, "{name}");
+        let status = get(&server.url(&format!("alder/dists/stable/{name}"))).status;
+        assert!(matches!(status, 502 | 503), "{name}: {status}");
     }
     get(&server.url("alder/dists/testing/InRelease")).expect(200);
 }

@@ -89,8 +89,10 @@ pub struct Draft {
     warnings: Vec<String>,
     /// Why clients refuse this generation although every file is right.
     refused: Option<String>,
-    /// Why some clients refuse it that others do not.
+    /// Why apt refuses it unless it is told to trust everything.
     weak: Option<&'static str>,
+    /// Why some clients refuse it that others take.
+    disputed: Option<String>,
     date: Option<u64>,
     valid_until: Option<u64>,
     unreadable_until: Option<String>,
@@ -114,6 +116,7 @@ impl Draft {
             warnings: Vec::new(),
             refused: None,
             weak: None,
+            disputed: None,
             date: None,
             valid_until: None,
             unreadable_until: None,
@@ -297,10 +300,10 @@ impl Draft {
             return Err(IngestError::Member { path: path.to_string(), problem });
         }
         if member.is_some_and(|member| member.digests.is_empty()) {
-            self.weak = Some(NO_SUM);
+            self.disputed.get_or_insert_with(|| NO_SUM.to_owned());
         }
         if let Some(problem) = member.and_then(|member| member.objection(bytes)) {
-            self.refused.get_or_insert_with(|| format!("{path}: {problem}"));
+            self.disputed.get_or_insert_with(|| format!("{path}: {problem}"));
         }
         let before = self.packages.mark();
         let read = match self.read_list(stem, path, bytes) {
@@ -360,18 +363,18 @@ impl Draft {
         }
     }
 
-    /// What of it clients would refuse that take `current` now, although every file is right.
-    pub fn objection(&self, current: &Unit) -> Option<String> {
+    /// What of it clients would refuse that take `current` now, although every file is right. What some of them take
+    /// counts until `settle`: they must not wait for the others for ever.
+    pub fn objection(&self, current: &Unit, settle: bool) -> Option<String> {
         // Nothing is lost where they refuse that one, too.
         if current.is_refused || current.roots == self.roots {
             return None;
         }
         let is_rpm = self.key.kind == UnitKind::RpmMd;
-        let refused = self.refused.clone();
-        let no_primary =
-            || (is_rpm && self.stems.is_empty() && !current.stems.is_empty()).then_some(NO_PRIMARY);
-        let weak = || no_primary().or(self.weak).map(str::to_owned);
-        refused.or_else(weak)
+        let has_lost_primary = is_rpm && self.stems.is_empty() && !current.stems.is_empty();
+        let no_primary = has_lost_primary.then(|| NO_PRIMARY.to_owned());
+        let disputed = self.disputed.clone().or(no_primary).filter(|_| !settle);
+        self.refused.clone().or(self.weak.map(str::to_owned)).or(disputed)
     }
 
     /// A flat repository's paths are relative to the URL in the client's sources list, which may be the
@@ -414,7 +417,7 @@ impl Draft {
     }
 
     pub fn finish(mut self, generation: u64, adopted_secs: u64) -> Unit {
-        let is_refused = self.refused.is_some() || self.weak.is_some();
+        let is_refused = self.refused.is_some() || self.weak.is_some() || self.disputed.is_some();
         self.warn_of_what_stays();
         let other_digests = Algorithm::ALL
             .into_iter()

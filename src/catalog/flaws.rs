@@ -29,7 +29,7 @@ pub struct Flaw {
     pub is_final: bool,
 }
 
-/// Package lists that are whole and not empty.
+/// Package lists that are whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Whole {
     pub lists: usize,

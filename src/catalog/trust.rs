@@ -93,19 +93,19 @@ impl Trust {
         now_secs: u64,
     ) -> Result<(), TrustError> {
         let unit = || key.to_string();
+        let served = current.and_then(|current| current.date);
+        if let (Some(served), Some(date)) = (served, date)
+            && date < served
+        {
+            return Err(TrustError::Older { unit: unit(), by_secs: served - date });
+        }
         if let Some(until) = valid_until.filter(|until| self.check_valid_until && *until < now_secs) {
             return Err(TrustError::Expired { unit: unit(), until_secs: until });
         }
         if let Some(date) = date.filter(|date| *date > now_secs + MAX_FUTURE_SECS) {
             return Err(TrustError::Future { unit: unit(), date_secs: date });
         }
-        let served = current.and_then(|current| current.date);
-        match (served, date) {
-            (Some(served), Some(date)) if date < served => {
-                Err(TrustError::Older { unit: unit(), by_secs: served - date })
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// The root files without a Release.gpg that apt would refuse, where it reads InRelease and never that one.

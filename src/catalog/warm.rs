@@ -108,9 +108,11 @@ impl Needed {
         }
     }
 
-    /// Whether clients asked for a member, by its name in every generation.
-    pub fn has_member(&self, name: &str) -> bool {
-        self.asked.contains(name)
+    /// Whether clients rely on a member, by its name in every generation: they asked for it, or it is of a kind that
+    /// stock dnf or zypper read of every repository and cannot do without.
+    pub fn has_member(&self, key: &UnitKey, name: &str) -> bool {
+        let is_stock = matches!(name, "filelists" | "updateinfo" | "group" | "group_gz" | "modules");
+        self.asked.contains(name) || (key.kind == UnitKind::RpmMd && is_stock)
     }
 }
 
@@ -161,6 +163,8 @@ mod tests {
         let needed = Needed { asked, ..Needed::default() };
         assert!(needed.has_list(&key(), stem));
         assert!(!needed.has_list(&key(), "dists/a/main/binary-armhf/Packages"));
-        assert!(needed.has_member("dists/a/main/i18n/Translation-de.xz"));
+        assert!(needed.has_member(&key(), "dists/a/main/i18n/Translation-de.xz"));
+        let rpm = UnitKey { kind: UnitKind::RpmMd, dir: String::new() };
+        assert!(needed.has_member(&rpm, "updateinfo") && !needed.has_member(&rpm, "other"));
     }
 }

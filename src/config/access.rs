@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::serve::{Origin, RepoConfig};
 use super::{ConfigError, absolute, base_url};
 use crate::formats::authority::Authority;
-use crate::formats::credentials::{Credentials, hidden, is_sealed, split_url};
+use crate::formats::credentials::{Credentials, hidden_value, is_sealed, split_url};
 
 /// What a repository's table says of access to its upstreams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,7 +133,7 @@ pub(super) fn check_shared(repos: &[RepoConfig]) -> Result<(), ConfigError> {
 fn upstream(key: &str, text: &str) -> Result<(String, Option<Credentials>), ConfigError> {
     let (clean, userinfo) = split_url(text);
     let base = base_url(key, &clean)?;
-    let shown = hidden(text);
+    let shown = hidden_value(text);
     let (authority, path) =
         base.split_once("://").map_or(("", ""), |(_, rest)| rest.split_once('/').unwrap_or((rest, "")));
     if path.contains('@') || Authority::parse(authority).is_none() {
@@ -157,7 +157,7 @@ fn upstream(key: &str, text: &str) -> Result<(String, Option<Credentials>), Conf
 
 fn place(key: &str, text: &str) -> Result<Authority, ConfigError> {
     Authority::parse(text).ok_or_else(|| {
-        let problem = format!("redirect_to {:?} is not HOST or HOST:PORT", hidden(text));
+        let problem = format!("redirect_to {:?} is not HOST or HOST:PORT", hidden_value(text));
         ConfigError::value(key, problem)
     })
 }

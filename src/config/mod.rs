@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::formats::credentials::hidden;
+use crate::formats::credentials::{hidden, hidden_value};
 
 mod access;
 mod failover;
@@ -97,7 +97,7 @@ fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
 
 /// Checks an `http://` or `https://` base URL and takes its trailing slash away.
 fn base_url(key: &str, text: &str) -> Result<String, ConfigError> {
-    let shown = hidden(text);
+    let shown = hidden_value(text);
     let not_a_url = |e| ConfigError::value(key, format!("{shown:?} is not a URL ({e})"));
     let uri: http::Uri = text.parse().map_err(not_a_url)?;
     match uri.scheme_str() {

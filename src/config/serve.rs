@@ -13,7 +13,7 @@ use super::networks::{Networks, RawNetwork, RawVolunteer};
 use super::proxy::{ProxyConfig, RawProxy};
 use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, duration, from_toml, one_or_many};
 use crate::formats::authority::Authority;
-use crate::formats::credentials::hidden;
+use crate::formats::credentials::hidden_value;
 use crate::model::{Rate, RepoPath, Size};
 
 /// A validated server configuration.
@@ -318,7 +318,7 @@ fn alias(key: &str, text: &str) -> Result<String, ConfigError> {
     authority.map(|_| url).ok_or_else(|| {
         ConfigError::value(
             key,
-            format!("the alias {:?} must have a plain host, without a user", hidden(text)),
+            format!("the alias {:?} must have a plain host, without a user", hidden_value(text)),
         )
     })
 }

@@ -68,16 +68,16 @@ pub fn split_url(url: &str) -> (String, Option<&str>) {
     }
 }
 
-/// A text with whatever may be the user information of a URL in it made unreadable, byte for byte, so that places
-/// in the text stay what they are. Rather too much than too little: a password may have a `/` that its writer
-/// forgot to encode.
+/// A text of several lines with whatever may be the user information of a URL in it made unreadable, byte for byte, so
+/// that places in the text stay what they are. Rather too much than too little: a password may have a `/`, a quote or a
+/// blank that its writer forgot to encode, so that everything before the last `@` of a line counts as one.
 pub fn hidden(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(after.len());
+        let end = after.find('\n').unwrap_or(after.len());
         let userinfo = after[..end].rfind('@').unwrap_or(0);
         out.push_str(&"*".repeat(userinfo));
         out.push_str(&after[userinfo..end]);
@@ -85,6 +85,17 @@ pub fn hidden(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// One value that may be a URL, with whatever may be its user information made unreadable: all before the last `@`,
+/// whether it is a URL or only meant to be one.
+pub fn hidden_value(text: &str) -> String {
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    let (scheme, _) = text[..at].split_once("://").unwrap_or(("", ""));
+    match scheme {
+        "" => format!("***{}", &text[at..]),
+        scheme => format!("{scheme}://***{}", &text[at..]),
+    }
 }
 
 /// Whether nobody on the way can read what a request to this URL has in its head: https, or this machine itself.

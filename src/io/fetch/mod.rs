@@ -327,6 +327,11 @@ impl Fetcher {
         {
             return Ok((file, blob));
         }
+        let most = source.unsized_limit.unwrap_or(UNSIZED_LIMIT);
+        if let (Some(size), None) = (size.filter(|size| *size > most), wanted.max_size()) {
+            let (url, problem) = (transfer.used().collect(), format!("{size} bytes are more than is taken"));
+            return Err(FetchError::Wrong { url, problem });
+        }
         // Others make room only once an upstream has said that it has the file, and with this length.
         if let Some(size) = size {
             let begun = blocking(move || incoming.expect_len(size).map(|()| incoming));
@@ -336,7 +341,6 @@ impl Fetcher {
         state.send_replace(running(file.clone(), 0));
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (fetcher, progress, read) = (self.clone(), state.clone(), file.clone());
-        let most = source.unsized_limit.unwrap_or(UNSIZED_LIMIT);
         let limit = size.or(wanted.max_size()).unwrap_or(most);
         let publish = move |available| _ = progress.send_replace(running(read.clone(), available));
         let writer = tokio::spawn(blocking(move || fetcher.write(incoming, limit, receiver, publish)));

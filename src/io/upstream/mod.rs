@@ -217,7 +217,13 @@ impl Upstream {
                     if reach::place_of(&next) != reach::place_of(&at) {
                         let named = site.map_or(&[][..], |site| &site.leads_to);
                         let allowed = reach::of_redirect(url, &next, named).await?;
-                        // What was outside once does not lead back in.
+                        // What was outside once does not lead back in. Of names the resolver sees to that.
+                        if reach == Reach::OutsideOnly && reach::is_inner_address(&next) {
+                            return Err(UpstreamError::broken(
+                                url,
+                                "redirects out of the local network and back",
+                            ));
+                        }
                         reach = if reach == Reach::OutsideOnly { reach } else { allowed };
                         own = for_another_host(&own);
                     } else if next.scheme() != at.scheme() || reach::port_of(&next) != reach::port_of(&at) {

@@ -77,6 +77,12 @@ pub async fn of_redirect(url: &str, to: &Uri, named: &[Authority]) -> Result<Rea
     Err(UpstreamError::broken(url, problem))
 }
 
+/// Whether a URL names an address of the local network, rather than a name.
+pub fn is_inner_address(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or("").trim_matches(['[', ']']);
+    host.parse().is_ok_and(|address: IpAddr| is_inside(address.to_canonical()))
+}
+
 /// Host and port of a URL.
 pub fn place_of(uri: &Uri) -> Option<Authority> {
     let host = uri.host()?;

@@ -93,10 +93,10 @@ pub async fn answer(
     if let Some(page) = server.listings.pages.get(&key) {
         return response(server, page, asked);
     }
+    repo.wait_warm(PATIENCE).await;
     let Ok(Ok(_reader)) = tokio::time::timeout(PATIENCE, server.listings.readers.acquire()).await else {
         return busy();
     };
-    repo.wait_warm(PATIENCE).await;
     let making = server.clone();
     let make = move || {
         // Whoever asks for the same one meanwhile waits for this page.

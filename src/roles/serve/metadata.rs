@@ -14,6 +14,7 @@ use super::server::Server;
 use super::traffic::Kind;
 use super::{nested, pins, unnamed};
 use crate::catalog::{Named, Root, Unit, UnitKey, UnitKind, by_hash_path};
+use crate::config::Layout;
 use crate::formats::compress::Compression;
 use crate::io::body::Body;
 use crate::io::clock;
@@ -81,7 +82,7 @@ pub async fn answer(
         (Found::Nothing, _) => {
             let named = nested::answer(server, repo, path, asked).await;
             // Whatever the origin has under this name, nothing could say whether it is right.
-            named.or_else(|| no_unit(looked))
+            named.or_else(|| no_unit(repo, looked))
         }
     }
 }
@@ -157,8 +158,12 @@ async fn find_unit(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Looked
         match looked().await {
             Looked::Current => return Looked::Current,
             // Checksum files are guesses: most directories have none.
-            failed @ (Looked::Passing | Looked::Refused) if key.kind != UnitKind::Checksums => found = failed,
-            Looked::Passing | Looked::Refused | Looked::Missing => {}
+            failed @ (Looked::Passing | Looked::Down | Looked::Refused)
+                if key.kind != UnitKind::Checksums =>
+            {
+                found = failed
+            }
+            Looked::Passing | Looked::Down | Looked::Refused | Looked::Missing => {}
         }
     }
     found
@@ -170,21 +175,28 @@ fn is_in(path: &RepoPath, dir: &str) -> bool {
 
 /// A root file that cannot be served: 404 only if it does not exist, as far as anyone knows.
 pub fn absent(repo: &Repo, key: &UnitKey, looked: Looked) -> Response<Body> {
-    let answer = if repo.snapshot().unit(key).is_some() { None } else { no_unit(looked) };
+    let answer = if repo.snapshot().unit(key).is_some() { None } else { no_unit(repo, looked) };
     answer.unwrap_or_else(|| plain(StatusCode::NOT_FOUND, "the origin has no such file"))
 }
 
-/// The answer where a unit cannot be read. Clients that get 503 wait and repeat, zypper without end: it is said only
-/// where that helps.
-fn no_unit(looked: Looked) -> Option<Response<Body>> {
+/// The answer where a unit cannot be read. Clients that get 503 wait and repeat: it is said only where that helps.
+/// zypper does the same with 502 and 504 (measured), so what the origin of rpm-md has damaged is 404 to it: there is
+/// no repository that anybody could use.
+fn no_unit(repo: &Repo, looked: Looked) -> Option<Response<Body>> {
+    let is_rpm = repo.config.profile.layout == Layout::RpmMd;
+    let refused = if is_rpm { StatusCode::NOT_FOUND } else { StatusCode::BAD_GATEWAY };
     match looked {
         Looked::Current | Looked::Missing => None,
         Looked::Passing => Some(try_again(
             "the origin does not answer or is being updated, and there is no earlier generation; try again",
             WAIT_SECS,
         )),
-        Looked::Refused => Some(plain(
+        Looked::Down => Some(plain(
             StatusCode::BAD_GATEWAY,
+            "the origin does not answer, and there is no earlier generation; the server's log says why",
+        )),
+        Looked::Refused => Some(plain(
+            refused,
             "the origin has no usable metadata here, and there is no earlier generation; the server's log says why",
         )),
     }

@@ -21,7 +21,7 @@ use super::lists::{self, Wanted};
 use super::package::{Sought, fetch_failed, made};
 use super::repo::Repo;
 use super::server::Server;
-use super::{nested, package, unnamed};
+use super::{nested, package, representation, unnamed};
 use crate::catalog::Named;
 use crate::formats::metalink::{self, File};
 use crate::formats::ticket;
@@ -130,8 +130,10 @@ fn urls(server: &Server, repo: &Repo, path: &RepoPath, known: &Known, asked: &As
         let request = package::request(server, known.blob, known.blob.size, asked);
         let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
         let name = encode_path(path.file_name());
+        let named = repo.snapshot().package(path.as_str());
+        let dated = named.and_then(|named| representation::modified_secs(repo, path, &named, asked));
         for (base_url, key) in server.others(&request, "", MAX_VOLUNTEERS) {
-            urls.push(format!("{base_url}{}", key.sign(known.blob, expiry, &name)));
+            urls.push(format!("{base_url}{}", key.sign_dated(known.blob, dated, expiry, &name)));
         }
     }
     urls.push(format!("{}/direct/{}/{}", own_url(server, asked), repo.config.name, path.to_url()));

@@ -28,6 +28,7 @@ use crate::io::clock;
 use crate::io::fetch::{Content, FetchError, Flight, Source};
 use crate::io::hasher;
 use crate::io::respond::{self, Representation, plain};
+use crate::io::upstream::UpstreamError;
 use crate::model::{Algorithm, Alternatives, Blob, BlobId, Digests, Expected, RepoPath, encode_path};
 use crate::policy::Request;
 
@@ -342,6 +343,9 @@ pub fn sources(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expecte
 pub fn fetch_failed(error: &FetchError) -> Response<Body> {
     match error {
         FetchError::NotFound => plain(StatusCode::NOT_FOUND, "no upstream has this file"),
+        FetchError::Upstream(UpstreamError::Busy { pause, .. }) => {
+            respond::try_again("the upstream asks for a pause; try again", pause.as_secs() + 1)
+        }
         FetchError::Upstream(_) | FetchError::Wrong { .. } => {
             plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again")
         }

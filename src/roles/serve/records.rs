@@ -262,7 +262,7 @@ async fn rebuild(
     }
     let (held, waits) = (Vec::new(), Waits::Never);
     let needed = Needed::default();
-    let plan = Plan { wanted, held, current: None, needed, waits, generation, adopted_secs };
+    let plan = Plan { wanted, held, current: None, needed, waits, settle: true, generation, adopted_secs };
     let mut unit = complete(server, repo, draft, plan).await?;
     if let Some(dates) = dates {
         unit.dates = Arc::new(dates);

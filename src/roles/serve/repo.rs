@@ -74,8 +74,10 @@ pub struct Trouble {
 pub enum TroubleKind {
     /// The origin does not have the unit.
     Missing,
-    /// An update under way or an outage looks like this.
+    /// An update under way looks like this.
     Passing,
+    /// The origin does not answer.
+    Outage,
     /// What the origin has is of no use, and waiting does not change that.
     Refused,
 }

@@ -72,8 +72,15 @@ pub async fn pass_through(
         }
     }
     let mut outage = false;
-    for url in urls(server, repo, path) {
-        match server.upstream.get_patiently(&url, &headers).await {
+    let urls = urls(server, repo, path);
+    // Waiting for a pause to end is for the last one, where no other has the file.
+    let last = urls.len().saturating_sub(1);
+    for (at, url) in urls.into_iter().enumerate() {
+        let reply = match at == last {
+            true => server.upstream.get_patiently(&url, &headers).await,
+            false => server.upstream.get(&url, &headers).await,
+        };
+        match reply {
             // A part that nobody asked for would be taken for the whole.
             Ok(reply)
                 if reply.status == StatusCode::PARTIAL_CONTENT && !headers.contains_key(header::RANGE) =>
@@ -194,10 +201,19 @@ pub async fn origin_has(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> b
     if let Some(known) = server.has_own_file.get(&name) {
         return known;
     }
-    let mut found = false;
+    let mut is_unknown = false;
     for url in urls(server, repo, path) {
-        found = found || server.upstream.head(&url).await.is_ok();
+        match server.upstream.head(&url).await {
+            Ok(_) => {
+                server.has_own_file.insert(name, true);
+                return true;
+            }
+            Err(e) => is_unknown |= !e.is_not_found(),
+        }
     }
-    server.has_own_file.insert(name, found);
-    found
+    // An outage says nothing about later.
+    if !is_unknown {
+        server.has_own_file.insert(name, false);
+    }
+    false
 }

@@ -39,6 +39,8 @@ pub struct Plan<'a> {
     pub current: Option<&'a Arc<Unit>>,
     pub needed: Needed,
     pub waits: Waits,
+    /// The origin has been like this for so long that what only some clients refuse is no reason.
+    pub settle: bool,
     pub generation: u64,
     pub adopted_secs: u64,
 }
@@ -50,7 +52,7 @@ pub async fn complete(
     draft: Draft,
     plan: Plan<'_>,
 ) -> Result<Unit, RefreshError> {
-    let Plan { wanted, held, current, needed, waits, generation, adopted_secs } = plan;
+    let Plan { wanted, held, current, needed, waits, settle, generation, adopted_secs } = plan;
     let key = draft.key().clone();
     let mut work = Work {
         server,
@@ -71,7 +73,7 @@ pub async fn complete(
     if let Some(at) = obstacle(&flaws, whole, waits.bounds()) {
         return Err(failures.swap_remove(at));
     }
-    if let Some(problem) = current.and_then(|current| draft.objection(current)) {
+    if let Some(problem) = current.and_then(|current| draft.objection(current, settle)) {
         return Err(IngestError::Refused { problem }.into());
     }
     flawed::report(repo, &key, &flaws);
@@ -128,8 +130,8 @@ impl Work<'_> {
             let read = tokio::task::spawn_blocking(read).await.map_err(RefreshError::internal)?;
             draft = read.0;
             match read.1 {
-                // Empty ones are of no use to anybody, and equal in all generations.
-                Ok(()) if draft.entries() == before => {}
+                // Empty ones of source packages are usual, and equal in all generations: they say nothing.
+                Ok(()) if draft.entries() == before && !stem.ends_with("/Packages") => {}
                 Ok(()) => {
                     self.whole.lists += 1;
                     self.whole.needed_lists += usize::from(self.needed.has_list(&self.key, &stem));
@@ -160,6 +162,10 @@ impl Work<'_> {
         is_needed: bool,
         error: RefreshError,
     ) -> Result<(), RefreshError> {
+        // Our own trouble says nothing of the origin.
+        if error.is_ours() {
+            return Err(error);
+        }
         let (reason, is_final) = (error.to_string(), error.is_final());
         self.flaws.push(Flaw { name, is_list, is_needed, since: clock::now(), reason, is_final });
         self.failures.push(error);
@@ -196,7 +202,7 @@ impl Work<'_> {
                 Some(current) => is_held(self.server, current, &name),
                 None => !error.is_missing_member(),
             };
-            self.failed(name.clone(), false, self.needed.has_member(&name) && was_held, error)?;
+            self.failed(name.clone(), false, self.needed.has_member(&self.key, &name) && was_held, error)?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What is known of members that the origin has wrong: since when, and whether it has them right by now.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::complete::{fetch_member, is_held};
 use crate::catalog::{Bounds, Flaw, Unit, UnitKey, UnitKind};
 use crate::formats::compress::Compression;
 use crate::io::clock;
+use crate::io::fetch::FetchError;
 use crate::model::{Expected, RepoPath, Time};
 use crate::roles::serve::repo::Repo;
 use crate::roles::serve::server::Server;
@@ -29,6 +31,13 @@ pub struct Known {
     is_list: bool,
     is_final: bool,
     tried: Time,
+}
+
+impl Known {
+    /// Only another generation can mend it.
+    pub fn is_final(&self) -> bool {
+        self.is_final
+    }
 }
 
 /// What a generation waits for.
@@ -97,16 +106,13 @@ pub fn report(repo: &Repo, key: &UnitKey, flaws: &[Flaw]) {
 /// for, so that this look reads it.
 pub async fn try_again(server: &Arc<Server>, repo: &Repo, unit: &Unit) {
     let now = clock::now();
+    // Flaws of one that is held back are found with it.
+    let lacking = lacking(server, repo, unit);
     let due = repo.with_unit(&unit.key, |state| {
         let is_due = |known: &Known| {
             !known.is_final && (known.tried > now || now.since(known.tried) >= repo.config.poll)
         };
-        // Flaws of one that is held back are found with it.
-        let is_lacking = |name: &str, known: &Known| match known.is_list {
-            true => unit.absent.contains(name),
-            false => !is_held(server, unit, name),
-        };
-        let due = state.flaws.iter().filter(|(name, known)| is_due(known) && is_lacking(name, known));
+        let due = state.flaws.iter().filter(|(name, known)| is_due(known) && lacking.contains(*name));
         let mut due: Vec<(Time, String)> = due.map(|(name, known)| (known.tried, name.clone())).collect();
         due.sort();
         due.truncate(RETRIES);
@@ -116,7 +122,13 @@ pub async fn try_again(server: &Arc<Server>, repo: &Repo, unit: &Unit) {
         due
     });
     for (_, name) in due {
-        if can_be_had(server, repo, unit, &name).await {
+        let can_be_had = match ask(server, repo, unit, &name).await {
+            Ok(can_be_had) => can_be_had,
+            // It does not answer: the look itself says so.
+            Err(FetchError::Upstream(_)) => return,
+            Err(_) => false,
+        };
+        if can_be_had {
             tracing::info!(repo = repo.config.name, unit = %unit.key, member = name, "the origin has it right now");
             repo.with_unit(&unit.key, |state| {
                 let known = state.flaws.remove(&name);
@@ -128,13 +140,32 @@ pub async fn try_again(server: &Arc<Server>, repo: &Repo, unit: &Unit) {
     }
 }
 
-async fn can_be_had(server: &Arc<Server>, repo: &Repo, unit: &Unit, name: &str) -> bool {
+/// Whether the origin has one of the files that a flaw's name stands for.
+async fn ask(server: &Arc<Server>, repo: &Repo, unit: &Unit, name: &str) -> Result<bool, FetchError> {
     for (path, expected) in files_of(unit, name) {
-        if fetch_member(server, repo, &path, expected, unit.has_by_hash).await.is_ok() {
-            return true;
+        match fetch_member(server, repo, &path, expected, unit.has_by_hash).await {
+            Ok(_) => return Ok(true),
+            Err(e @ FetchError::Upstream(_)) => return Err(e),
+            Err(_) => {}
         }
     }
-    false
+    Ok(false)
+}
+
+/// Names of flaws that the adopted generation has.
+fn lacking(server: &Server, repo: &Repo, unit: &Unit) -> BTreeSet<String> {
+    let known = repo.unit_state(&unit.key).flaws;
+    let is_lacking = |name: &String, known: &Known| match known.is_list {
+        true => unit.absent.contains(name),
+        false => !is_held(server, unit, name),
+    };
+    known.into_iter().filter(|(name, known)| is_lacking(name, known)).map(|(name, _)| name).collect()
+}
+
+/// Forgets flaws of a generation that was held back and is gone.
+pub fn keep_those_of(server: &Server, repo: &Repo, unit: &Unit) {
+    let lacking = lacking(server, repo, unit);
+    repo.with_unit(&unit.key, |state| state.flaws.retain(|name, _| lacking.contains(name)));
 }
 
 /// The files, any of which will do, that a flaw's name stands for in this generation.

@@ -56,8 +56,12 @@ pub async fn look(
     let mut missing = 0;
     let mut attempt = 0;
     loop {
-        let is_last = attempt + 1 >= ATTEMPTS.max(bases.len());
-        let tried = look.once(bases[attempt % bases.len()], is_last).await;
+        let turn = Turn {
+            base: bases[attempt % bases.len()],
+            is_last_base: attempt + 1 >= bases.len(),
+            is_last: attempt + 1 >= ATTEMPTS.max(bases.len()),
+        };
+        let tried = look.once(turn).await;
         attempt += 1;
         let Err(e) = tried else { return Ok(()) };
         let is_missing = matches!(e, RefreshError::NotFound(_));
@@ -86,6 +90,16 @@ fn order(server: &Server, repo: &Repo) -> Vec<usize> {
     }
 }
 
+/// One attempt of several.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    base: usize,
+    /// Every upstream was asked, this one the last.
+    is_last_base: bool,
+    /// There will be no further attempt soon.
+    is_last: bool,
+}
+
 /// What is looked at.
 struct Look<'a> {
     server: &'a Arc<Server>,
@@ -106,20 +120,21 @@ impl Look<'_> {
         }
     }
 
-    /// What a generation is to wait for. `is_last`: there will be no further attempt soon.
+    /// What a generation is to wait for.
     fn waits(&self, first: BlobId, is_last: bool) -> Waits {
         let is_time = if self.current.is_some() { is_last } else { self.is_partial_for_long(first) };
         if is_time { Waits::ForNeeded(flawed::patience(self.repo)) } else { Waits::ForAll }
     }
 
-    async fn once(&self, base: usize, is_last: bool) -> Result<(), RefreshError> {
+    async fn once(&self, turn: Turn) -> Result<(), RefreshError> {
         let Self { server, repo, key, current } = *self;
         if let Some(unit) = current {
             flawed::try_again(server, repo, unit).await;
         }
-        let reader = Reader { server, repo, key, current, base };
+        let reader = Reader { server, repo, key, current, base: turn.base };
         let Some(Roots { files: roots, forbidden, validators }) = reader.read_new().await? else {
             repo.with_unit(key, |state| state.partial = None);
+            self.forget_flaws();
             return Ok(());
         };
         let Some(first) = roots.first().map(|root| root.root.blob.id) else {
@@ -143,10 +158,12 @@ impl Look<'_> {
             repo.with_unit(key, |state| {
                 state.validators = validators;
                 state.is_checked = true;
+                state.partial = None;
             });
+            self.forget_flaws();
             return Ok(());
         }
-        self.check_dates(&draft, now_secs)?;
+        self.check_dates(&draft, turn, now_secs)?;
         // Several files make one generation: an update in between shows in a second reading.
         if reader.read_all().await?.files != read {
             return Err(RefreshError::Changing(key.to_string()));
@@ -156,7 +173,8 @@ impl Look<'_> {
             held: draft.to_hold(&repo.asked(key, now_secs)),
             current,
             needed: repo.needed(key, now_secs),
-            waits: self.waits(first, is_last),
+            waits: self.waits(first, turn.is_last),
+            settle,
             generation: current.map_or(1, |unit| unit.generation + 1),
             adopted_secs: now_secs,
         };
@@ -170,21 +188,28 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Whether the dates let it follow. What apt would refuse is passed on all the same where the generation before is
-    /// no better: apt itself says what is wrong with it, and a client that does not check is served.
-    fn check_dates(&self, draft: &Draft, now_secs: u64) -> Result<(), TrustError> {
+    /// Whether the dates let it follow. What apt would refuse is passed on all the same where neither the generation
+    /// before nor another upstream is better: apt itself says what is wrong, and a client that does not check is served.
+    fn check_dates(&self, draft: &Draft, turn: Turn, now_secs: u64) -> Result<(), TrustError> {
         let Self { repo, key, .. } = *self;
         let current = self.current.map(AsRef::as_ref);
         let trust = &repo.trust;
         let checked = trust.check_expiry(key, draft.unreadable_until());
         match checked.and_then(|()| trust.check_dates(key, draft.dates(), current, now_secs)) {
             Err(e @ TrustError::Older { .. }) => Err(e),
-            Err(error) if trust.has_nothing_to_keep(current, now_secs) => {
+            Err(error) if turn.is_last_base && trust.has_nothing_to_keep(current, now_secs) => {
                 let (repo, unit) = (repo.config.name.as_str(), key.to_string());
                 tracing::warn!(repo, unit, %error, "passed on to clients, who may refuse it: there is nothing better");
                 Ok(())
             }
             checked => checked,
+        }
+    }
+
+    /// The origin has the adopted generation: flaws of another one that was held back are over.
+    fn forget_flaws(&self) {
+        if let Some(unit) = self.current {
+            flawed::keep_those_of(self.server, self.repo, unit);
         }
     }
 
@@ -223,12 +248,15 @@ async fn judge(
     settle: bool,
 ) -> Result<(Draft, Vec<RootFile>), RefreshError> {
     let (server, index, key) = (server.clone(), repo.index, key.clone());
+    let has_current = repo.snapshot().unit(&key).is_some();
     let judge = move || {
         let trust = &server.repos[index].trust;
         roots = trust.without_unread(roots, now_secs);
         match trust.check_signatures(&key, &roots, now_secs) {
             // Some mirrors leave an old Release.gpg behind: nobody gets it from here.
-            Err(TrustError::StaleSignature { .. } | TrustError::Frame { .. }) if settle => {
+            Err(e @ (TrustError::StaleSignature { .. } | TrustError::Frame { .. }))
+                if settle && (!has_current || matches!(e, TrustError::StaleSignature { .. })) =>
+            {
                 roots = without_stale(roots);
                 trust.check_signatures(&key, &roots, now_secs)?;
             }

@@ -38,7 +38,7 @@ const FAILED_AGE: Duration = Duration::from_secs(2);
 const LEARN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long what may be an update or an outage is taken for one. zypper repeats for as long as it is told that
 /// waiting helps, and asks every 30 s.
-const PASSES_WITHIN: Duration = Duration::from_secs(30);
+const PASSES_WITHIN: Duration = Duration::from_secs(15);
 
 /// Why a unit has no new generation.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +77,8 @@ impl RefreshError {
     fn kind(&self) -> TroubleKind {
         match self {
             Self::NotFound(_) => TroubleKind::Missing,
+            Self::Origin(_) | Self::Member { source: FetchError::Upstream(_), .. } => TroubleKind::Outage,
             Self::Changing(_)
-            | Self::Origin(_)
             | Self::Member { .. }
             | Self::Stopping
             | Self::Internal(_)
@@ -95,7 +95,13 @@ impl RefreshError {
 
     /// The origin does not answer, or breaks off.
     fn is_unanswered_member(&self) -> bool {
-        matches!(self, Self::Member { source: FetchError::Upstream(_), .. })
+        let Self::Member { source: FetchError::Upstream(error), .. } = self else { return false };
+        !matches!(error, UpstreamError::Status { .. })
+    }
+
+    /// What went wrong has nothing to do with the origin.
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Member { source: FetchError::Store(_), .. } | Self::Internal(_))
     }
 
     /// It looks like this while the origin is being updated.
@@ -143,7 +149,8 @@ pub async fn refresh(
     let now = clock::now();
     let (before, trouble) = repo.with_unit(key, |state| {
         state.looked = Some(now);
-        let since = state.trouble.as_ref().map_or(now, |trouble| trouble.since.min(now));
+        let before = state.trouble.as_ref().filter(|trouble| trouble.kind != TroubleKind::Missing);
+        let since = before.map_or(now, |trouble| trouble.since.min(now));
         let trouble = error.map(|e| Trouble { text: e.to_string(), since, kind: e.kind() });
         (std::mem::replace(&mut state.trouble, trouble.clone()), trouble)
     });
@@ -213,6 +220,8 @@ pub enum Looked {
     Missing,
     /// It goes on, or what went wrong may be over soon.
     Passing,
+    /// The origin does not answer, and waiting does not help.
+    Down,
     /// The origin has nothing usable, and waiting does not help.
     Refused,
 }
@@ -222,7 +231,10 @@ impl Looked {
         match trouble.map(|trouble| (trouble.kind, clock::now().since(trouble.since))) {
             None => Self::Current,
             Some((TroubleKind::Missing, _)) => Self::Missing,
-            Some((TroubleKind::Passing, lasting)) if lasting < PASSES_WITHIN => Self::Passing,
+            Some((TroubleKind::Passing | TroubleKind::Outage, lasting)) if lasting < PASSES_WITHIN => {
+                Self::Passing
+            }
+            Some((TroubleKind::Outage, _)) => Self::Down,
             Some((TroubleKind::Passing | TroubleKind::Refused, _)) => Self::Refused,
         }
     }
@@ -280,7 +292,11 @@ fn is_looking(repo: &Repo, key: &UnitKey) -> bool {
 /// Reads a family that a client asked for, by making the current generation again with it. A client that has
 /// its list soon asks for packages, so it waits for this, but not long.
 pub async fn learn(server: &Arc<Server>, repo: &Repo, unit: &Arc<Unit>, stem: &str) {
-    if repo.with_unit(&unit.key, |state| state.learned.insert(stem.to_owned())) {
+    let is_new = repo.with_unit(&unit.key, |state| {
+        let is_of_no_use = state.flaws.get(stem).is_some_and(Known::is_final);
+        !is_of_no_use && state.learned.insert(stem.to_owned())
+    });
+    if is_new {
         look_for(server, repo, &unit.key, Duration::ZERO, LEARN_PATIENCE).await;
     }
 }

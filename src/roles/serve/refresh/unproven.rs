@@ -26,7 +26,8 @@ pub async fn fetch(
     wanted: Unproven,
 ) -> Result<Blob, FetchError> {
     if repo.tree().is_some() {
-        return keep(server, read_in_tree(repo, path, wanted).await?).await;
+        let (bytes, file) = read_in_tree(repo, path).await?;
+        return keep(server, bytes, wanted).await?.ok_or_else(|| wrong(file));
     }
     let mut last = FetchError::NotFound;
     for url in origin::source(repo, path, None).urls {
@@ -39,16 +40,20 @@ pub async fn fetch(
                 continue;
             }
         };
-        match upstream::whole(reply, MAX_LIST).await {
-            Ok(bytes) if wanted.is(&bytes) => return keep(server, bytes.into()).await,
-            Ok(_) => last = wrong(url),
+        let limit = wanted.size.map_or(MAX_LIST, |size| size.min(MAX_LIST));
+        match upstream::whole(reply, limit).await {
+            Ok(bytes) => match keep(server, bytes.into(), wanted).await? {
+                Some(blob) => return Ok(blob),
+                None => last = wrong(url),
+            },
             Err(e) => last = FetchError::Upstream(e),
         }
     }
     Err(last)
 }
 
-async fn read_in_tree(repo: &Repo, path: &RepoPath, wanted: Unproven) -> Result<Vec<u8>, FetchError> {
+/// The bytes of a tree's file, and where that is.
+async fn read_in_tree(repo: &Repo, path: &RepoPath) -> Result<(Vec<u8>, String), FetchError> {
     let Some(tree) = repo.tree().map(ToOwned::to_owned) else { return Err(FetchError::NotFound) };
     let path = path.clone();
     let read = move || {
@@ -56,7 +61,7 @@ async fn read_in_tree(repo: &Repo, path: &RepoPath, wanted: Unproven) -> Result<
         let mut bytes = Vec::new();
         let read = found.file.take(MAX_LIST).read_to_end(&mut bytes);
         read.map_err(|e| FetchError::Store(e.to_string()))?;
-        if wanted.is(&bytes) { Ok(bytes) } else { Err(wrong(found.path.display().to_string())) }
+        Ok((bytes, found.path.display().to_string()))
     };
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }
@@ -65,12 +70,16 @@ fn wrong(url: String) -> FetchError {
     FetchError::Wrong { url, problem: "it is not what the metadata names".to_owned() }
 }
 
-async fn keep(server: &Arc<Server>, bytes: Vec<u8>) -> Result<Blob, FetchError> {
+/// Keeps bytes that clients would take; none else.
+async fn keep(server: &Arc<Server>, bytes: Vec<u8>, wanted: Unproven) -> Result<Option<Blob>, FetchError> {
     let fetcher = server.metadata.clone();
     let keep = move || {
+        if !wanted.is(&bytes) {
+            return Ok(None);
+        }
         let blob = Blob { id: BlobId(Sha256::digest(&bytes).into()), size: bytes.len() as u64 };
         fetcher.keep(blob, &bytes).map_err(|e| FetchError::Store(e.to_string()))?;
-        Ok(blob)
+        Ok(Some(blob))
     };
     tokio::task::spawn_blocking(keep).await.unwrap_or_else(|e| Err(FetchError::Store(e.to_string())))
 }
