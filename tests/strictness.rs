@@ -19,7 +19,8 @@ fn wanted(row: &Row, straight: Outcome, way: Way) -> Outcome {
     match (way, row.differs) {
         (Way::Straight, _) => straight,
         // The good one stays.
-        (Way::TreeAfterGood | Way::UpstreamAfterGood, _) => Outcome::Works,
+        (Way::TreeAfterGood | Way::UpstreamAfterGood, None) => Outcome::Works,
+        (Way::TreeAfterGood | Way::UpstreamAfterGood, Some((outcome, _))) => outcome,
         (Way::Tree | Way::Upstream, Some((outcome, _))) => outcome,
         (Way::Tree | Way::Upstream, None) => straight,
     }

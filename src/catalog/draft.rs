@@ -230,10 +230,19 @@ impl Draft {
             let step = |path: &String| Some(step(path, vec![member(path)?]));
             return self.stems.iter().filter_map(step).collect();
         }
+        self.families(|stem| is_index(stem) && warm.wants(&self.key, stem, self.no_list_for_all))
+    }
+
+    /// Members that apt asks for unless it is told otherwise, to have at hand where the origin has them.
+    pub fn usual(&self, warm: &Warm) -> Vec<Step> {
+        self.families(|stem| warm.has_description(&self.key, stem))
+    }
+
+    fn families(&self, is_one: impl Fn(&str) -> bool) -> Vec<Step> {
         let mut families: BTreeMap<&str, Vec<(&RepoPath, &Member)>> = BTreeMap::new();
         for (path, member) in &self.members {
             let (stem, _) = Compression::strip(path.as_str());
-            if is_index(stem) && warm.wants(&self.key, stem, self.no_list_for_all) {
+            if is_one(stem) {
                 families.entry(stem).or_default().push((path, member));
             }
         }

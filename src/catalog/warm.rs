@@ -40,6 +40,13 @@ impl Warm {
         }
     }
 
+    /// Whether this family has the English descriptions of a component whose lists are read.
+    pub(super) fn has_description(&self, key: &UnitKey, stem: &str) -> bool {
+        let relative = stem.strip_prefix(key.dir.as_str()).unwrap_or(stem).trim_start_matches('/');
+        let component = relative.strip_suffix("/i18n/Translation-en");
+        key.kind == UnitKind::Suite && component.is_some_and(|component| has(&self.components, component))
+    }
+
     /// Whether the configuration names both component and architecture of this list. Lists for installers
     /// are named by nobody.
     fn names(&self, key: &UnitKey, stem: &str) -> bool {

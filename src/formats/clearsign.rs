@@ -83,14 +83,18 @@ fn headers(lines: &mut Lines<'_>) -> Result<Option<usize>, FormatError> {
     Ok(None)
 }
 
-/// Reads the armored signature to its end, after which nothing may follow; gives the offset of that end.
+/// Reads the armored signatures to their end, after which nothing may follow; gives the offset of that end. apt takes
+/// several blocks, one right after the other.
 fn frame_ends(lines: &mut Lines<'_>) -> Result<usize, FormatError> {
-    let Some(last) = lines.by_ref().find(|line| line.is(END)) else {
-        return Err(problem(1, "the signature has no end"));
-    };
-    match lines.find(|line| !line.text.trim_ascii().is_empty()) {
-        Some(line) => Err(problem(line.number, "text follows the signature")),
-        None => Ok(last.offset + last.text.len()),
+    loop {
+        let Some(last) = lines.by_ref().find(|line| line.is(END)) else {
+            return Err(problem(1, "the signature has no end"));
+        };
+        match lines.find(|line| !line.text.trim_ascii().is_empty()) {
+            Some(line) if line.is(SIGNATURE) => {}
+            Some(line) => return Err(problem(line.number, "text follows the signature")),
+            None => return Ok(last.offset + last.text.len()),
+        }
     }
 }
 

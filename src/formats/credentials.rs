@@ -229,14 +229,28 @@ mod tests {
         for (text, want) in [
             ("no url", "no url"),
             (
-                "upstream = ['https://a:b@h/x', \"http://c@d\"]",
-                "upstream = ['https://***@h/x', \"http://*@d\"]",
+                "upstream = ['https://a:b@h/x', \"http://c@d\"]\nnext",
+                "upstream = ['https://*******************@d\"]\nnext",
             ),
+            ("upstream = [\"http://me:it's a@h/x\"]", "upstream = [\"http://*********@h/x\"]"),
             ("https://a:b/c@h/ and http://h/", "https://*****@h/ and http://h/"),
             ("https://\u{e4}:b@h", "https://****@h"),
         ] {
             assert_eq!(hidden(text), want);
             assert_eq!(hidden(text).len(), text.len());
+        }
+    }
+
+    #[test]
+    fn no_value_shows_a_password() {
+        for (text, want) in [
+            ("https://h/x", "https://h/x"),
+            ("https://me:s3cr3t@h/x", "https://***@h/x"),
+            ("http://me:it's@h/x", "http://***@h/x"),
+            ("me:s3cr3t@h/x", "***@h/x"),
+            ("https:/me:pw@h", "***@h"),
+        ] {
+            assert_eq!(hidden_value(text), want);
         }
     }
 

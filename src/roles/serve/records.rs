@@ -260,9 +260,10 @@ async fn rebuild(
     if !wanted.iter().all(held) {
         return Err(RefreshError::Internal("a package list is not in the store".to_owned()));
     }
-    let (held, waits) = (Vec::new(), Waits::Never);
+    let (held, usual, waits) = (Vec::new(), Vec::new(), Waits::Never);
     let needed = Needed::default();
-    let plan = Plan { wanted, held, current: None, needed, waits, settle: true, generation, adopted_secs };
+    let plan =
+        Plan { wanted, held, usual, current: None, needed, waits, settle: true, generation, adopted_secs };
     let mut unit = complete(server, repo, draft, plan).await?;
     if let Some(dates) = dates {
         unit.dates = Arc::new(dates);

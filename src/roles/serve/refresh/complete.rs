@@ -36,6 +36,8 @@ pub struct Plan<'a> {
     /// Other members to have at hand when the generation is adopted: clients will ask for them, and the
     /// origin may have replaced them by then.
     pub held: Vec<(RepoPath, Expected)>,
+    /// The same, of which any of a family will do and none is missed.
+    pub usual: Vec<Step>,
     pub current: Option<&'a Arc<Unit>>,
     pub needed: Needed,
     pub waits: Waits,
@@ -52,7 +54,7 @@ pub async fn complete(
     draft: Draft,
     plan: Plan<'_>,
 ) -> Result<Unit, RefreshError> {
-    let Plan { wanted, held, current, needed, waits, settle, generation, adopted_secs } = plan;
+    let Plan { wanted, held, usual, current, needed, waits, settle, generation, adopted_secs } = plan;
     let key = draft.key().clone();
     let mut work = Work {
         server,
@@ -68,6 +70,7 @@ pub async fn complete(
     };
     let mut draft = work.read_lists(draft, wanted).await?;
     work.hold(held).await?;
+    work.hold_usual(usual).await;
     let Work { key, whole, mut flaws, mut failures, .. } = work;
     flawed::note(repo, &key, &mut flaws);
     if let Some(at) = obstacle(&flaws, whole, waits.bounds()) {
@@ -179,6 +182,15 @@ impl Work<'_> {
     /// What a member is called in every generation.
     fn name_of<'a>(&'a self, path: &'a str) -> &'a str {
         self.kinds.get(path).map_or(path, String::as_str)
+    }
+
+    async fn hold_usual(&self, usual: Vec<Step>) {
+        let (server, repo, by_hash) = (self.server, self.repo, self.by_hash);
+        let fetch = |step: Step| async move {
+            // Whoever asks for it is told.
+            let _ = fetch_step(server, repo, &step, by_hash).await;
+        };
+        stream::iter(usual).map(fetch).buffer_unordered(PARALLEL).for_each(|()| async {}).await;
     }
 
     /// Fetches members that nobody reads here, some at a time.

@@ -171,6 +171,7 @@ impl Look<'_> {
         let plan = Plan {
             wanted,
             held: draft.to_hold(&repo.asked(key, now_secs)),
+            usual: draft.usual(&repo.warm(key)),
             current,
             needed: repo.needed(key, now_secs),
             waits: self.waits(first, turn.is_last),
