@@ -24,6 +24,10 @@ manyhands does. `tests/strictness.rs` makes a small repository for each row, run
 straight and through manyhands (over the origin's tree and over its URL), and fails where the outcome differs, or
 where it is not what this page says. `make strictness` writes the page.
 
+The column of manyhands says what must be; `make strictness` names the rows where that is not seen yet. Most of them
+have one broken list in a generation that follows a good one: it is held back while clients rely on that list, and for a
+limited time ([the rule](operations.md#what-must-be-whole)).
+
 - *works*: the client reads the lists and downloads a package. *Works, warns*: the same with a warning.
 - *Update fails, install works*: `apt-get update` ends with an error about one list; packages can be installed.
 - *Refuses*: the client gets no package.
