@@ -99,12 +99,7 @@ pub async fn answer(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) ->
             let size = opened.fingerprint.size;
             let (case, path) = (Case::of(server, sought), opened.path.clone());
             let wanted = case.all();
-            let mut what =
-                representation::of_expected(server, sought.repo, sought.path, &wanted, size, asked);
-            if asked.method == Method::HEAD {
-                // Nobody has read it, and nothing is sent that could be held back.
-                (what.sha256, what.digests) = (None, None);
-            }
+            let what = representation::of_expected(server, sought.repo, sought.path, &wanted, size, asked);
             let is_right: Arc<dyn Fn(&Known) -> bool + Send + Sync> =
                 Arc::new(move |known| case.check(&path, known).is_ok());
             let open = move |part| reading.clone().body(opened.clone(), part, is_right.clone());
@@ -161,8 +156,7 @@ fn may_stream(asked: &Asked, size: u64) -> bool {
         Answer::Part(part) => part.end == size,
         Answer::Parts(_) | Answer::Unsatisfiable => false,
     };
-    // An answer to HEAD has no bytes, and vouches for none.
-    size > READ_FIRST && (has_end || asked.method == Method::HEAD)
+    asked.method == Method::GET && size > READ_FIRST && has_end
 }
 
 /// Opens a repository's file, and says what is known of its bytes. The hot path.

@@ -148,7 +148,9 @@ pub async fn refresh(
     };
     let now = clock::now();
     let (before, trouble) = repo.with_unit(key, |state| {
-        state.looked = Some(now);
+        // A single try is no answer to a client: an update may be under way.
+        let is_answer = tries == Tries::Several || !error.as_ref().is_some_and(RefreshError::is_of_update);
+        state.looked = is_answer.then_some(now);
         let before = state.trouble.as_ref().filter(|trouble| trouble.kind != TroubleKind::Missing);
         let since = before.map_or(now, |trouble| trouble.since.min(now));
         let trouble = error.map(|e| Trouble { text: e.to_string(), since, kind: e.kind() });
@@ -249,8 +251,10 @@ pub async fn refresh_within(
     patience: Duration,
 ) -> Looked {
     let has_current = repo.snapshot().unit(key).is_some();
-    // The usual case costs no task.
-    if let Some(known) = known(repo, key, max_age) {
+    // The usual case costs no task. Where there is nothing to serve, a look that goes on may bring it.
+    if (has_current || !is_looking(repo, key))
+        && let Some(known) = known(repo, key, max_age)
+    {
         return known;
     }
     // Somebody looks already: what is served is good enough until that is done.
