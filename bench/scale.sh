@@ -23,7 +23,9 @@ fail() {
     exit 1
 }
 
-command -v curl >/dev/null || fail "curl is missing: run tests/setup.sh"
+for tool in curl nginx; do
+    command -v "$tool" >/dev/null || fail "$tool is missing: run tests/setup.sh"
+done
 cargo build --profile "$profile" --locked --examples --manifest-path "$root/Cargo.toml"
 if [[ -z ${MANYHANDS:-} ]]; then
     cargo build --profile "$profile" --locked --manifest-path "$root/Cargo.toml"
@@ -32,10 +34,13 @@ fi
 
 work=$(mktemp -d)
 server=
+origin=
 clean_up() {
     local status=$?
-    [[ -z $server ]] || kill "$server" 2>/dev/null || true
-    [[ -z $server ]] || wait "$server" 2>/dev/null || true
+    for process in $server $origin; do
+        kill "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
+    done
     if [[ $status != 0 ]]; then
         tail -n 20 "$work"/*.log >&2 || true
     fi
@@ -76,14 +81,51 @@ stop() {
     server=
 }
 
+# Serves what was written: an upstream, since of a tree the packages themselves would be read.
+start_origin() {
+    for ((try = 0; try < 20; try++)); do
+        port=$((20000 + RANDOM % 10000))
+        cat >"$work/nginx.conf" <<EOF
+worker_processes 1;
+daemon off;
+pid $work/nginx.pid;
+error_log stderr error;
+events { worker_connections 512; }
+http {
+    access_log off;
+    client_body_temp_path $work/nginx-body;
+    proxy_temp_path $work/nginx-proxy;
+    fastcgi_temp_path $work/nginx-fastcgi;
+    uwsgi_temp_path $work/nginx-uwsgi;
+    scgi_temp_path $work/nginx-scgi;
+    server { listen 127.0.0.1:$port; root $work/tree; }
+}
+EOF
+        nginx -e stderr -p "$work" -c "$work/nginx.conf" 2>"$work/nginx.log" &
+        origin=$!
+        # Whoever else has the port does not have this file.
+        while kill -0 "$origin" 2>/dev/null; do
+            ! curl -sf "http://127.0.0.1:$port/paths" | cmp -s - "$work/tree/paths" || return 0
+            sleep 0.1
+        done
+    done
+    fail "nginx does not start"
+}
+
 echo "writing metadata of $paths paths"
 "$target/examples/bench-catalog" "$work/tree" "$paths"
+chmod 755 "$work"
 probe=$(tail -n 1 "$work/tree/paths")
+start_origin
 {
     printf '[server]\nlisten = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"\nstate_dir = "%s"\n' "$work/state"
     for tree in "$work"/tree/deb* "$work"/tree/rpm*; do
         name=${tree##*/}
-        printf '[[repo]]\nname = "%s"\ndistro = "generic-%s"\ntree = "%s"\npoll_secs = 1\n' "$name" "${name%[0-9]}" "$tree"
+        units=$(cd "$tree" && printf '"%s", ' $(ls -d dists/* unit* 2>/dev/null | sed 's,^dists/,,'))
+        printf '[[repo]]\nname = "%s"\ndistro = "generic-%s"\nupstream = ["http://127.0.0.1:%s/%s"]\npoll_secs = 1\n' \
+            "$name" "${name%[0-9]}" "$port" "$name"
+        printf 'suites = [%s]\n' "$units"
+        [[ $name == rpm* ]] || printf 'components = ["main"]\narchitectures = ["all", "amd64", "arm64", "riscv64"]\n'
     done
 } >"$work/serve.toml"
 
