@@ -49,16 +49,26 @@ impl LogOptions {
         // The crate for signatures logs what upstreams write in theirs; the refusal says it once.
         let filter = format!("pgp=off,{}", self.level);
         let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|e| {
-            eprintln!("manyhands: --log {:?}: {e}; using info", self.level);
+            let _ = writeln!(std::io::stderr(), "manyhands: --log {:?}: {e}; using info", self.level);
             tracing_subscriber::EnvFilter::new("pgp=off,info")
         });
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        // What reads the log may end before us (`2>&1 | head`). A line that cannot be written is lost, and nothing
+        // else: by default the crate complains on the same closed pipe, and panics.
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .log_internal_errors(false);
         match self.log_format {
             LogFormat::Json => log.json().init(),
-            // systemd and terminals that are no terminals want no colours.
-            LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+            LogFormat::Human => log.with_ansi(wants_colours()).with_target(false).init(),
         }
     }
+}
+
+/// Whether a log for people has colours: on a terminal, unless NO_COLOR says otherwise (no-color.org).
+fn wants_colours() -> bool {
+    let says_no = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !says_no
 }
 
 /// One per role.
@@ -109,11 +119,14 @@ pub enum Command {
         #[arg(long, requires = "why")]
         can_return: bool,
     },
-    /// Validate a server's configuration and say what would be served
+    /// Validate the configuration of a server or a volunteer and say what it would do
     Check {
         /// Configuration file
         #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
         config: PathBuf,
+        /// Print nothing but what is wrong
+        #[arg(long)]
+        quiet: bool,
     },
     /// Play a scenario with simulated clients and volunteers over the same policy code as the server's
     Simulate(SimulateArgs),
@@ -298,7 +311,7 @@ impl Command {
                 };
                 block_on(roles::status::run(&admin, &Shown { report, json, watch }))?;
             }
-            Self::Check { config } => roles::check::run(&config)?,
+            Self::Check { config, quiet } => roles::check::run(&config, quiet)?,
             Self::Simulate(args) => return roles::simulate::run(&args.options()),
             Self::Demo { repos, listen } => block_on(roles::demo::run(&repos, listen))?,
             Self::Man { dir } => clap_mangen::generate_to(Cli::command(), dir)?,

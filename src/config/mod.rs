@@ -15,6 +15,7 @@ mod access;
 mod failover;
 mod hint;
 mod networks;
+mod own;
 mod profile;
 mod proxy;
 mod serve;
@@ -25,7 +26,7 @@ pub use failover::FailoverConfig;
 pub use networks::{NetworkRule, Networks, contain};
 pub use profile::{Layout, Profile, Profiles};
 pub use proxy::{ConnectRule, ProxyConfig};
-pub use serve::{CacheConfig, Origin, RepoConfig, ServeConfig};
+pub use serve::{CacheConfig, Named, Origin, RepoConfig, ServeConfig};
 pub use volunteer::{VolunteerConfig, VolunteerOptions};
 
 /// What is wrong with a configuration, in words for the person who wrote it.

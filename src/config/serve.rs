@@ -11,7 +11,9 @@ use super::access::{self, Access, RawAccess, check_shared};
 use super::failover::{FailoverConfig, RawFailover};
 use super::networks::{Networks, RawNetwork, RawVolunteer};
 use super::proxy::{ProxyConfig, RawProxy};
-use super::{ConfigError, Layout, Profile, Profiles, absolute, base_url, duration, from_toml, one_or_many};
+use super::{
+    ConfigError, Layout, Profile, Profiles, absolute, base_url, duration, from_toml, one_or_many, own,
+};
 use crate::formats::authority::Authority;
 use crate::formats::credentials::hidden_value;
 use crate::model::{Rate, RepoPath, Size};
@@ -66,6 +68,8 @@ pub struct RepoConfig {
     pub name: String,
     pub distro: String,
     pub profile: Profile,
+    /// Which of the profile's values this configuration gives itself: of its own choice, not of a default.
+    pub named: Named,
     pub origin: Origin,
     pub access: Access,
     /// Base URLs without a final slash under which clients know it, besides the upstreams. Default: none.
@@ -82,6 +86,14 @@ pub struct RepoConfig {
     pub publish_gate: Duration,
     /// Whether directories are listed. Default true.
     pub autoindex: bool,
+}
+
+/// See [`RepoConfig::named`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub suites: bool,
+    pub components: bool,
+    pub architectures: bool,
 }
 
 /// Longest time that clients may be kept from a new generation.
@@ -220,12 +232,16 @@ impl ServeConfig {
             addresses: server.failover_addresses,
             port: server.failover_port,
         };
+        let admin = address("server.admin", &server.admin)?;
+        let public_url = server.public_url.map(|url| base_url("server.public_url", &url)).transpose()?;
+        own::check_admin(admin, &listen)?;
+        own::check_upstreams(&repos, &listen, public_url.as_deref())?;
         Ok(Self {
             failover: FailoverConfig::from_raw(failover, &listen)?,
             listen,
-            admin: address("server.admin", &server.admin)?,
+            admin,
             state_dir: server.state_dir,
-            public_url: server.public_url.map(|url| base_url("server.public_url", &url)).transpose()?,
+            public_url,
             access_log: server.access_log,
             uplink: server.uplink,
             max_connections: server.max_connections.max(1),
@@ -275,6 +291,11 @@ impl RepoConfig {
         };
         let (origin, access) = access::origin(&key, &raw.distro, raw.tree, &upstream, raw_access)?;
         let aliases = raw.aliases.iter().map(|url| alias(&key, url)).collect::<Result<_, _>>()?;
+        let named = Named {
+            suites: raw.suites.is_some(),
+            components: raw.components.is_some(),
+            architectures: raw.architectures.is_some(),
+        };
         profile.suites = raw.suites.unwrap_or(profile.suites);
         profile.components = raw.components.unwrap_or(profile.components);
         profile.architectures = raw.architectures.unwrap_or(profile.architectures);
@@ -296,12 +317,13 @@ impl RepoConfig {
             origin,
             access,
             aliases,
-            poll: Duration::from_secs(raw.poll_secs.unwrap_or(300).max(1)),
+            poll: poll(&key, raw.poll_secs)?,
             publish_gate: publish_gate(&key, raw.publish_gate.as_deref())?,
             keyring,
             check_valid_until: raw.check_valid_until.unwrap_or(profile.check_valid_until),
             autoindex: raw.autoindex.unwrap_or(true),
             profile,
+            named,
         })
     }
 
@@ -330,6 +352,15 @@ pub(super) fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> 
             format!("{text:?} is not ADDRESS:PORT, for example 0.0.0.0:8080 or [::]:8080"),
         )
     })
+}
+
+fn poll(key: &str, secs: Option<u64>) -> Result<Duration, ConfigError> {
+    match secs.unwrap_or(300) {
+        0 => {
+            Err(ConfigError::value(format!("{key} poll_secs"), "give at least 1 second; 300 is the default"))
+        }
+        secs => Ok(Duration::from_secs(secs)),
+    }
 }
 
 fn publish_gate(key: &str, text: Option<&str>) -> Result<Duration, ConfigError> {
@@ -433,6 +464,7 @@ mod tests {
             ("[cache]\nmax_size='lots'".into(), "lots"),
             (format!("{repo}tree='/x'\npublish_gate='soon'"), "90s, 2m or 1h"),
             (format!("{repo}tree='/x'\npublish_gate='2h'"), "one hour"),
+            (format!("{repo}tree='/x'\npoll_secs=0"), "at least 1 second"),
         ] {
             let error = parse(&text).expect_err(&text).to_string();
             assert!(error.contains(word), "{text}: {error}");

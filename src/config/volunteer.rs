@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::networks::networks_of;
-use super::{ConfigError, absolute, base_url};
+use super::{ConfigError, absolute, base_url, from_toml};
 use crate::formats::control::{MAX_DONATE, MIN_DONATE};
 use crate::model::{Rate, Size, VolunteerId};
 
@@ -68,6 +68,12 @@ pub struct VolunteerOptions {
 }
 
 impl VolunteerOptions {
+    /// Whether a file is for a volunteer rather than for a server, whose keys are all in tables.
+    pub fn describes(text: &str) -> Result<bool, ConfigError> {
+        let table: toml::Table = from_toml(text)?;
+        Ok(!table.is_empty() && table.values().all(|value| !value.is_table()) && !table.contains_key("repo"))
+    }
+
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         Ok(toml::from_str(text)?)
     }

@@ -38,6 +38,12 @@ pub fn read_volunteer_options(path: &Path) -> Result<VolunteerOptions, ConfigFil
     VolunteerOptions::parse(&read(path)?).map_err(invalid)
 }
 
+/// Whether a configuration file is a volunteer's: there `server` is a URL, and a server's is a table.
+pub fn is_of_volunteer(path: &Path) -> Result<bool, ConfigFileError> {
+    let invalid = |source| ConfigFileError::Invalid { path: path.to_owned(), source };
+    VolunteerOptions::describes(&read(path)?).map_err(invalid)
+}
+
 /// The certificates of all these files together; `None` if there are no files, so that no signature is to
 /// be checked.
 pub fn read_keyring(paths: &[PathBuf]) -> Result<Option<Keyring>, ConfigFileError> {

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -81,19 +81,26 @@ impl TokenFile {
     fn change(&self, change: impl FnOnce(&mut Vec<Token>) -> bool) -> io::Result<bool> {
         let dir = self.0.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir)?;
-        let lock = File::create(dir.join("tokens.lock"))?;
+        let owner = fs::metadata(dir)?;
+        // Done by root for a service that runs as another user: handed over. Others cannot, and need not. A link in
+        // that user's folder must not lead root elsewhere.
+        let create = |path: &Path| {
+            let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+            let file = File::options().write(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+            let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
+            Ok::<_, io::Error>(file)
+        };
+        let lock = create(&dir.join("tokens.lock"))?;
         fs4::FileExt::lock(&lock)?;
         let mut tokens = self.list()?;
         if !change(&mut tokens) {
             return Ok(false);
         }
         let temp = self.0.with_extension("new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
+        let mut file = create(&temp)?;
+        file.set_len(0)?;
         file.write_all(&serde_json::to_vec_pretty(&tokens).map_err(io::Error::other)?)?;
         file.sync_all()?;
-        let owner = fs::metadata(dir)?;
-        // Issued by root for a service that runs as another user: hand it over. Others cannot, and need not.
-        let _ = chown(&temp, Some(owner.uid()), Some(owner.gid()));
         fs::rename(temp, &self.0)?;
         Ok(true)
     }

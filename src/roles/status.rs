@@ -81,14 +81,20 @@ async fn told<T: DeserializeOwned + Serialize>(
     shown: &Shown,
     show: fn(&T) -> String,
 ) -> anyhow::Result<String> {
-    let url = format!("{}{path}", admin.trim_end_matches('/'));
+    // As other tools take it: HOST:PORT will do.
+    let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
+    let url = format!("{}{path}", base.trim_end_matches('/'));
     let reply = client.probe(&url, HeaderMap::new()).await.with_context(|| {
         format!("no status from {admin}: does the server run, and is this its admin address?")
     })?;
     let status = reply.status;
     let bytes = whole(reply, MAX_REPORT).await?;
     if status != StatusCode::OK {
-        anyhow::bail!("{}", String::from_utf8_lossy(&bytes).trim());
+        let reason = String::from_utf8_lossy(&bytes).trim().to_owned();
+        // The port for package clients has no such page; of a question to the status, the answer says enough.
+        let is_there = path.starts_with(WHY_PATH);
+        anyhow::ensure!(is_there, "{admin} answers {status} ({reason}): is this the admin address?");
+        anyhow::bail!("{reason}");
     }
     let report: T =
         serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;

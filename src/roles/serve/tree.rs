@@ -31,6 +31,8 @@ use crate::model::{Algorithm, Alternatives, Blob, BlobId, Digests, Expected, Rep
 const READ_FIRST: u64 = 8 << 20;
 /// How long an answer waits for a file to be read. Clients give up after 30 s (apt, dnf); the reading goes on.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The same for HEAD, which asks for no bytes: then it is told what metadata says.
+const HEAD_PATIENCE: Duration = Duration::from_secs(2);
 /// A file of another size than its metadata says that changed so lately is being replaced.
 const BEING_REPLACED: Duration = Duration::from_secs(600);
 
@@ -139,13 +141,21 @@ async fn find(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) -> Resul
     if may_stream(asked, opened.fingerprint.size) {
         return Ok(Found::Reading(opened, reading));
     }
-    let known = wait(reading).await?;
-    case().check(&opened.path, &known)?;
-    Ok(Found::Verified(opened, Box::new(known)))
+    let is_head = asked.method == Method::HEAD;
+    let patience = if is_head { HEAD_PATIENCE } else { PATIENCE };
+    match wait(reading.clone(), patience).await {
+        // As a GET would begin.
+        Err(TreeError::Late) if is_head => Ok(Found::Reading(opened, reading)),
+        Err(e) => Err(e),
+        Ok(known) => {
+            case().check(&opened.path, &known)?;
+            Ok(Found::Verified(opened, Box::new(known)))
+        }
+    }
 }
 
-async fn wait(reading: Reading) -> Result<Known, TreeError> {
-    let finished = tokio::time::timeout(PATIENCE, reading.finished()).await;
+async fn wait(reading: Reading, patience: Duration) -> Result<Known, TreeError> {
+    let finished = tokio::time::timeout(patience, reading.finished()).await;
     Ok(finished.map_err(|_| TreeError::Late)??)
 }
 
@@ -182,7 +192,7 @@ pub async fn verified(
     let (opened, known) = open(server, repo, path).await.ok_or(TreeError::Missing)?;
     let known = match known {
         Some(known) => known,
-        None => wait(server.trees.read(&opened)?).await?,
+        None => wait(server.trees.read(&opened)?, PATIENCE).await?,
     };
     Ok((opened, known))
 }
@@ -206,7 +216,7 @@ pub async fn known(
     let known = match known {
         Some(known) => known,
         None if opened.fingerprint.size > READ_FIRST => return None,
-        None => wait(server.trees.read(&opened).ok()?).await.ok()?,
+        None => wait(server.trees.read(&opened).ok()?, PATIENCE).await.ok()?,
     };
     all.matching(&known.digests, known.fingerprint.size)
 }

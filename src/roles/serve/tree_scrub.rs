@@ -68,9 +68,9 @@ async fn clean(server: Arc<Server>) {
 
 async fn scrub(server: Arc<Server>, days: u32) {
     // Restarts must not mean that the same files are read again and others never.
-    let mut skip = somewhere(packages(&server).0);
+    let mut skip = somewhere(packages(&server).await.0);
     loop {
-        let (_, bytes) = packages(&server);
+        let (_, bytes) = packages(&server).await;
         for index in 0..server.repos.len() {
             let units: Vec<Arc<Unit>> = match server.repos[index].tree() {
                 Some(_) => server.repos[index].snapshot().units().cloned().collect(),
@@ -97,18 +97,22 @@ async fn scrub(server: Arc<Server>, days: u32) {
     }
 }
 
-/// Number and bytes of the packages of all trees.
-fn packages(server: &Server) -> (u64, u64) {
-    let (mut count, mut bytes) = (0, 0);
-    for repo in server.repos.iter().filter(|repo| repo.tree().is_some()) {
-        for unit in repo.snapshot().units() {
-            unit.packages.for_each(|_, expected| {
-                count += 1;
-                bytes += expected.size.unwrap_or(0);
-            });
+/// Number and bytes of the packages of all trees. There can be millions: not on a thread that answers.
+async fn packages(server: &Arc<Server>) -> (u64, u64) {
+    let server = server.clone();
+    let count = move || {
+        let (mut count, mut bytes) = (0, 0);
+        for repo in server.repos.iter().filter(|repo| repo.tree().is_some()) {
+            for unit in repo.snapshot().units() {
+                unit.packages.for_each(|_, expected| {
+                    count += 1;
+                    bytes += expected.size.unwrap_or(0);
+                });
+            }
         }
-    }
-    (count, bytes)
+        (count, bytes)
+    };
+    tokio::task::spawn_blocking(count).await.unwrap_or_default()
 }
 
 fn somewhere(count: u64) -> u64 {

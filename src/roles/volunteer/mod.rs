@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use self::edge::Edge;
-use crate::config::{VolunteerConfig, VolunteerOptions};
+use crate::config::{ConfigError, VolunteerConfig, VolunteerOptions};
 use crate::io::config_file::read_volunteer_options;
 use crate::io::handover::{Role, Start};
 use crate::io::listen::{Bounds, Ends};
@@ -106,24 +106,24 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn token(config: &VolunteerConfig) -> anyhow::Result<String> {
+/// The token that the configuration names.
+pub(super) fn token(config: &VolunteerConfig) -> Result<String, ConfigError> {
     if let Some(token) = &config.token {
         return Ok(token.trim().to_owned());
     }
     let path: PathBuf = config.token_file.clone().unwrap_or_else(|| config.store.join("token"));
-    let text = std::fs::read_to_string(&path).with_context(|| {
-        format!(
-            "cannot read the token from {}: get one from the server's administrator \
+    let wrong = |problem| ConfigError::Value { key: "token_file".to_owned(), problem };
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        wrong(format!(
+            "cannot read the token from {} ({error}): get one from the server's administrator \
              (`manyhands token issue`) and give it with --token-file",
             path.display()
-        )
+        ))
     })?;
     let token = text.trim();
-    anyhow::ensure!(
-        !token.is_empty() && !token.contains(char::is_whitespace),
-        "{} holds no token",
-        path.display()
-    );
+    if token.is_empty() || token.contains(char::is_whitespace) {
+        return Err(wrong(format!("{} holds no token", path.display())));
+    }
     Ok(token.to_owned())
 }
 
@@ -136,7 +136,8 @@ struct Reload {
 
 impl Role for Reload {
     fn check(&self) -> Result<(), String> {
-        self.options.read().and_then(|config| token(&config)).map(drop).map_err(|e| format!("{e:#}"))
+        let checked = self.options.read().and_then(|config| Ok(token(&config)?));
+        checked.map(drop).map_err(|e| format!("{e:#}"))
     }
 
     fn let_go(&self) {

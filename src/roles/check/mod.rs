@@ -1,22 +1,41 @@
-//! `manyhands check`: validates a server's configuration and says what would be served.
+//! `manyhands check`: validates the configuration of a server or of a volunteer and says what it would do.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::{FailoverConfig, Origin, RepoConfig};
+use crate::config::{ConfigError, FailoverConfig, Origin, RepoConfig, ServeConfig};
 use crate::formats::openpgp::Keyring;
 use crate::formats::zone::Place;
 use crate::io::access::{self, Reached};
 use crate::io::clock;
-use crate::io::config_file::{read_keyring, read_serve_config};
+use crate::io::config_file::{is_of_volunteer, read_keyring, read_serve_config, read_volunteer_options};
 
-/// Prints a summary, or fails with what is wrong.
-pub fn run(path: &Path) -> anyhow::Result<()> {
-    let config = read_serve_config(path)?;
-    let mut out = std::io::stdout().lock();
+mod tree;
+mod volunteer;
+
+/// Prints a summary, unless only the verdict is wanted; or fails with what is wrong.
+pub fn run(path: &Path, is_quiet: bool) -> anyhow::Result<()> {
+    let (summary, problems) = if is_of_volunteer(path)? {
+        volunteer::describe(&read_volunteer_options(path)?.validate()?)?
+    } else {
+        describe_server(&read_serve_config(path)?)?
+    };
+    if !problems.is_empty() {
+        return Err(
+            ConfigError::Value { key: path.display().to_string(), problem: problems.join("; ") }.into()
+        );
+    }
+    if !is_quiet {
+        write!(std::io::stdout().lock(), "{} is valid\n{summary}", path.display())?;
+    }
+    Ok(())
+}
+
+/// What would be served, and what keeps it from that.
+fn describe_server(config: &ServeConfig) -> Result<(String, Vec<String>), std::fmt::Error> {
+    let mut out = String::new();
     let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-    writeln!(out, "{} is valid", path.display())?;
     writeln!(out, "listen     {}", listen.join(", "))?;
     writeln!(out, "admin      {}", config.admin)?;
     writeln!(out, "state_dir  {}", config.state_dir.display())?;
@@ -37,9 +56,9 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         match &repo.origin {
             Origin::Tree(tree) => {
                 writeln!(out, "  tree      {}", tree.display())?;
-                if !tree.is_dir() {
-                    problems.push(format!("not a folder: {}", tree.display()));
-                }
+                let found = tree::look(repo, tree);
+                found.warnings.iter().try_for_each(|warning| writeln!(out, "  warning   {warning}"))?;
+                problems.extend(found.problems);
             }
             Origin::Upstream(urls) => match access::read(repo, clock::now()) {
                 Ok(reached) => write!(out, "{}", describe_upstreams(repo, urls, &reached))?,
@@ -59,8 +78,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
         }
         writeln!(out, "  clients   {}", repo.client_hint(&config.shown_url()))?;
     }
-    anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
-    Ok(())
+    Ok((out, problems))
 }
 
 /// The upstreams, who we are there and where they may lead.

@@ -1,0 +1,108 @@
+//! What is the server itself: its listening addresses must not take each other's port, and it is no upstream of its
+//! own.
+
+use std::net::SocketAddr;
+
+use super::ConfigError;
+use super::serve::{Origin, RepoConfig};
+use crate::formats::authority::Authority;
+
+/// Whether two listening sockets would be one place. A wildcard address of IPv6 does not take IPv4: sockets here are
+/// of one family.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    // Port 0 is any free one.
+    a.port() != 0 && a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && (a.ip() == b.ip() || is_everywhere)
+}
+
+/// The status is not for package clients.
+pub(super) fn check_admin(admin: SocketAddr, listen: &[SocketAddr]) -> Result<(), ConfigError> {
+    match listen.iter().find(|address| collide(admin, **address)) {
+        Some(address) => {
+            let problem = format!("{admin} is taken by listen ({address}): give the status another port");
+            Err(ConfigError::value("server.admin", problem))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A server that asks itself answers nothing.
+pub(super) fn check_upstreams(
+    repos: &[RepoConfig],
+    listen: &[SocketAddr],
+    public_url: Option<&str>,
+) -> Result<(), ConfigError> {
+    let public = public_url.and_then(authority);
+    for repo in repos {
+        let Origin::Upstream(urls) = &repo.origin else { continue };
+        let is_own = |url: &&String| {
+            authority(url)
+                .is_some_and(|place| Some(&place) == public.as_ref() || is_here(&place, url, listen))
+        };
+        if let Some(url) = urls.iter().find(is_own) {
+            let problem = format!(
+                "the upstream {url} is this server itself: name the archive that it should mirror, or a tree"
+            );
+            return Err(ConfigError::value(format!("repo {:?}", repo.name), problem));
+        }
+    }
+    Ok(())
+}
+
+fn authority(url: &str) -> Option<Authority> {
+    url.split('/').nth(2).and_then(Authority::parse)
+}
+
+/// Whether a listening socket of this server is at that place.
+fn is_here(place: &Authority, url: &str, listen: &[SocketAddr]) -> bool {
+    let port = place.port.unwrap_or(if url.starts_with("https:") { 443 } else { 80 });
+    let is_loopback =
+        place.host == "localhost" || place.address().is_some_and(|address| address.is_loopback());
+    listen.iter().any(|socket| {
+        let is_it = place.address() == Some(socket.ip().to_canonical());
+        let is_everywhere = socket.ip().is_unspecified() && is_loopback;
+        let is_named = socket.ip().is_loopback() && place.host == "localhost";
+        socket.port() == port && (is_it || is_everywhere || is_named)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Profiles, ServeConfig};
+
+    #[test]
+    fn a_server_does_not_get_in_its_own_way() {
+        let parse = |server: &str, upstream: &str| {
+            let repo = format!("[[repo]]\nname='x'\ndistro='generic-deb'\nupstream=['{upstream}']");
+            let text = format!("[server]\n{server}\n{repo}");
+            ServeConfig::parse(&text, &Profiles::built_in().expect("valid"))
+                .map(drop)
+                .map_err(|e| e.to_string())
+        };
+        let far = "http://archive.example/debian";
+        for (server, upstream, word) in [
+            ("admin='127.0.0.1:8080'", far, "server.admin: 127.0.0.1:8080 is taken by listen (0.0.0.0:8080)"),
+            ("listen=['192.0.2.1:80']\nadmin='192.0.2.1:80'", far, "taken by listen"),
+            ("listen=['192.0.2.1:80']\nadmin='0.0.0.0:80'", far, "taken by listen"),
+            ("", "http://localhost:8080/debian", "is this server itself"),
+            ("", "http://127.0.0.1:8080/debian", "is this server itself"),
+            ("", "http://[::1]:8080/", "is this server itself"),
+            ("listen=['127.0.0.1:80']", "http://localhost/debian", "is this server itself"),
+            ("listen=['192.0.2.1:80']", "http://192.0.2.1/debian", "is this server itself"),
+            ("public_url='http://mirror.example'", "http://Mirror.example/debian", "is this server itself"),
+        ] {
+            let error = parse(server, upstream).expect_err(server);
+            assert!(error.contains(word), "{server}, {upstream}: {error}");
+        }
+        for (server, upstream) in [
+            ("", far),
+            ("listen=['127.0.0.1:0']\nadmin='127.0.0.1:0'", "http://127.0.0.1:8080/debian"),
+            ("listen=['192.0.2.1:8080']", "http://127.0.0.1:8080/debian"),
+            ("listen=['192.0.2.1:80']\nadmin='127.0.0.1:80'", "http://192.0.2.1:8080/debian"),
+            ("", "http://127.0.0.1/debian"),
+            ("public_url='http://mirror.example:8080'", "http://mirror.example:8081/debian"),
+        ] {
+            assert_eq!(parse(server, upstream), Ok(()), "{server}, {upstream}");
+        }
+    }
+}
