@@ -217,3 +217,15 @@ fn a_volunteer_whose_log_is_closed_goes_on() {
     assert_eq!(ended.and_then(|status| status.code()), Some(0));
     drop(volunteers);
 }
+
+/// As a minimal system has none.
+#[test]
+fn a_server_needs_no_certificate_authorities_of_its_own() {
+    let scratch = Scratch::new();
+    let config = alder("suites = [\"stable\"]").upstream("far", "generic-deb", "https://127.0.0.1:1", "");
+    let file = config.write(&scratch);
+    let mut command = manyhands(&["serve", "--log-format", "json", "--config"]);
+    command.arg(&file).env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", scratch.dir("none"));
+    let server = Server::start_command(&mut command, &file);
+    request("GET", &server.url("alder/dists/stable/InRelease"), &[]).expect(200);
+}

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::sources::{Source, deb822_sources, is_wanted, list_sources, machine_sources};
+use support::sources::{Source, deb822_sources, is_debian_release, is_wanted, list_sources, machine_sources};
 use support::{Apt, Scratch, Server, ServerConfig, Status, Volunteer, poll, run, run_ok, sha256_file};
 
 /// Packages to download: at least this many.
@@ -34,15 +34,6 @@ fn source() -> Option<Source> {
         println!("skipped: no Debian release among this machine's {} apt sources answers", candidates.len());
     }
     found
-}
-
-/// Whether the archive answers and is a Debian release, and not an update of one or somebody's own.
-fn is_debian_release(source: &Source) -> bool {
-    let url = format!("{}/dists/{}/InRelease", source.url, source.suite);
-    let mut curl = Command::new("curl");
-    let (status, out, _) = run(curl.args(["-fsSL", "--max-time", "30", &url]), Duration::from_secs(60));
-    let has = |line: &str| out.lines().any(|l| l == line);
-    status.success() && has("Origin: Debian") && has("Label: Debian")
 }
 
 fn architecture() -> String {

@@ -10,7 +10,7 @@ needed="
     wget:wget curl:curl gpg:gnupg xz:xz-utils openssl:openssl zstd:zstd bzip2:bzip2 ip:iproute2
     zckdl:zchunk nsenter:util-linux apt-cacher-ng:apt-cacher-ng
     dig:bind9-dnsutils debmirror:debmirror apt-mirror:apt-mirror aptly:aptly
-    mmdebstrap:mmdebstrap lftp:lftp"
+    mmdebstrap:mmdebstrap lftp:lftp systemd-nspawn:systemd-container"
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()

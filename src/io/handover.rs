@@ -1,14 +1,16 @@
 //! Hand-over: a new process takes over from a running one, which no client notices. So a SIGHUP reads the
 //! configuration anew, and an upgrade of the program takes effect.
 //!
-//! The old process starts its program again, with its listening sockets and a channel to talk over. Step by
-//! step ([`Word`]) it lets go of what only one process can have, the new one begins to accept on the same
+//! The old process starts its program again, with its listening sockets and a channel to talk over. That is no child of
+//! its own: it is started by a process in between that ends at once ([`LAUNCH`]), and so belongs to the service manager
+//! from the beginning. One that manages only a child's child does not wait for its end when it stops the service
+//! (systemd.service(5), `Type=notify` with MAINPID): running downloads would be killed. Step by step ([`Word`]) the old one lets go of what only one process can have, the new one begins to accept on the same
 //! sockets, and the old one ends with its last download. A new process that fails before it serves changes
 //! nothing: the old one takes everything back.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal as Kill, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::manager;
@@ -28,6 +30,10 @@ use super::sockets::Sockets;
 
 /// Tells a process that its standard input is a channel to the one that it takes over from.
 const VARIABLE: &str = "MANYHANDS_HANDOVER";
+/// Value of [`VARIABLE`]: start the process that takes over, and end.
+const LAUNCH: &str = "launch";
+/// The value for that one.
+const TAKE_OVER: &str = "1";
 /// To read the configuration and bind new addresses.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// To open the state and restore what is served: seconds for a large archive. The old process serves meanwhile,
@@ -37,6 +43,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 const LAST_DOWNLOADS: Duration = Duration::from_secs(3600);
 /// The old process has only to tell the service manager.
 const MAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a killed process to be gone.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the two say, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,17 +115,23 @@ impl Start {
     pub fn from_env() -> io::Result<Self> {
         let mut arguments = std::env::args_os();
         let program = program(arguments.next())?;
-        let arguments = arguments.collect();
+        let arguments: Vec<OsString> = arguments.collect();
+        let given = std::env::var_os(VARIABLE);
+        if given.as_ref().is_some_and(|value| value == LAUNCH) {
+            std::process::Command::new(&program).args(&arguments).env(VARIABLE, TAKE_OVER).spawn()?;
+            std::process::exit(0);
+        }
         let mut sockets = Sockets::from_env()?;
         let mut predecessor = None;
-        if std::env::var_os(VARIABLE).is_some() {
-            let channel = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        if given.is_some() {
+            let mut channel = StdUnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
             sockets = Sockets::receive(&channel).map_err(|e| {
                 io::Error::new(
                     e.kind(),
                     format!("{VARIABLE} is set, but standard input brings no sockets: {e}"),
                 )
             })?;
+            channel.write_all(&std::process::id().to_be_bytes())?;
             predecessor = Some(channel);
         }
         Ok(Self { sockets, program, arguments, predecessor })
@@ -213,7 +227,7 @@ impl Start {
             return Err(HandoverError::Init);
         }
         blocking(role, |role| role.check()).await.map_err(HandoverError::Config)?;
-        let mut new = Successor::start(self)?;
+        let mut new = Successor::start(self).await?;
         new.channel.expect(Word::Ready, START_TIMEOUT).await?;
         let let_go = |role: &R| {
             role.let_go();
@@ -226,7 +240,7 @@ impl Start {
         };
         if let Err(e) = serving.await {
             // What it holds is free when it has ended.
-            let _ = new.child.kill().await;
+            new.end().await;
             blocking(role, |role| role.take_back()).await.map_err(HandoverError::Lost)?;
             return Err(e);
         }
@@ -250,49 +264,67 @@ async fn blocking<R: Role, T: Send + 'static>(
 /// Who was told to send SIGHUP to this process means the one that serves.
 async fn pass_on(mut hangups: Signal, pid: u32) {
     while hangups.recv().await.is_some() {
-        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Kill::HUP);
-        }
+        kill(pid, Kill::HUP);
     }
 }
 
 /// A new process on its way. Dropping it ends it, unless it was released.
 #[derive(Debug)]
 struct Successor {
-    child: Child,
+    pid: u32,
     channel: Channel,
     is_released: bool,
 }
 
 impl Successor {
-    fn start(start: &Start) -> Result<Self, HandoverError> {
-        let spawned = || {
-            let (own, its) = StdUnixStream::pair()?;
-            start.sockets.send(&own)?;
-            let mut command = Command::new(&start.program);
-            command.args(&start.arguments).stdin(Stdio::from(OwnedFd::from(its))).env(VARIABLE, "1");
-            // Meant for this process alone. Without an id the watchdog is whoever's the service manager watches.
-            for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
-                command.env_remove(name);
-            }
-            let child = command.spawn()?;
-            Ok(Self { child, channel: Channel::new(own)?, is_released: false })
+    async fn start(start: &Start) -> Result<Self, HandoverError> {
+        let failed = |source| HandoverError::Start { program: start.program.clone(), source };
+        let (own, its) = StdUnixStream::pair().map_err(failed)?;
+        start.sockets.send(&own).map_err(failed)?;
+        let mut command = Command::new(&start.program);
+        command.args(&start.arguments).stdin(Stdio::from(OwnedFd::from(its))).env(VARIABLE, LAUNCH);
+        // Meant for this process alone. Without an id the watchdog is whoever's the service manager watches.
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
+            command.env_remove(name);
+        }
+        let mut launcher = command.spawn().map_err(failed)?;
+        // Its end of the channel.
+        drop(command);
+        let mut channel = Channel::new(own).map_err(failed)?;
+        let launched = async {
+            let is_launched = launcher.wait().await.map_err(failed)?.success();
+            if is_launched { channel.number().await } else { Err(HandoverError::Ended) }
         };
-        spawned().map_err(|source| HandoverError::Start { program: start.program.clone(), source })
+        let pid = tokio::time::timeout(START_TIMEOUT, launched).await;
+        let pid = pid.map_err(|_| HandoverError::Late(START_TIMEOUT))??;
+        Ok(Self { pid, channel, is_released: false })
     }
 
     /// Leaves it to itself; returns its id.
     fn release(&mut self) -> u32 {
         self.is_released = true;
-        self.child.id().unwrap_or_default()
+        self.pid
+    }
+
+    /// Kills it and waits until it has ended: then its end of the channel is closed.
+    async fn end(&mut self) {
+        kill(self.pid, Kill::KILL);
+        let closed = async { while self.channel.0.read_u8().await.is_ok() {} };
+        let _ = tokio::time::timeout(END_TIMEOUT, closed).await;
     }
 }
 
 impl Drop for Successor {
     fn drop(&mut self) {
         if !self.is_released {
-            let _ = self.child.start_kill();
+            kill(self.pid, Kill::KILL);
         }
+    }
+}
+
+fn kill(pid: u32, signal: Kill) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
     }
 }
 
@@ -308,6 +340,11 @@ impl Channel {
 
     async fn say(&mut self, word: Word) -> Result<(), HandoverError> {
         self.0.write_u8(word as u8).await.map_err(|_| HandoverError::Ended)
+    }
+
+    /// What the other says before its first word: its id.
+    async fn number(&mut self) -> Result<u32, HandoverError> {
+        self.0.read_u32().await.map_err(|_| HandoverError::Ended)
     }
 
     async fn expect(&mut self, word: Word, within: Duration) -> Result<(), HandoverError> {

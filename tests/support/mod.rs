@@ -7,6 +7,7 @@
 #![allow(unused_imports, reason = "each test file uses its part of this")]
 
 mod apt;
+pub mod booted;
 pub mod cell;
 pub mod coherence;
 pub mod debian13;

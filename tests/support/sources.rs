@@ -2,6 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::run;
 
 /// One Debian archive that this machine's apt uses.
 #[derive(Clone, Debug)]
@@ -19,6 +23,26 @@ pub fn is_wanted() -> bool {
         println!("skipped: set MANYHANDS_REAL=1 to use this machine's own Debian mirror");
     }
     is_wanted
+}
+
+/// The mirror of Debian that this machine uses, if tests may use it and it answers; says so if not.
+pub fn debian_mirror() -> Option<String> {
+    let candidates: Vec<Source> = if is_wanted() { machine_sources() } else { return None };
+    let is_release = |source: &&Source| !source.suite.contains(['-', '/']) && is_debian_release(source);
+    let found = candidates.iter().find(is_release).map(|source| source.url.clone());
+    if found.is_none() {
+        println!("skipped: no Debian release among this machine's {} apt sources answers", candidates.len());
+    }
+    found
+}
+
+/// Whether the archive answers and is a Debian release, and not an update of one or somebody's own.
+pub fn is_debian_release(source: &Source) -> bool {
+    let url = format!("{}/dists/{}/InRelease", source.url, source.suite);
+    let mut curl = Command::new("curl");
+    let (status, out, _) = run(curl.args(["-fsSL", "--max-time", "30", &url]), Duration::from_secs(60));
+    let has = |line: &str| out.lines().any(|l| l == line);
+    status.success() && has("Origin: Debian") && has("Label: Debian")
 }
 
 /// All of them that have the component main.

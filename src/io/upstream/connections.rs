@@ -1,6 +1,6 @@
 //! Pools of connections: one resolver, one set of authorities and at most one client certificate each.
 
-use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +35,20 @@ pub fn pool(resolver: Resolver, tls: ClientConfig, idle: usize) -> Connections {
         .build(https)
 }
 
+/// Whether the system's certificate authorities were looked for and are not there.
+static LACKS_AUTHORITIES: AtomicBool = AtomicBool::new(false);
+
+/// Why a request failed, for people: an unknown issuer may be everybody's.
+pub fn explain(problem: String) -> String {
+    let is_everybodys = LACKS_AUTHORITIES.load(Relaxed) && problem.contains("UnknownIssuer");
+    let hint = if is_everybodys {
+        ": this system has no certificate authorities, install ca-certificates"
+    } else {
+        ""
+    };
+    problem + hint
+}
+
 /// Certificates and a key in PEM, as files have them.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientPem<'a> {
@@ -45,8 +59,6 @@ pub struct ClientPem<'a> {
 /// What is wrong with the contents of a certificate, a key or a list of authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("the system's certificate authorities cannot be read")]
-    System(#[source] io::Error),
     #[error("ca_file: {0}")]
     Authorities(String),
     #[error("client_cert: {0}")]
@@ -61,7 +73,12 @@ pub enum TlsError {
 pub fn tls(authorities: Option<&[u8]>, client: Option<ClientPem<'_>>) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder();
     let builder = match authorities {
-        None => builder.with_native_roots().map_err(TlsError::System)?,
+        // Who asks nobody over https needs none, and a small system has none.
+        None => builder.clone().with_native_roots().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the system's certificate authorities");
+            LACKS_AUTHORITIES.store(true, Relaxed);
+            builder.with_root_certificates(rustls::RootCertStore::empty())
+        }),
         Some(pem) => {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in certificates(pem).map_err(TlsError::Authorities)? {

@@ -312,7 +312,7 @@ impl Upstream {
             .map_err(|_| {
                 UpstreamError::broken(url, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
             })?
-            .map_err(|e| UpstreamError::broken(url, chain(&e)))?;
+            .map_err(|e| UpstreamError::broken(url, connections::explain(chain(&e))))?;
         let (parts, body) = response.into_parts();
         Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
     }
