@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConfigError, Profiles, ServeConfig, VolunteerOptions};
+use crate::config::{ConfigError, Profiles, ServeConfig, VolunteerConfig, VolunteerOptions};
 use crate::formats::openpgp::{Keyring, KeyringError, MAX_KEYRING_BYTES};
 
 /// Which file is wrong, and why.
@@ -19,6 +19,13 @@ pub enum ConfigFileError {
     ReadKeyring { path: PathBuf, source: std::io::Error },
     #[error("the keyring {path} is of no use")]
     Keyring { path: PathBuf, source: KeyringError },
+    #[error(
+        "cannot read the token from {path}: get one from the server's administrator (`manyhands token issue`) and \
+         give it with --token-file"
+    )]
+    ReadToken { path: PathBuf, source: std::io::Error },
+    #[error("{path} holds no token")]
+    NoToken { path: PathBuf },
 }
 
 /// A server's configuration, with the built-in profiles and those of its `distros_dir`.
@@ -42,6 +49,23 @@ pub fn read_volunteer_options(path: &Path) -> Result<VolunteerOptions, ConfigFil
 pub fn is_of_volunteer(path: &Path) -> Result<bool, ConfigFileError> {
     let invalid = |source| ConfigFileError::Invalid { path: path.to_owned(), source };
     VolunteerOptions::describes(&read(path)?).map_err(invalid)
+}
+
+/// The token of a volunteer: from its file, unless the configuration has it.
+pub fn read_token(config: &VolunteerConfig) -> Result<String, ConfigFileError> {
+    if let Some(token) = &config.token {
+        return Ok(token.trim().to_owned());
+    }
+    let path = config.token_file.clone().unwrap_or_else(|| config.store.join("token"));
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ConfigFileError::ReadToken { path, source }),
+    };
+    let token = text.trim();
+    if token.is_empty() || token.contains(char::is_whitespace) {
+        return Err(ConfigFileError::NoToken { path });
+    }
+    Ok(token.to_owned())
 }
 
 /// The certificates of all these files together; `None` if there are no files, so that no signature is to

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::config::VolunteerConfig;
-use crate::roles::volunteer;
+use crate::io::config_file::read_token;
 
 /// What would be donated, and what keeps the volunteer from that.
 pub(super) fn describe(config: &VolunteerConfig) -> Result<(String, Vec<String>), fmt::Error> {
@@ -34,9 +34,9 @@ pub(super) fn describe(config: &VolunteerConfig) -> Result<(String, Vec<String>)
     if config.volatile {
         writeln!(out, "volatile   only clients that can turn elsewhere are sent here")?;
     }
-    match volunteer::token(config) {
+    match read_token(config) {
         Ok(_) => writeln!(out, "token      is there")?,
-        Err(e) => problems.push(e.to_string()),
+        Err(e) => problems.push(format!("{:#}", anyhow::Error::from(e))),
     }
     Ok((out, problems))
 }

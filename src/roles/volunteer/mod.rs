@@ -22,8 +22,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use self::edge::Edge;
-use crate::config::{ConfigError, VolunteerConfig, VolunteerOptions};
-use crate::io::config_file::read_volunteer_options;
+use crate::config::{VolunteerConfig, VolunteerOptions};
+use crate::io::config_file::{read_token, read_volunteer_options};
 use crate::io::handover::{Role, Start};
 use crate::io::listen::{Bounds, Ends};
 use crate::io::patience::Patience;
@@ -61,7 +61,7 @@ impl Options {
 /// Runs the volunteer until it is told to stop or another process has taken over.
 pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     let config = options.read()?;
-    let token = token(&config)?;
+    let token = read_token(&config)?;
     let listeners = start.sockets.open(PUBLIC, &[config.listen])?;
     let address = listen::local_addresses(&listeners)?[0];
     let shutdown = Shutdown::on_signals(DRAIN)?;
@@ -106,27 +106,6 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The token that the configuration names.
-pub(super) fn token(config: &VolunteerConfig) -> Result<String, ConfigError> {
-    if let Some(token) = &config.token {
-        return Ok(token.trim().to_owned());
-    }
-    let path: PathBuf = config.token_file.clone().unwrap_or_else(|| config.store.join("token"));
-    let wrong = |problem| ConfigError::Value { key: "token_file".to_owned(), problem };
-    let text = std::fs::read_to_string(&path).map_err(|error| {
-        wrong(format!(
-            "cannot read the token from {} ({error}): get one from the server's administrator \
-             (`manyhands token issue`) and give it with --token-file",
-            path.display()
-        ))
-    })?;
-    let token = text.trim();
-    if token.is_empty() || token.contains(char::is_whitespace) {
-        return Err(wrong(format!("{} holds no token", path.display())));
-    }
-    Ok(token.to_owned())
-}
-
 /// A volunteer and what says how it is to be.
 #[derive(Debug)]
 struct Reload {
@@ -136,7 +115,7 @@ struct Reload {
 
 impl Role for Reload {
     fn check(&self) -> Result<(), String> {
-        let checked = self.options.read().and_then(|config| Ok(token(&config)?));
+        let checked = self.options.read().and_then(|config| Ok(read_token(&config)?));
         checked.map(drop).map_err(|e| format!("{e:#}"))
     }
 
