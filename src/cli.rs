@@ -288,11 +288,11 @@ impl Command {
         match self {
             // Sockets are taken before the runtime starts its threads.
             Self::Serve { config } => {
-                let start = Start::from_env()?;
+                let Some(start) = Start::from_env()? else { return Ok(ExitCode::SUCCESS) };
                 block_on(roles::serve::run(&config, start))?;
             }
             Self::Volunteer(args) => {
-                let start = Start::from_env()?;
+                let Some(start) = Start::from_env()? else { return Ok(ExitCode::SUCCESS) };
                 block_on(roles::volunteer::run(args.options(), start))?;
             }
             Self::Verify { server, json, paths } => {

@@ -53,7 +53,7 @@ impl<'a> Download<'a> {
         Self { machine, curl }
     }
 
-    fn is_whole(self) -> bool {
+    fn ends_whole(self) -> bool {
         let out = self.curl.wait_with_output().expect("curl ends");
         let len = fs::metadata(self.machine.root.join("root/download")).map_or(0, |meta| meta.len());
         println!("download: {}, {len} bytes", String::from_utf8_lossy(&out.stdout));
@@ -67,7 +67,7 @@ fn drains(machine: &Machine, unit: &str, url: &str, what: &str) {
     let begin = Instant::now();
     machine.run(&["systemctl", "stop", unit]);
     let took = begin.elapsed();
-    assert!(download.is_whole(), "{what}: a stop cut a download\n{}", machine.journal(unit));
+    assert!(download.ends_whole(), "{what}: a stop cut a download\n{}", machine.journal(unit));
     assert!(took < STOP, "{what}: the stop took {took:?}");
     let journal = machine.journal(unit);
     assert!(!journal.contains("SIGKILL"), "{what}: {journal}");

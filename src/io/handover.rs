@@ -111,15 +111,16 @@ pub struct Start {
 }
 
 impl Start {
-    /// To be called before any thread starts, like [`Sockets::from_env`].
-    pub fn from_env() -> io::Result<Self> {
+    /// To be called before any thread starts, like [`Sockets::from_env`]. `None` if this process had only to start
+    /// another and is to end now.
+    pub fn from_env() -> io::Result<Option<Self>> {
         let mut arguments = std::env::args_os();
         let program = program(arguments.next())?;
         let arguments: Vec<OsString> = arguments.collect();
         let given = std::env::var_os(VARIABLE);
         if given.as_ref().is_some_and(|value| value == LAUNCH) {
             std::process::Command::new(&program).args(&arguments).env(VARIABLE, TAKE_OVER).spawn()?;
-            std::process::exit(0);
+            return Ok(None);
         }
         let mut sockets = Sockets::from_env()?;
         let mut predecessor = None;
@@ -134,7 +135,7 @@ impl Start {
             channel.write_all(&std::process::id().to_be_bytes())?;
             predecessor = Some(channel);
         }
-        Ok(Self { sockets, program, arguments, predecessor })
+        Ok(Some(Self { sockets, program, arguments, predecessor }))
     }
 
     /// Waits until the state may be opened: at once if there is no predecessor.
