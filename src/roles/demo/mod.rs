@@ -1,5 +1,9 @@
 //! `manyhands demo`: a server over the test repositories and three volunteers, on loopback addresses of
-//! their own, as processes of this same program; and the lines with which apt, dnf and zypper try them.
+//! their own, as processes of this same program. It fetches with the clients that it finds ([`trial`]), and shows the
+//! lines with which apt, dnf and zypper do the same ([`clients`]).
+
+mod clients;
+mod trial;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -12,21 +16,22 @@ use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use self::clients::{Client, Places};
 use crate::io::shutdown::{DRAIN, Shutdown};
 
 const VOLUNTEERS: u8 = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The repositories of the demo: name, profile, and for deb the suite and components.
-const REPOS: [(&str, &str, &str); 7] = [
-    ("alder", "generic-deb", "stable main contrib"),
-    ("birch", "generic-deb", "focus universe"),
-    ("flat", "generic-deb", "./"),
-    ("cedar", "generic-rpm", ""),
-    ("dogwood", "generic-rpm", ""),
-    ("elder", "generic-rpm", ""),
-    ("images", "generic-files", ""),
+/// The repositories of the demo: name and profile.
+const REPOS: [(&str, &str); 7] = [
+    ("alder", "generic-deb"),
+    ("birch", "generic-deb"),
+    ("flat", "generic-deb"),
+    ("cedar", "generic-rpm"),
+    ("dogwood", "generic-rpm"),
+    ("elder", "generic-rpm"),
+    ("images", "generic-files"),
 ];
 
 /// Runs until a signal comes.
@@ -91,9 +96,28 @@ impl Demo {
             ];
             processes.push(self.start(&name, &arguments).await?.0);
         }
-        std::io::stdout().write_all(self.hints(&url, &admin)?.as_bytes())?;
-        shutdown.begun().await;
+        let tried = tokio::select! {
+            tried = self.show(&url, &admin) => Some(tried),
+            _ = shutdown.begun() => None,
+        };
+        if let Some(Ok(())) = tried {
+            shutdown.begun().await;
+        }
         stop(processes).await;
+        tried.unwrap_or(Ok(()))
+    }
+
+    /// Fetches with the clients that are here, and says how to do the same.
+    async fn show(&self, url: &str, admin: &str) -> anyhow::Result<()> {
+        let key = self.repos.join("keys/test.asc");
+        let clients = clients::all(Places { url, dir: text(&self.dir)?, key: text(&key)? });
+        let last = VOLUNTEERS + 1;
+        let begun = format!(
+            "A server at {url} and {VOLUNTEERS} volunteers on 127.0.0.2 to 127.0.0.{last} are running.\n\n"
+        );
+        std::io::stdout().write_all(begun.as_bytes())?;
+        trial::run(admin, &self.dir, &clients).await?;
+        std::io::stdout().write_all(self.hints(&clients, admin)?.as_bytes())?;
         Ok(())
     }
 
@@ -103,7 +127,7 @@ impl Demo {
             listen.ip(),
             self.dir.join("server"),
         );
-        for (name, distro, _) in REPOS {
+        for (name, distro) in REPOS {
             // Writing to a String cannot fail.
             let _ = write!(
                 toml,
@@ -153,72 +177,19 @@ impl Demo {
         Ok((child, ready))
     }
 
-    fn hints(&self, url: &str, admin: &str) -> anyhow::Result<String> {
-        let (dir, key) = (text(&self.dir)?, self.repos.join("keys/test.asc"));
-        let key = text(&key)?;
-        let program = text(&self.program)?;
+    fn hints(&self, clients: &[Client], admin: &str) -> anyhow::Result<String> {
+        let (dir, program) = (text(&self.dir)?, text(&self.program)?);
         let mut out = format!(
-            "\nA server at {url} and {VOLUNTEERS} volunteers on 127.0.0.2 to 127.0.0.{} are running.\n\
-             Paste these lines into another terminal. They use private folders below {dir},\n\
-             so that nothing of this system is touched. The first run comes from the server, later ones\n\
-             come from the volunteers.\n",
-            VOLUNTEERS + 1
+            "\nPaste these lines into another terminal to do the same: each client begins with empty caches. They use\n\
+             private folders below {dir}, so that nothing of this system is touched.\n\
+             A client that asks again within a minute may not have got its file: it is sent elsewhere, or gets it from\n\
+             the server. So wait a minute between two runs of the same client.\n"
         );
-        let (_, _, suite) = REPOS[0];
-        let apt = format!(
-            "apt-get -o Dir::Etc::sourcelist={dir}/apt/sources.list -o Dir::Etc::sourceparts=/dev/null \
-             -o Dir::State={dir}/apt/state -o Dir::State::status={dir}/apt/status -o Dir::Cache={dir}/apt/cache \
-             -o Dir::Log={dir}/apt -o APT::Sandbox::User=root -o Debug::NoLocking=1 \
-             -o Acquire::http::Proxy=DIRECT -o Acquire::http::Proxy-Auto-Detect="
-        );
-        let lines: [(&str, Vec<String>); 4] = [
-            (
-                "apt",
-                vec![
-                    format!(
-                        "mkdir -p {dir}/apt/state/lists/partial {dir}/apt/cache/archives/partial && touch {dir}/apt/status"
-                    ),
-                    format!("echo 'deb [signed-by={key}] {url}/alder {suite}' > {dir}/apt/sources.list"),
-                    format!("{apt} update"),
-                    format!(
-                        "cd {dir}/apt && {apt} download hands-data hands-common hands-tools libhands++-dev"
-                    ),
-                ],
-            ),
-            (
-                "dnf",
-                vec![format!(
-                    "dnf -y --installroot={dir}/dnf --releasever=1 --forcearch=x86_64 --setopt=reposdir=/dev/null \
-                 --setopt=cachedir={dir}/dnf-cache --setopt=varsdir=/dev/null --setopt=pluginpath=/nonexistent \
-                 --repofrompath=os,{url}/cedar/os --repofrompath=updates,{url}/cedar/updates \
-                 --setopt='*.gpgcheck=1' --setopt='*.repo_gpgcheck=1' --setopt='*.gpgkey=file://{key}' \
-                 install hands-common hands-data hands-tools"
-                )],
-            ),
-            (
-                "zypper",
-                vec![
-                    format!(
-                        "mkdir -p {dir}/zypper/etc/zypp/repos.d && rpm --root {dir}/zypper --import {key}"
-                    ),
-                    format!(
-                        "printf '[dogwood]\\nbaseurl={url}/dogwood\\ntype=rpm-md\\nenabled=1\\ngpgcheck=1\\nrepo_gpgcheck=1\\n\
-                     pkg_gpgcheck=1\\ngpgkey=file://{key}\\n' > {dir}/zypper/etc/zypp/repos.d/dogwood.repo"
-                    ),
-                    format!("zypper --root {dir}/zypper --non-interactive refresh"),
-                    format!(
-                        "zypper --root {dir}/zypper --non-interactive install --no-recommends hands-common hands-tools"
-                    ),
-                ],
-            ),
-            ("status", vec![format!("{program} status --admin {admin}")]),
-        ];
-        for (client, commands) in lines {
-            let _ = writeln!(out, "\n{client}:");
-            for command in commands {
-                let _ = writeln!(out, "    $ {command}");
-            }
+        for Client { name, lines } in clients {
+            let _ = writeln!(out, "\n{name}:");
+            lines.iter().for_each(|line| _ = writeln!(out, "    $ {line}"));
         }
+        let _ = writeln!(out, "\nstatus:\n    $ {program} status --admin {admin}");
         let _ = writeln!(out, "\nLogs are in {dir}/*.log. Ctrl-C stops everything and removes that folder.");
         Ok(out)
     }
