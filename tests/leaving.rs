@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{
     BINARY, Conn, Scratch, Server, Volunteer, VolunteerOptions, fetch, get, locations, package, poll, run_ok,
@@ -148,4 +148,30 @@ fn a_revoked_token_ends_the_session() {
     volunteers[0].process.wait_line("why", |line| line.contains("revoked").then_some(()));
     assert_eq!(server.status().state("v2"), "up");
     assert!(fetch(&server.url(&files[0])) == package(&scratch, &files[0]));
+}
+
+#[test]
+fn a_volunteer_that_nobody_was_sent_to_leaves_at_once() {
+    let scratch = Scratch::new();
+    let (mut server, files) = serve_sizes(&scratch, &[50_000]);
+    let mut volunteers = Volunteer::join_all(&scratch, &server, 2);
+    server.wait_redirect(&files[0]);
+    let last = get(&server.url(&files[0])).expect(302).must("location").to_owned();
+    let holder = volunteers.iter().position(|volunteer| volunteer.serves(&last)).expect("one of them");
+    let (mut busy, mut idle) = (volunteers.remove(holder), volunteers.remove(0));
+    let mut stop = |volunteer: &mut Volunteer| {
+        let begin = Instant::now();
+        volunteer.process.terminate();
+        let id = volunteer.id().to_owned();
+        let left = server.process.wait_line("that it left", |line| {
+            let fields = serde_json::from_str::<serde_json::Value>(line).ok()?["fields"].clone();
+            (fields["message"] == "volunteer left" && fields["volunteer"] == id.as_str()).then_some(fields)
+        });
+        assert_eq!(left["reason"], "it leaves");
+        begin.elapsed()
+    };
+    // Somebody may be on the way there: it waits, and sends them on.
+    let (busy, idle) = (stop(&mut busy), stop(&mut idle));
+    assert!(busy >= Duration::from_secs(5), "{busy:?}");
+    assert!(idle < Duration::from_secs(3), "{idle:?}");
 }

@@ -165,6 +165,11 @@ pub enum ToVolunteer {
     Standing {
         problem: Option<String>,
     },
+    /// The answer to [`ToServer::Leaving`]: how long ago a client was last sent here. No other will be.
+    Farewell {
+        #[serde(default)]
+        last_redirect_secs_ago: Option<u64>,
+    },
 }
 
 /// A volunteer that holds what another one is to fetch.

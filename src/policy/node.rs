@@ -100,6 +100,8 @@ pub struct Node {
     pub holdings: u64,
     pub redirected_bytes: u64,
     pub redirects: u64,
+    /// When a client was last sent there.
+    pub last_redirect: Option<Time>,
     /// Bytes that the server's own tests got from this process of the volunteer: it counts them as served.
     pub tested_bytes: u64,
     pub load: Load,
@@ -154,6 +156,7 @@ impl Node {
             holdings: 0,
             redirected_bytes: 0,
             redirects: 0,
+            last_redirect: None,
             tested_bytes,
             load: Load::default(),
             last_seen: now,

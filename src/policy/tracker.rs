@@ -330,6 +330,7 @@ impl Tracker {
         let node = self.node_mut(no);
         node.redirected_bytes += len;
         node.redirects += 1;
+        node.last_redirect = Some(now);
         node.standing.sent(blob);
     }
 

@@ -340,8 +340,14 @@ async fn serve(
                 };
                 deadline = Instant::now() + silence;
                 session.life.heard.notify_waiters();
-                if let Err(reason) = received_one(server, session, &message) {
-                    return reason;
+                match received_one(server, session, &message) {
+                    Err(reason) => return reason,
+                    Ok(Some(answer)) => {
+                        // Whether it hears this or not.
+                        let _ = send(socket, &answer).await;
+                        return "it leaves".to_owned();
+                    }
+                    Ok(None) => {}
                 }
             }
             () = session.life.asked.notified() => {
@@ -368,7 +374,12 @@ async fn serve(
     }
 }
 
-fn received_one(server: &Arc<Server>, session: &Session, message: &Message) -> Result<(), String> {
+/// Takes in one message; returns the last one that the volunteer gets, if it leaves.
+fn received_one(
+    server: &Arc<Server>,
+    session: &Session,
+    message: &Message,
+) -> Result<Option<ToVolunteer>, String> {
     let Session { node, epoch, .. } = *session;
     let now = clock::now();
     match message {
@@ -377,7 +388,7 @@ fn received_one(server: &Arc<Server>, session: &Session, message: &Message) -> R
             let blobs: Vec<BlobId> = blobs.collect();
             server
                 .policy(|policy| policy.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, now));
-            Ok(())
+            Ok(None)
         }
         Message::Text(text) => match serde_json::from_str(text)
             .map_err(|e| format!("sent what cannot be read: {e}"))?
@@ -391,7 +402,7 @@ fn received_one(server: &Arc<Server>, session: &Session, message: &Message) -> R
                         policy.handle(Event::Announced { node, epoch, next }, now);
                     }
                 });
-                Ok(())
+                Ok(None)
             }
             ToServer::Done { blob, error, bad } => {
                 if let Some(error) = &error {
@@ -403,15 +414,19 @@ fn received_one(server: &Arc<Server>, session: &Session, message: &Message) -> R
                 }
                 server.policy(|policy| policy.handle(Event::OrderEnded { node, epoch, blob, failed }, now));
                 suspect(server, session, blob, &bad);
-                Ok(())
+                Ok(None)
             }
             ToServer::Leaving => {
-                server.policy(|policy| policy.handle(Event::Left { node, epoch, clean: true }, now));
-                Ok(())
+                let last = server.policy(|policy| {
+                    policy.handle(Event::Left { node, epoch, clean: true }, now);
+                    policy.tracker().node(node).last_redirect
+                });
+                let last_redirect_secs_ago = last.map(|last| now.since(last).as_secs());
+                Ok(Some(ToVolunteer::Farewell { last_redirect_secs_ago }))
             }
             ToServer::Hello(_) => Err("said hello twice".to_owned()),
         },
-        Message::Close(_) | Message::Ping(_) | Message::Pong(_) => Ok(()),
+        Message::Close(_) | Message::Ping(_) | Message::Pong(_) => Ok(None),
     }
 }
 

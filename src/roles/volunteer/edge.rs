@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::journal::Journal;
@@ -67,6 +67,8 @@ pub struct Edge {
     pub peer_bytes: AtomicU64,
     pub fetched_bytes: AtomicU64,
     is_draining: AtomicBool,
+    /// Told when it is known that no client is on the way here any more.
+    pub nobody_comes: Notify,
     /// Another process is the volunteer now, or about to be.
     has_let_go: watch::Sender<bool>,
     returned: AtomicU64,
@@ -112,6 +114,7 @@ impl Edge {
             peer_bytes: AtomicU64::new(0),
             fetched_bytes: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
+            nobody_comes: Notify::new(),
             has_let_go: watch::Sender::new(false),
             returned: AtomicU64::new(0),
             db,

@@ -86,7 +86,8 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
         closing.drain();
         if !closing.has_let_go() {
             let _ = tokio::time::timeout(DRAIN, closing.uploads.idle()).await;
-            tokio::time::sleep(LINGER).await;
+            // Sooner if the server says that nobody is on the way.
+            let _ = tokio::time::timeout(LINGER, closing.nobody_comes.notified()).await;
         }
     });
     let serving = edge.clone();

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
+use super::LINGER;
 use super::edge::Edge;
 use super::orders::Orders;
 use crate::formats::control::{
@@ -36,6 +37,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 const GOOD_SESSION: Duration = Duration::from_secs(5);
 /// A server that answers no ping for this long is gone, or the way to it is.
 const SILENCE: Duration = Duration::from_secs(30);
+/// For the server's last word.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Outcomes of orders on their way to the server.
 const OUTCOMES: usize = 256;
 
@@ -50,14 +53,21 @@ struct Refused(String);
 pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
     let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(clock::now().as_nanos());
     let mut pause = FIRST_PAUSE;
+    // Since when there is no session in which clients could be sent here.
+    let mut away_since = Instant::now();
+    let stop = |away_since: Instant| {
+        if away_since.elapsed() > LINGER {
+            edge.nobody_comes.notify_one();
+        }
+    };
     while !shutdown.has_begun() {
         // Only one process of a volunteer talks with the server.
         tokio::select! {
             () = edge.let_go_is(false) => {}
-            _ = shutdown.begun() => return,
+            _ = shutdown.begun() => return stop(away_since),
         }
         let started = Instant::now();
-        let ended = session(&edge, &mut shutdown).await;
+        let ended = session(&edge, &mut shutdown, &mut away_since).await;
         if shutdown.has_begun() {
             return;
         }
@@ -79,12 +89,12 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
         pause = (pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            _ = shutdown.begun() => return,
+            _ = shutdown.begun() => return stop(away_since),
         }
     }
 }
 
-async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()> {
+async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown, away_since: &mut Instant) -> anyhow::Result<()> {
     let mut socket = connect(edge).await?;
     send(&mut socket, &ToServer::Hello(hello(edge))).await?;
     let welcome = match next(&mut socket).await? {
@@ -98,7 +108,9 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown) -> anyhow::Result<()
     edge.shaper.set_usual_sync_share();
     let (told, announced) = introduce(edge, &mut socket, welcome.announce_from).await?;
     tracing::info!(server = edge.config.server, holdings = edge.totals().0, announced, "joined");
-    run(edge, Session { socket, told }, &welcome, shutdown).await
+    let ended = run(edge, Session { socket, told }, &welcome, shutdown).await;
+    *away_since = Instant::now();
+    ended
 }
 
 /// Announces what changed since the server last knew, or everything. Returns the number up to which it knows the
@@ -243,7 +255,7 @@ async fn run(
                     Ok(ToVolunteer::Refused { reason }) => return Err(Refused(reason).into()),
                     Ok(ToVolunteer::Standing { problem }) => tell_standing(edge, problem.as_deref()),
                     // A newer server may say more than we understand.
-                    Ok(ToVolunteer::Welcome(_)) | Err(_) => {}
+                    Ok(ToVolunteer::Welcome(_) | ToVolunteer::Farewell { .. }) | Err(_) => {}
                 },
                 Some(Ok(Message::Close(_))) | None => bail!("the server ended the connection"),
                 Some(Ok(_)) => {}
@@ -260,8 +272,8 @@ async fn run(
                 session.tell_changes(edge).await?;
                 send(&mut session.socket, &outcome).await?;
             }
-            _ = shutdown.begun() => return leave(session.socket).await,
-            () = edge.let_go_is(true) => return leave(session.socket).await,
+            _ = shutdown.begun() => return leave(edge, session.socket).await,
+            () = edge.let_go_is(true) => return leave(edge, session.socket).await,
         }
     }
 }
@@ -278,8 +290,20 @@ fn tell_standing(edge: &Edge, problem: Option<&str>) {
     }
 }
 
-async fn leave(mut socket: Socket) -> anyhow::Result<()> {
+/// Says that this volunteer leaves, and hears whether somebody may still be on the way here.
+async fn leave(edge: &Edge, mut socket: Socket) -> anyhow::Result<()> {
     send(&mut socket, &ToServer::Leaving).await?;
+    let farewell = async {
+        while let Some(Ok(message)) = socket.next().await {
+            let Message::Text(text) = message else { continue };
+            if let Ok(ToVolunteer::Farewell { last_redirect_secs_ago }) = serde_json::from_str(&text) {
+                let nobody_comes = last_redirect_secs_ago.is_none_or(|secs| secs > LINGER.as_secs());
+                return nobody_comes.then(|| edge.nobody_comes.notify_one());
+            }
+        }
+        None
+    };
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
     // The server has what it needs; how the connection ends does not matter.
     let _ = socket.close(None).await;
     Ok(())
