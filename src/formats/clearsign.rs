@@ -69,15 +69,20 @@ fn unsigned(bytes: &[u8]) -> Result<Option<Signed<'_>>, FormatError> {
     }
 }
 
-/// Passes over `Hash:` lines and the empty line; gives the offset of the text.
+/// Passes over the armor's headers and the empty line; gives the offset of the text. RFC 9580 knows `Hash:` alone, apt
+/// takes others too. They are not signed, and nobody reads them.
 fn headers(lines: &mut Lines<'_>) -> Result<Option<usize>, FormatError> {
     for line in lines.by_ref() {
         let text = line.text.trim_ascii_end();
         if text.is_empty() {
             return Ok(Some(line.offset + line.text.len()));
         }
-        if !text.starts_with(b"Hash: ") {
-            return Err(problem(line.number, "only 'Hash' headers may stand above a signed text"));
+        if text.starts_with(b"-") {
+            return Err(problem(line.number, "there is no empty line above the signed text"));
+        }
+        // gpg then reads the lines as they are, and others unescape them.
+        if text.starts_with(b"NotDashEscaped") {
+            return Err(problem(line.number, "the signed text is said not to be escaped"));
         }
     }
     Ok(None)
@@ -197,6 +202,14 @@ mod tests {
     }
 
     #[test]
+    fn passes_over_headers() {
+        let other = frame("a\n").replace("Hash: SHA256\n", "Hash: SHA256\nFoo: bar\nwhat\n");
+        assert_eq!(&*cleartext(other.as_bytes()).expect("good"), b"a\n");
+        let none = frame("a\n").replace("Hash: SHA256\n\n", "Hash: SHA256\n-----BEGIN PGP SIGNATURE-----\n");
+        assert_eq!(shown(&none), "cleartext signature, line 3: there is no empty line above the signed text");
+    }
+
+    #[test]
     fn borrows_where_nothing_is_escaped() {
         assert!(matches!(cleartext(frame("a\n").as_bytes()), Ok(Cow::Borrowed(_))));
         assert!(matches!(cleartext(frame("- a\n").as_bytes()), Ok(Cow::Owned(_))));
@@ -217,7 +230,7 @@ mod tests {
             (frame("-a\n"), "line 4: a line begins with a dash that is not escaped"),
             (
                 good.replace("Hash: SHA256", "NotDashEscaped: yes"),
-                "line 2: only 'Hash' headers may stand above a signed text",
+                "line 2: the signed text is said not to be escaped",
             ),
             (good.replace("-----END", "----"), "line 1: the signature has no end"),
             (

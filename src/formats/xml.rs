@@ -18,7 +18,7 @@ use super::entry::{FormatError, excerpt};
 const MAX_EVENT: usize = 1 << 20;
 
 /// Deepest nesting. rpm-md has 5 levels.
-const MAX_DEPTH: usize = 32;
+const MAX_DEPTH: usize = 256;
 
 /// What the cursor came to. Depth 1 is the root element.
 pub(super) enum Step<'a> {
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn depth_and_length_are_bounded() {
         let deep = "<r>".repeat(1_000_000);
-        assert!(walk(deep.as_bytes()).ends_with("elements are nested more than 32 deep"));
+        assert!(walk(deep.as_bytes()).ends_with("elements are nested more than 256 deep"));
         // Endless input: only a bound can end these.
         for start in ["<r>", "<", "<r a='", "<!--", "<r><![CDATA[", "<r>&", "<?x "] {
             let endless = io::BufReader::new(start.as_bytes().chain(io::repeat(b'x')));

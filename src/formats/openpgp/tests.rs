@@ -97,7 +97,6 @@ fn only_the_text_within_the_frame_counts_as_signed() {
         format!("{good}{good}"),
         format!("{head}\n\n{text} \n-----BEGIN PGP SIGNATURE-----{signature}"),
         format!("-----BEGIN PGP SIGNED MESSAGE-----\n\n{evil}{good}"),
-        format!("{head}\n{evil}\n{text}-----BEGIN PGP SIGNATURE-----{signature}"),
         format!("{head}\n\n{evil}{text}-----BEGIN PGP SIGNATURE-----{signature}"),
         format!("{head}\n\n\n{text}-----BEGIN PGP SIGNATURE-----{signature}"),
         format!("{head}\n\n{text}{evil}-----BEGIN PGP SIGNATURE-----{signature}"),
@@ -115,6 +114,7 @@ fn only_the_text_within_the_frame_counts_as_signed() {
     for same in [
         good.replace('\n', "\r\n"),
         good.replace("Hash: SHA256\n", ""),
+        format!("{head}\n{evil}\n{text}-----BEGIN PGP SIGNATURE-----{signature}"),
         format!("{head}\n\n{}-----BEGIN PGP SIGNATURE-----{signature}", text.replace('\n', " \t\n")),
         format!("{head}\n\n- {text}-----BEGIN PGP SIGNATURE-----{signature}"),
         format!("{good}\n"),

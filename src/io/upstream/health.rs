@@ -14,8 +14,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 const FORGET: Duration = Duration::from_secs(900);
 /// Shortest pause of a host that names one: some say 0 and mean "not now".
 const SHORTEST_REST: Duration = Duration::from_secs(1);
-/// Hosts remembered; a configuration names some.
-const HOSTS: u64 = 1024;
+/// Hosts remembered, of which a configuration names some, and URLs that are not to be asked for now.
+const HOSTS: u64 = 8192;
 
 /// How an exchange with an upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +101,21 @@ impl Health {
         pause
     }
 
-    /// How long the host of `url` is not to be asked; `None` if it may be.
+    /// The same of this URL alone: a host that cannot give one file now may well give the others, and apt too asks for
+    /// them. It stays behind other upstreams meanwhile.
+    pub fn rest_of(&self, url: &str, asked: Duration) -> Duration {
+        self.report(url, Outcome::Failed(Some(asked)));
+        let pause = asked.clamp(SHORTEST_REST, LONGEST);
+        let until = Instant::now() + pause;
+        self.0.insert(url.to_owned(), Trouble { failures: 1, until, rest: Some(until) });
+        pause
+    }
+
+    /// How long `url` is not to be asked for, or its host for anything; `None` if it may be.
     pub fn rest_left(&self, url: &str) -> Option<Duration> {
-        self.0.get(&host_of(url))?.rest_left(Instant::now())
+        let now = Instant::now();
+        let left = |key: &str| self.0.get(key)?.rest_left(now);
+        left(&host_of(url)).max(left(url))
     }
 }
 

@@ -248,14 +248,18 @@ impl Upstream {
         }
     }
 
-    /// Counts an answer that gives nothing. Configured upstreams that ask for a pause get it: a host that says 429
-    /// and no time too. What another server of ours says is for its clients.
+    /// Counts an answer that gives nothing. Configured upstreams that ask for a pause get it: 429 is about who asks, and
+    /// for the whole host, with a time or without; 503 with a time is about the file (RFC 6585 section 4, RFC 9110
+    /// section 15.6.4). What another server of ours says is for its clients.
     fn refused(&self, url: &str, status: StatusCode, headers: &HeaderMap) -> UpstreamError {
         let is_limit = status == StatusCode::TOO_MANY_REQUESTS;
         let asked = health::retry_after(headers, SystemTime::now());
         let names_time = status == StatusCode::SERVICE_UNAVAILABLE && asked.is_some();
-        if self.sites.of(url).is_some() && (is_limit || names_time) {
+        if self.sites.of(url).is_some() && is_limit {
             return UpstreamError::Busy { url: url.to_owned(), pause: self.health.rest(url, asked) };
+        }
+        if let Some(asked) = asked.filter(|_| self.sites.of(url).is_some() && names_time) {
+            return UpstreamError::Busy { url: url.to_owned(), pause: self.health.rest_of(url, asked) };
         }
         if status.is_server_error() || is_limit {
             self.report(url, Outcome::Failed(asked));

@@ -28,7 +28,16 @@ const REMEMBERED: u64 = 10_000;
 
 /// What files turned out to be, by repository and path.
 #[derive(Debug)]
-pub struct Settled(Cache<(usize, RepoPath), (Expected, Instant)>);
+pub struct Settled(Cache<(usize, RepoPath), Answer>);
+
+/// What the origin had.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    expected: Expected,
+    at: Instant,
+    /// A current suite named it.
+    was_current: bool,
+}
 
 impl Default for Settled {
     fn default() -> Self {
@@ -38,16 +47,22 @@ impl Default for Settled {
 
 impl Settled {
     fn get(&self, repo: &Repo, path: &RepoPath, all: &Alternatives) -> Option<Expected> {
-        let (expected, until) = self.0.get(&(repo.index, path.clone()))?;
-        (Instant::now() < until && all.iter().any(|other| *other == expected)).then_some(expected)
+        let Answer { expected, at, was_current } = self.0.get(&(repo.index, path.clone()))?;
+        let holds_for = if was_current { DISPUTE } else { LAG };
+        // What every suite has replaced since is not what the origin has.
+        let is_over = was_current && !is_current(repo, path, expected);
+        let holds = !is_over && at.elapsed() < holds_for && all.iter().any(|other| *other == expected);
+        holds.then_some(expected)
     }
 
     fn put(&self, repo: &Repo, path: &RepoPath, expected: Expected) {
-        let is_current =
-            repo.snapshot().units().any(|unit| unit.packages.get(path.as_str()) == Some(expected));
-        let holds_for = if is_current { DISPUTE } else { LAG };
-        self.0.insert((repo.index, path.clone()), (expected, Instant::now() + holds_for));
+        let was_current = is_current(repo, path, expected);
+        self.0.insert((repo.index, path.clone()), Answer { expected, at: Instant::now(), was_current });
     }
+}
+
+fn is_current(repo: &Repo, path: &RepoPath, expected: Expected) -> bool {
+    repo.snapshot().units().any(|unit| unit.packages.get(path.as_str()) == Some(expected))
 }
 
 /// What the file of a path may be: one thing, unless current suites disagree and nobody knows yet which is right.

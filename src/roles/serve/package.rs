@@ -20,6 +20,7 @@ use super::unnamed;
 use super::zone;
 use crate::catalog::Package;
 use crate::config::Origin;
+use crate::formats::conditions::Modified;
 use crate::formats::control::SYNC_HEADER;
 use crate::formats::range;
 use crate::formats::ticket::{self, Key, SyncProof};
@@ -387,7 +388,9 @@ pub async fn manifest(
 pub fn made(server: &Server, asked: &Asked, file_name: &str, text: String) -> Response<Body> {
     let bytes = bytes::Bytes::from(text);
     let blob = crate::catalog::Root::new(bytes.clone()).blob;
-    let what = Representation { must_revalidate: true, ..Representation::of_blob(blob, file_name, None) };
+    // A date of its bytes would go back and forth with them.
+    let modified = Modified::at(clock::now().as_secs());
+    let what = Representation::of_metadata(blob, file_name, modified);
     let response = respond::respond(&asked.method, &asked.headers, &what, Body::slices(bytes));
     response.map(|body| server.traffic.count(Kind::Metadata, body))
 }

@@ -15,6 +15,8 @@ mod unproven;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 pub use adopt::{adopt, install};
 pub use complete::{Plan, complete, fetch_member, read_blob};
 pub use flawed::{Known, Waits};
@@ -77,6 +79,7 @@ impl RefreshError {
     fn kind(&self) -> TroubleKind {
         match self {
             Self::NotFound(_) => TroubleKind::Missing,
+            _ if self.is_refusal() => TroubleKind::Refused,
             Self::Origin(_) | Self::Member { source: FetchError::Upstream(_), .. } => TroubleKind::Outage,
             Self::Changing(_)
             | Self::Member { .. }
@@ -86,6 +89,16 @@ impl RefreshError {
             | Self::Ingest(IngestError::Mixed { .. }) => TroubleKind::Passing,
             Self::Ingest(_) | Self::Trust(_) | Self::TooLarge { .. } => TroubleKind::Refused,
         }
+    }
+
+    /// The origin refuses us, and said nothing of a time when it will not (RFC 9110 section 15.5).
+    fn is_refusal(&self) -> bool {
+        let Self::Origin(OriginError::Upstream(UpstreamError::Status { status, .. })) = self else {
+            return false;
+        };
+        let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS]
+            .contains(status);
+        status.is_client_error() && !passes
     }
 
     /// The origin does not have a member.
