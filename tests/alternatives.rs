@@ -7,7 +7,7 @@ use std::process::Command;
 
 use support::{
     Apt, By, Pool, Scratch, Server, ServerConfig, Upstream, Volunteer, VolunteerOptions, base64_of_hex,
-    fetch, get, head, poll, random_bytes, sha256_hex,
+    fetch, get, head, poll, random_bytes, sha256_hex, try_get,
 };
 
 /// What two suites say of `pool/a_1_all.deb`, of which the pool has `fresh`.
@@ -179,8 +179,12 @@ fn a_file_that_no_suite_names_is_refused() {
         let world = World::of(is_tree, &dispute);
         // It has the size of one and the digest of none.
         world.pool.put("a", &random_bytes(9, 100_000));
-        let answer = get(&world.url());
-        assert!(answer.status == 502 || answer.cut, "tree: {is_tree}, {}", answer.status);
+        // An upstream's may end before its first byte.
+        let is_broken = match try_get(&world.url()) {
+            Ok(answer) => answer.status == 502 || answer.cut,
+            Err(_) => !is_tree,
+        };
+        assert!(is_broken, "tree: {is_tree}");
         world.pool.put("a", &random_bytes(9, 110_000));
         assert!(get(&world.url()).status >= 500, "tree: {is_tree}");
     }
