@@ -1,147 +1,199 @@
-//! Repositories of others, straight and through a server: `cargo test --test compare -- FOLDER`.
+//! Repositories of others, straight and through a server: `make compare SUITES=FOLDER`.
 //!
-//! Finds every deb and rpm-md repository below the folder, serves all of them by nginx and by one server (over their
-//! trees and over their URLs), has stock clients read each, and prints where their exit status or what they know
-//! afterwards differs. Signatures are not checked.
+//! Finds every deb and rpm-md repository below the folder and serves them by nginx, and by one server over the trees,
+//! over their URLs, and over the URL of the folder that they all lie in. Stock clients read all lists of each and
+//! download some packages, without signatures and, where it is signed, with them; then every file is asked for by
+//! plain HTTP. Prints two tables of what differs from nginx: what clients did, and what HTTP answered.
 
-#[path = "../support/mod.rs"]
+mod bytes;
+mod clients;
+mod repos;
+#[path = "../../support/mod.rs"]
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
-use support::{Apt, Dnf, Nginx, Scratch, Server, ServerConfig, Zypper, copy_tree, run_within};
+use bytes::Bytes;
+use clients::{Client, Difference, Seen};
+use repos::{Kind, Repo};
+use support::{BINARY, Nginx, Scratch, Server, ServerConfig, copy_tree, run};
 
-/// A client that has not ended by then waits for ever.
-const LIMIT: Duration = Duration::from_secs(60);
+/// A way to a repository: its name in the table and its URL.
+type Way = (&'static str, String);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Deb,
-    Rpm,
+/// What was counted, and the lines of the first table.
+#[derive(Default)]
+struct Report {
+    runs: usize,
+    commands: usize,
+    kept: usize,
+    /// Runs straight from nginx: all, those that read the lists, packages downloaded.
+    straight: (usize, usize, usize),
+    rows: BTreeMap<Row, Told>,
 }
 
-/// One repository; `suite` is what apt is told.
-#[derive(Debug)]
-struct Repo {
-    name: String,
-    root: PathBuf,
-    kind: Kind,
-    suite: String,
+/// A repository, a client, whether it checks signatures, what it saw straight and through.
+type Row = [String; 5];
+/// What that was about, and in which ways.
+type Told = [BTreeSet<String>; 2];
+
+impl Report {
+    /// One client over all ways of a repository.
+    fn client(&mut self, repo: &Repo, client: Client, is_checked: bool, origin: &str, ways: &[Way]) {
+        let straight = clients::see(client, repo, origin, is_checked);
+        self.count(&straight);
+        self.straight.0 += 1;
+        self.straight.1 += usize::from(straight.is_read());
+        self.straight.2 += straight.downloaded();
+        let mut seen: Vec<(&str, Vec<Difference>)> = Vec::new();
+        for (way, url) in ways {
+            let through = clients::see(client, repo, url, is_checked);
+            self.count(&through);
+            seen.push((way, straight.against(&through)));
+        }
+        // What differs between two runs straight is the client's own.
+        if seen.iter().any(|(_, differences)| !differences.is_empty()) {
+            let own = straight.against(&clients::see(client, repo, origin, is_checked));
+            let is_own = |found: &Difference| own.iter().any(|(what, ..)| *what == found.0);
+            seen.iter_mut().for_each(|(_, differences)| differences.retain(|found| !is_own(found)));
+        }
+        let signatures = if is_checked { "checked" } else { "not checked" };
+        for (way, differences) in seen {
+            for (what, want, got) in differences {
+                let row = [&repo.shown, client.name(), signatures, &want, &got].map(str::to_owned);
+                let [whats, ways] = self.rows.entry(row).or_default();
+                whats.insert(what);
+                ways.insert(way.to_owned());
+            }
+        }
+    }
+
+    fn count(&mut self, seen: &Seen) {
+        self.runs += 1;
+        self.commands += seen.commands();
+        self.kept += seen.files();
+    }
 }
 
-/// Below a folder, by the files that clients ask for first.
-fn find(folder: &Path, repos: &mut Vec<Repo>) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    let has_release = |path: &Path| ["InRelease", "Release"].iter().any(|name| path.join(name).is_file());
-    let mut add = |kind, suite: &str| {
-        let name = format!("r{}", repos.len());
-        repos.push(Repo { name, root: folder.to_owned(), kind, suite: suite.to_owned() });
-    };
-    if folder.join("repodata/repomd.xml").is_file() {
-        add(Kind::Rpm, "./");
+fn profile(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Deb => "generic-deb",
+        Kind::Rpm => "generic-rpm",
     }
-    if folder.ends_with("dists") {
-        return;
-    }
-    for suite in fs::read_dir(folder.join("dists")).into_iter().flatten().flatten() {
-        if has_release(&suite.path()) {
-            add(Kind::Deb, &suite.file_name().to_string_lossy());
-        }
-    }
-    if has_release(folder) {
-        add(Kind::Deb, "./");
-    }
-    paths.iter().filter(|path| path.is_dir() && !path.is_symlink()).for_each(|path| find(path, repos));
 }
 
-/// Exit status (`None` of one that was ended) and what it printed, in order.
-type Seen = (Option<i32>, Vec<String>);
-
-fn run(command: &mut Command) -> Seen {
-    let (status, out, _) = run_within(command, LIMIT);
-    let mut lines: Vec<String> = out.lines().map(str::to_owned).collect();
-    lines.sort();
-    (status.and_then(|status| status.code()), lines)
+/// The lines of a repository's table.
+fn lines(repo: &Repo, keyring: Option<&Path>) -> String {
+    let keyring =
+        keyring.map_or(String::new(), |path| format!("\nkeyring = {:?}", path.display().to_string()));
+    format!("suites = [{:?}]{keyring}", repo.suite)
 }
 
-/// Whether reading the lists succeeds, and what is known then.
-fn see(client: &str, repo: &Repo, url: &str) -> (Option<i32>, Seen) {
-    let scratch = Scratch::new();
-    let root = scratch.dir("client");
-    match client {
-        "apt" => {
-            let components = if repo.suite == "./" { "" } else { "main" };
-            let line = format!("deb [trusted=yes] {url} {} {components}", repo.suite);
-            let apt = Apt::new(&root, &[line]);
-            (run(apt.command("apt-get").arg("update")).0, run(apt.command("apt-cache").arg("pkgnames")))
-        }
-        "dnf" => {
-            let dnf = Dnf::new(&root, &[("repo", url.to_owned())]);
-            let command = |what| {
-                let mut command = dnf.command();
-                command.args(["--setopt=*.gpgcheck=0", "--setopt=*.repo_gpgcheck=0", what]);
-                command
-            };
-            (run(&mut command("makecache")).0, run(&mut command("repoquery")))
-        }
-        _ => {
-            let zypper = Zypper::new(&root, &[("repo", url.to_owned())]);
-            let unchecked = || {
-                let mut command = zypper.command();
-                command.arg("--no-gpg-checks");
-                command
-            };
-            (run(unchecked().args(["refresh", "--force"])).0, run(unchecked().args(["search", "-s"])))
-        }
+/// Whether a keyring can be read: `manyhands check` says so.
+fn is_keyring(scratch: &Scratch, repo: &Repo, key: &Path) -> bool {
+    let config = ServerConfig::default().tree("r", profile(repo.kind), &repo.root, &lines(repo, Some(key)));
+    let mut check = Command::new(BINARY);
+    let (status, _, err) =
+        run(check.args(["check", "--config"]).arg(config.write(scratch)), support::DEADLINE);
+    if !status.success() {
+        println!("{}: no keyring: {}", repo.shown, err.trim());
     }
+    status.success()
+}
+
+/// The ways to a repository, without signatures and with.
+fn ways(server: &Server, repo: &Repo, has_keyring: bool) -> [Vec<Way>; 2] {
+    let Repo { name, kind, .. } = repo;
+    let plain = vec![
+        ("tree", server.url(&format!("{name}.tree"))),
+        ("upstream", server.url(&format!("{name}.upstream"))),
+        ("within", server.url(&format!("{}/{name}", profile(*kind)))),
+    ];
+    let mut checked = plain.clone();
+    if has_keyring {
+        checked.push(("keyring", server.url(&format!("{name}.keyring"))));
+    }
+    [plain, checked]
+}
+
+/// One server over one repository, since servers give what any of their repositories has.
+fn serve(scratch: &Scratch, nginx: &Nginx, repo: &Repo, tree: &Path) -> (Server, bool) {
+    let Repo { name, kind, .. } = repo;
+    let (distro, url) = (profile(*kind), nginx.url(name));
+    let mut config = ServerConfig::default()
+        .tree(&format!("{name}.tree"), distro, tree, &lines(repo, None))
+        .upstream(&format!("{name}.upstream"), distro, &url, &lines(repo, None))
+        .upstream(distro, distro, nginx.url("").trim_end_matches('/'), "suites = []");
+    let key = repo.key.as_deref().filter(|key| repo.is_signed && is_keyring(scratch, repo, key));
+    if key.is_some() {
+        config = config.upstream(&format!("{name}.keyring"), distro, &url, &lines(repo, key));
+    }
+    (Server::start(scratch, &config), key.is_some())
 }
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args().nth(1) else {
-        eprintln!("which folder? cargo test --test compare -- FOLDER");
+        eprintln!("which folder? make compare SUITES=FOLDER");
         return ExitCode::FAILURE;
     };
-    let mut repos = Vec::new();
-    find(Path::new(&folder), &mut repos);
+    let repos = repos::find(Path::new(&folder));
     let scratch = Scratch::new();
     let nginx = Nginx::start(&scratch, &scratch.dir("origin"));
-    let mut config = ServerConfig::default();
-    for Repo { name, root, kind, suite } in &repos {
-        let tree = scratch.path("origin").join(name);
-        copy_tree(root, &tree);
-        let distro = if *kind == Kind::Rpm { "generic-rpm" } else { "generic-deb" };
-        let suites = format!("suites = [{suite:?}]");
-        config = config.tree(&format!("{name}.tree"), distro, &tree, &suites);
-        config = config.upstream(&format!("{name}.upstream"), distro, &nginx.url(name), &suites);
-    }
-    let server = Server::start(&scratch, &config);
-    let mut differences = 0;
+    let (mut report, mut all) = (Report::default(), Bytes::default());
     for repo in &repos {
-        let clients: &[&str] = if repo.kind == Kind::Rpm { &["dnf", "zypper"] } else { &["apt"] };
-        for client in clients {
-            let straight = see(client, repo, &nginx.url(&repo.name));
-            for way in ["tree", "upstream"] {
-                let through = see(client, repo, &server.url(&format!("{}.{way}", repo.name)));
-                let is_same = straight == through;
-                differences += usize::from(!is_same);
-                let known = |seen: &(Option<i32>, Seen)| {
-                    format!("exit {:?}, then {:?} and {} lines", seen.0, seen.1.0, seen.1.1.len())
-                };
-                let verdict = if is_same { "same" } else { "DIFFERS" };
-                let path = repo.root.display();
-                println!(
-                    "{verdict} {path} {client} {way}: {}; straight {}",
-                    known(&through),
-                    known(&straight)
-                );
+        let tree = scratch.path("origin").join(&repo.name);
+        copy_tree(&repo.root, &tree);
+        let own = Scratch::new();
+        let (server, has_keyring) = serve(&own, &nginx, repo, &tree);
+        let origin = nginx.url(&repo.name);
+        let [plain, checked] = ways(&server, repo, has_keyring);
+        for client in Client::of(repo.kind) {
+            report.client(repo, *client, false, &origin, &plain);
+            if repo.is_signed {
+                report.client(repo, *client, true, &origin, &checked);
             }
         }
+        println!("{}: {} runs so far, {} rows", repo.shown, report.runs, report.rows.len());
+        for (way, url) in &plain {
+            all.compare(&repo.shown, &tree, [&origin, url], way);
+        }
     }
-    println!("{} repositories, {differences} differences", repos.len());
-    if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    print(&repos, &report, &all);
+    ExitCode::SUCCESS
+}
+
+fn print(repos: &[Repo], report: &Report, all: &Bytes) {
+    let (runs, read, downloaded) = report.straight;
+    println!("\n{}", clients::versions());
+    println!(
+        "{} repositories; {} runs of clients with {} commands, {} files kept by them; straight {runs} runs, of which \
+         {read} read the lists, and {downloaded} packages downloaded",
+        repos.len(),
+        report.runs,
+        report.commands,
+        report.kept,
+    );
+    println!("{} files compared by HTTP in {} pairs of requests\n", all.files, all.requests);
+    head(["repository", "client", "signatures", "straight", "through", "what", "ways"]);
+    for (row, told) in &report.rows {
+        let told = told.each_ref().map(|names| names.iter().cloned().collect::<Vec<_>>().join(", "));
+        println!("| {} | {} |", row.join(" | "), told.join(" | "));
+    }
+    println!();
+    head(["files", "what", "nginx", "manyhands", "files by way", "for example", "requests"]);
+    for (bytes::Kind { file, what, straight, through }, seen) in &all.kinds {
+        let counts: Vec<_> = seen.ways.iter().map(|(way, files)| format!("{way} {}", files.len())).collect();
+        let example = seen.ways.values().flatten().next().map_or("", String::as_str);
+        let requests = seen.requests.iter().copied().collect::<Vec<_>>().join(", ");
+        let counts = counts.join(", ");
+        let cells: [&str; 7] = [file, what, straight, through, &counts, example, &requests];
+        println!("| {} |", cells.join(" | "));
+    }
+    println!("\nHeaders of nginx alone: {:?}; of manyhands alone: {:?}", all.only_straight, all.only_through);
+}
+
+fn head(cells: [&str; 7]) {
+    println!("| {} |\n|{}", cells.join(" | "), "---|".repeat(cells.len()));
 }
