@@ -155,7 +155,7 @@ fn error_kind(text: &str) -> String {
         ),
         ("checksum", &["Hash Sum mismatch", "hecksum", "unexpected size", "size mismatch", "did not match"]),
         ("404", &["404", "not found on medium", "No such file"]),
-        ("502 or 503", &["502", "503", "Bad Gateway", "Service Unavailable"]),
+        ("502 or 503", &["Status code: 50", "HTTP response: 50", "Bad Gateway", "Service Unavailable"]),
         ("not parsed", &["parse", "Parse", "Malformed", "malformed", "Couldn't load", "Problem parsing"]),
     ];
     let is_named = |words: &&[&str]| words.iter().any(|word| text.contains(word));
