@@ -5,7 +5,7 @@ DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
 DIST := target/dist
 
-.PHONY: help build demo testbed test test-real faults strictness soak simulate fuzz bench bench-check fmt lint deb rpm dist clean
+.PHONY: help build demo testbed test test-real faults strictness compare soak simulate fuzz bench bench-check fmt lint deb rpm dist clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -50,6 +50,12 @@ faults: ## every fault of volunteers against every kind of client, measured: wri
 strictness: ## every defect of metadata with every kind of client: writes docs/strictness.md
 	tests/setup.sh
 	MANYHANDS_PAGE=1 MANYHANDS_SOAK=1 $(CARGO) test --locked --test strictness
+
+SUITES ?= $${CARGO_TARGET_DIR:-target}/suites
+compare: ## repositories of others with every client and by HTTP, beside the same from nginx: two tables of what differs
+	tests/setup.sh
+	tests/by_hand/suites.sh $(SUITES)
+	$(CARGO) test --locked --test compare -- $(SUITES)
 
 # What the fuzzer grows stays below fuzz/target; fuzz/corpus has only chosen seeds.
 fuzz: ## made-up input for every parser, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)

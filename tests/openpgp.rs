@@ -376,6 +376,20 @@ fn weak_digests_do_not_count() {
     }
 }
 
+/// dnf and zypper take repomd.xml.asc by SHA-1; apt refuses Release.gpg by it.
+#[test]
+fn sha1_counts_beside_repomd_alone() {
+    let gpg = Gpg::new();
+    let key = gpg.key("a", "rsa2048", "sign", "never");
+    let keyring = gpg.keyring(&[&key]);
+    let sign = |digest| gpg.sign(1, &[&key], "--detach-sign", &["--armor", "--digest-algo", digest], TEXT);
+    let (text, sha1) = (TEXT.as_bytes(), sign("SHA1"));
+    assert_eq!(signed_by(keyring.verify_detached(text, &sha1, noon(2))), [key.as_str()]);
+    let weak = |digest: &str| Reason::WeakDigest { digest: digest.to_owned() };
+    assert_eq!(reasons(keyring.verify_release(text, &sha1, noon(2))), [weak("SHA1")]);
+    assert_eq!(reasons(keyring.verify_detached(text, &sign("MD5"), noon(2))), [weak("MD5")]);
+}
+
 /// Keys in use are bound by SHA-1; by MD5 no key is.
 #[test]
 fn weak_digests_in_certificates() {

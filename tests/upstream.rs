@@ -217,6 +217,20 @@ fn an_outage_is_5xx_and_a_missing_file_404() {
     assert!((500..600).contains(&status), "{status}");
 }
 
+/// Object stores answer so for what is missing: no outage, after which clients would ask again.
+#[test]
+fn a_forbidden_file_is_403() {
+    let scratch = Scratch::new();
+    let upstream = Upstream::start(&test_repos("t0"));
+    let server = serve(&scratch, &upstream);
+    wait_metadata(&server);
+    let path = "alder/pool/main/secret_1_all.deb";
+    upstream.set_fault(path, Some(Fault::Status(403)));
+    assert_eq!(get(&server.url(path)).status, 403);
+    upstream.set_fault(path, Some(Fault::Status(500)));
+    assert_eq!(get(&server.url(path)).status, 502);
+}
+
 #[test]
 fn what_was_fetched_outlives_a_restart() {
     let scratch = Scratch::new();

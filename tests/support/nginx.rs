@@ -6,6 +6,9 @@ use std::process::Command;
 
 use super::{Conn, DEADLINE, Process, Scratch, free_port, run_ok, wait_for};
 
+/// What Debian's and others' default configuration includes.
+const TYPES: &str = "/etc/nginx/mime.types";
+
 /// A running nginx over a folder.
 #[derive(Debug)]
 pub struct Nginx {
@@ -26,9 +29,10 @@ impl Nginx {
             .concat();
         // A master that is root would give its rights away, and could not read the scratch folder.
         let user = if run_ok(Command::new("id").arg("-u")).trim() == "0" { "user root;\n" } else { "" };
+        let types = if Path::new(TYPES).is_file() { format!("include {TYPES};\n") } else { String::new() };
         let text = format!(
             "{user}daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\n\
-             http {{\n{temporary}log_format plain '$request $status';\naccess_log {} plain;\n\
+             http {{\n{types}default_type application/octet-stream;\n{temporary}log_format plain '$request $status';\naccess_log {} plain;\n\
              server {{ listen 127.0.0.1:{port}; root {}; }}\n}}\n",
             log.display(),
             root.display()

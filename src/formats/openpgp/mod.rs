@@ -134,7 +134,7 @@ impl Keyring {
         if signed.text.split(|&c| c == b'\n').any(is_blank) {
             return Err(SignatureError::BlankLine);
         }
-        self.verify(&canonical(&signed.text), signed.signature, now_secs, Spoilt::Anywhere)
+        self.verify(&canonical(&signed.text), signed.signature, now_secs, Reader::Apt)
     }
 
     /// Checks a Release.gpg as apt does.
@@ -149,7 +149,7 @@ impl Keyring {
         now_secs: u64,
     ) -> Result<Vec<Signer>, SignatureError> {
         armor::check_alone(signature)?;
-        self.verify(release, signature, now_secs, Spoilt::Anywhere)
+        self.verify(release, signature, now_secs, Reader::Apt)
     }
 
     /// Checks a signature beside its data, armored or binary, such as repomd.xml.asc, as librepo does.
@@ -163,7 +163,7 @@ impl Keyring {
         signature: &[u8],
         now_secs: u64,
     ) -> Result<Vec<Signer>, SignatureError> {
-        self.verify(data, signature, now_secs, Spoilt::BeforeGood)
+        self.verify(data, signature, now_secs, Reader::Librepo)
     }
 
     fn verify(
@@ -171,13 +171,13 @@ impl Keyring {
         data: &[u8],
         signature: &[u8],
         now_secs: u64,
-        spoilt: Spoilt,
+        reader: Reader,
     ) -> Result<Vec<Signer>, SignatureError> {
         let mut is_spoilt = false;
         let (mut signers, mut refusals) = (Vec::new(), Vec::new());
         for signature in signatures(signature)? {
             let judged = match &signature {
-                Ok(signature) => signature::judge(&self.certificates, signature, data, now_secs),
+                Ok(signature) => signature::judge(&self.certificates, signature, data, now_secs, reader),
                 Err(problem) => Err(Refusal {
                     key: "an unknown key".into(),
                     reason: Reason::Unsupported { problem: problem.clone() },
@@ -186,7 +186,7 @@ impl Keyring {
             match judged {
                 Ok(signer) => signers.push(signer),
                 Err(refusal) => {
-                    let counts = spoilt == Spoilt::Anywhere || signers.is_empty();
+                    let counts = reader == Reader::Apt || signers.is_empty();
                     is_spoilt |= refusal.reason == Reason::Bad && counts;
                     refusals.push(refusal);
                 }
@@ -200,11 +200,13 @@ impl Keyring {
     }
 }
 
-/// Where a signature by a known key that does not fit the text makes a client refuse the others, too.
+/// Whose habits count where clients differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spoilt {
-    Anywhere,
-    BeforeGood,
+enum Reader {
+    /// A signature by a known key that does not fit the text spoils all others. SHA-1 does not count.
+    Apt,
+    /// The same spoils those after it. dnf and zypper take SHA-1, by which many repositories are still signed.
+    Librepo,
 }
 
 fn supported(version: KeyVersion) -> bool {

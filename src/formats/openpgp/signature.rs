@@ -8,7 +8,7 @@ use pgp::types::{KeyDetails, Tag};
 
 use super::super::entry::excerpt;
 use super::certificate::{Key, created, expiry};
-use super::{CLOCK_DIFFERENCE_SECS, Reason, Refusal, SignatureError, Signer};
+use super::{CLOCK_DIFFERENCE_SECS, Reader, Reason, Refusal, SignatureError, Signer};
 
 /// Reads the signatures of a block. Other packets are refused: a signed message, say, carries its own text,
 /// which is not the data beside it.
@@ -50,6 +50,7 @@ pub(super) fn judge(
     signature: &Signature,
     data: &[u8],
     now: u64,
+    reader: Reader,
 ) -> Result<Signer, Refusal> {
     let keys: Vec<(&SignedPublicKey, Key<'_>)> = certificates
         .iter()
@@ -60,7 +61,7 @@ pub(super) fn judge(
     let Some((first, others)) = keys.split_first() else {
         return Err(refused(Reason::UnknownKey));
     };
-    let made = check_form(signature).map_err(refused)?;
+    let made = check_form(signature, reader).map_err(refused)?;
     // Several keys may share a key id, and one key may be a part of several certificates.
     let mut judged = judge_by(*first, signature, made, data, now);
     for other in others {
@@ -98,7 +99,7 @@ fn judge_by(
 }
 
 /// What can be said without a key; gives the time at which the signature was made.
-fn check_form(signature: &Signature) -> Result<u64, Reason> {
+fn check_form(signature: &Signature, reader: Reader) -> Result<u64, Reason> {
     let unsupported = |problem: &str| Err(Reason::Unsupported { problem: problem.into() });
     let Some(config) = signature.config() else {
         return unsupported("the version of the signature is not supported");
@@ -121,6 +122,7 @@ fn check_form(signature: &Signature) -> Result<u64, Reason> {
         | HashAlgorithm::Sha512
         | HashAlgorithm::Sha3_256
         | HashAlgorithm::Sha3_512 => {}
+        HashAlgorithm::Sha1 if reader == Reader::Librepo => {}
         HashAlgorithm::Md5 | HashAlgorithm::Sha1 | HashAlgorithm::Ripemd160 => {
             return Err(Reason::WeakDigest { digest: config.hash_alg.to_string() });
         }

@@ -71,7 +71,7 @@ pub async fn pass_through(
             headers.insert(name, value);
         }
     }
-    let mut outage = false;
+    let (mut outage, mut forbidden) = (false, false);
     let urls = urls(server, repo, path);
     // Waiting for a pause to end is for the last one, where no other has the file.
     let last = urls.len().saturating_sub(1);
@@ -93,6 +93,8 @@ pub async fn pass_through(
             Err(UpstreamError::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
                 return plain(StatusCode::RANGE_NOT_SATISFIABLE, "the file is not that long");
             }
+            // Object stores say so of what is missing. apt and zypper would repeat what they take for an outage.
+            Err(UpstreamError::Status { status: StatusCode::FORBIDDEN, .. }) => forbidden = true,
             // That its host wants a pause was told when it began.
             Err(UpstreamError::Busy { .. }) => outage = true,
             Err(e) => {
@@ -104,6 +106,8 @@ pub async fn pass_through(
     }
     if outage {
         plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again")
+    } else if forbidden {
+        plain(StatusCode::FORBIDDEN, "the upstream does not give this file")
     } else {
         plain(StatusCode::NOT_FOUND, "no such file")
     }
