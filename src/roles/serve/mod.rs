@@ -1,6 +1,6 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`], [`unnamed`]
+//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`], [`unnamed`], [`learnt`]
 //! and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers,
 //! by [`zone`] under the names of volunteers that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
 //! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
@@ -20,6 +20,7 @@ mod handover;
 mod hints;
 mod holdings;
 mod http;
+mod learnt;
 mod listing;
 mod lists;
 mod metadata;
@@ -256,6 +257,7 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
         scrub::keep(&fetcher.store, server.config.cache.scrub_days);
     }
     tree_scrub::keep(server);
+    tokio::spawn(learnt::recall(server.clone()));
     tokio::spawn(ranks::keep(server.clone()));
     tokio::spawn(crowds::keep(server.clone()));
     tokio::spawn(popularity::keep(server.clone()));

@@ -28,7 +28,6 @@ pub struct TreeFile {
     pub path: PathBuf,
     pub file: File,
     pub size: u64,
-    pub modified_nanos: u128,
     pub fingerprint: Fingerprint,
 }
 
@@ -55,10 +54,8 @@ pub fn open_in_tree(tree: &Path, path: &RepoPath) -> Option<TreeFile> {
     if opened.is_ok_and(|opened| !opened.starts_with(&tree)) {
         return None;
     }
-    let since_epoch = meta.modified().ok().and_then(|m| m.duration_since(std::time::UNIX_EPOCH).ok());
-    let modified_nanos = since_epoch.map_or(0, |d| d.as_nanos());
     let fingerprint = Fingerprint::of(&meta);
-    Some(TreeFile { path: real, file, size: meta.len(), modified_nanos, fingerprint })
+    Some(TreeFile { path: real, file, size: meta.len(), fingerprint })
 }
 
 /// Where to fetch a path from: by hash first where the archive offers it, at each upstream in turn.

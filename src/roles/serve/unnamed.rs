@@ -1,4 +1,5 @@
-//! Files that no metadata names: passed through from the origin, never kept, never redirected.
+//! Files that no metadata names: passed through from upstreams, never kept, never redirected. Those of trees are for
+//! [`learnt`].
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use super::http::Asked;
+use super::learnt;
 use super::origin::{self, TreeFile};
 use super::repo::Repo;
 use super::server::Server;
@@ -14,37 +16,19 @@ use super::traffic::Kind;
 use crate::formats::conditions::{self, Modified, Validators, Verdict};
 use crate::io::body::Body;
 use crate::io::clock;
-use crate::io::respond::{Representation, content_type, plain, respond};
+use crate::io::respond::{content_type, plain};
 use crate::io::upstream::{Reply, UpstreamError};
-use crate::model::{BlobId, RepoPath};
+use crate::model::RepoPath;
 
 /// Most bytes of one such file: larger ones belong behind metadata that names them.
 const MAX_PASSED: u64 = 16 << 30;
 
 /// Answers with the origin's file, if it has one.
 pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &Asked) -> Response<Body> {
-    if repo.tree().is_none() {
-        return pass_through(server, repo, path, asked, Kind::Passed).await;
+    match repo.tree() {
+        Some(_) => learnt::answer(server, repo, path, asked).await,
+        None => pass_through(server, repo, path, asked, Kind::Passed).await,
     }
-    let Some(found) = open_tree_file(repo, path).await else {
-        return plain(StatusCode::NOT_FOUND, "no such file");
-    };
-    let modified_secs = u64::try_from(found.modified_nanos / 1_000_000_000).unwrap_or(0);
-    let what = Representation {
-        modified: Modified::at(modified_secs),
-        must_revalidate: true,
-        ..Representation::unhashed(fingerprint(&found), found.size, path.file_name())
-    };
-    let file = Arc::new(found.file);
-    let open = move |part| Body::file(file.clone(), part, None);
-    let response = respond(&asked.method, &asked.headers, &what, open);
-    response.map(|body| server.traffic.count(Kind::Passed, body))
-}
-
-/// A stand-in for the digest of a file that nobody hashed: changes when the file does.
-fn fingerprint(file: &TreeFile) -> BlobId {
-    let text = format!("{} {} {}", file.path.display(), file.size, file.modified_nanos);
-    crate::catalog::Root::new(text.into()).blob.id
 }
 
 /// Opens a file of the repository's tree without blocking the reactor.
