@@ -11,12 +11,14 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use support::generation::gzip;
 use support::{
-    DEADLINE, DebRepo, Scratch, Server, ServerConfig, Upstream, Volunteer, VolunteerOptions, copy_tree, get,
-    get_as, head, members, poll, random_bytes, request, run_ok, sha256_hex, wait_for,
+    DEADLINE, DebRepo, Nginx, Scratch, Server, ServerConfig, Upstream, Volunteer, VolunteerOptions,
+    copy_tree, get, get_as, head, members, poll, random_bytes, request, run_ok, sha256_hex, wait_for,
 };
 
 const DNF: (&str, &str) = ("User-Agent", "libdnf (Fedora Linux 40; generic; Linux.x86_64)");
 const IMAGE: &str = "flat/images/disc-1.img";
+const NOT_AS_NAMED: &str = "a file of the tree is not what its metadata says: it is not served. \
+                            Check the disk, or replace the file";
 const SIZE: usize = 300_000;
 
 /// A server over a tree with an image that nothing names, and links to it.
@@ -149,6 +151,8 @@ fn a_file_that_changes_is_another_at_once() {
         );
         old = new;
     }
+    let told = world.server.process.messages(NOT_AS_NAMED);
+    assert!(told.is_empty(), "no metadata says anything of it: {told:?}");
 }
 
 #[test]
@@ -308,4 +312,86 @@ fn what_an_index_among_the_metadata_names_is_redirected_too() {
         }
         assert_eq!(upstream.gets(path), 1, "once for all");
     }
+}
+
+/// A server over an upstream with an image of this date that nothing names.
+fn serve_upstream(scratch: &Scratch, url: &str) -> Server {
+    Server::start(scratch, &ServerConfig::default().upstream("far", "generic-deb", url, "suites = [\"./\"]"))
+}
+
+/// Puts a file with a date of long ago under an upstream.
+fn publish(file: &Path, bytes: &[u8], secs: u64) {
+    let new = file.with_extension("new");
+    write(&new, bytes);
+    let date = UNIX_EPOCH + Duration::from_secs(secs);
+    File::options().write(true).open(&new).and_then(|new| new.set_modified(date)).expect("writable");
+    fs::rename(&new, file).expect("writable");
+}
+
+#[test]
+fn what_was_passed_through_is_redirected_until_the_upstream_has_another() {
+    let scratch = Scratch::new();
+    let mut repo = DebRepo::new(&scratch.path("tree"));
+    repo.add("small", b"a package");
+    repo.publish();
+    let (file, path, old) = (repo.root.join("disc.img"), "far/disc.img", random_bytes(1, SIZE));
+    publish(&file, &old, 1_700_000_000);
+    let nginx = Nginx::start(&scratch, &repo.root);
+    let server = serve_upstream(&scratch, nginx.url("").trim_end_matches('/'));
+    let volunteer = Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, 1));
+    let url = server.url(path);
+    let first = get(&url).expect(200);
+    assert!(first.body == old);
+    let location = server.wait_redirect(path);
+    assert!(volunteer.serves(&location) && curl(&location).0 == old, "{location}");
+    let log = fs::read_to_string(&nginx.log).expect("a log");
+    let gets = log.lines().filter(|line| line.starts_with("GET /disc.img ")).count();
+    assert!(gets <= 3, "passed through, and fetched to be kept: {log}");
+    let (here, there) = (head(&server.direct(path)).expect(200), head(&location).expect(200));
+    for name in ["etag", "last-modified", "repr-digest"] {
+        assert_eq!(here.must(name), there.must(name), "{name}");
+    }
+    assert_eq!(here.must("last-modified"), first.must("last-modified"));
+    // Whoever has the upstream's tag, or ours, goes on with it.
+    for answer in [&first, &here] {
+        let unless = [("If-None-Match", answer.must("etag"))];
+        assert_eq!(request("GET", &url, &unless).status, 304, "{unless:?}");
+        let rest = [("Range", "bytes=250000-"), ("If-Range", answer.must("etag"))];
+        assert!(request("GET", &server.direct(path), &rest).expect(206).body == old[250_000..], "{rest:?}");
+    }
+    assert!(get(&format!("{url}.meta4")).expect(200).text().contains(&volunteer.address));
+
+    // Another file: seen within seconds, and then the old one never again.
+    let new = random_bytes(2, SIZE);
+    publish(&file, &new, 1_700_000_100);
+    let mut is_seen = false;
+    let redirected = poll(DEADLINE, || {
+        let (got, from) = curl(&url);
+        assert!(got == new || (got == old && !is_seen), "{from}");
+        is_seen |= got == new;
+        (is_seen && from != url).then_some(from)
+    });
+    assert!(redirected.expect("the new one is redirected").contains(&sha256_hex(&new)));
+    assert_eq!(get(&server.url(&format!("_blob/{}/disc.img", sha256_hex(&old)))).status, 404);
+    // None at all.
+    fs::remove_file(&file).expect("there");
+    wait_for("it is gone", DEADLINE, || get(&url).status == 404);
+    assert_eq!(get(&url).status, 404);
+}
+
+#[test]
+fn what_the_upstream_gives_no_date_of_is_passed_through_each_time() {
+    let scratch = Scratch::new();
+    let mut repo = DebRepo::new(&scratch.path("tree"));
+    repo.add("small", b"a package");
+    repo.publish();
+    let image = random_bytes(1, SIZE);
+    write(&repo.root.join("disc.img"), &image);
+    let upstream = Upstream::start(&repo.root);
+    let server = serve_upstream(&scratch, &upstream.url(""));
+    let _volunteer = Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, 1));
+    for _ in 0..4 {
+        assert!(get(&server.url("far/disc.img")).expect(200).body == image);
+    }
+    assert_eq!(upstream.gets("disc.img"), 4);
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, header};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::http::Asked;
 use super::nested;
 use super::package::{self, Sought};
+use super::passed::{self, Passed};
 use super::repo::Repo;
 use super::representation;
 use super::server::Server;
@@ -52,6 +53,7 @@ const LISTS_BEGIN: [&str; 2] = ["Contents-", "Translation-"];
 pub struct Learnt {
     places: Cache<BlobId, Arc<Place>>,
     readings: Arc<Semaphore>,
+    pub passed: Passed,
     /// Smaller files stay at the server anyway.
     smallest: u64,
 }
@@ -73,6 +75,7 @@ impl Default for Learnt {
         Self {
             places: places.eviction_policy(EvictionPolicy::lru()).build(),
             readings: Arc::new(Semaphore::new(READINGS)),
+            passed: Passed::default(),
             smallest: Params::default().small_file,
         }
     }
@@ -119,7 +122,11 @@ pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &
         return as_it_is(server, path, opened, asked);
     }
     match known {
-        Some(known) => answer_known(server, repo, path, opened, &known, asked).await,
+        // Whoever has its tag of before goes on with that.
+        Some(known) if tags_are(asked, blob_of(&known).id) => {
+            answer_known(server, repo, path, opened, &known, asked).await
+        }
+        Some(_) => as_it_is(server, path, opened, asked),
         None => {
             // Who only looks is no reason to read gigabytes.
             if asked.method == Method::GET {
@@ -146,6 +153,9 @@ pub async fn may_have(server: &Arc<Server>, repo: &Repo, path: &RepoPath, id: Bl
     if repo.tree().is_some() || server.packages.store.size_of(id).is_some() {
         return true;
     }
+    if passed::still_has(server, repo, path, id).await {
+        return true;
+    }
     let named = nested::expected(server, repo, path).await;
     let is_named = named.is_some_and(|named| server.packages.resolve(&named) == Some(id));
     if !is_named {
@@ -154,8 +164,18 @@ pub async fn may_have(server: &Arc<Server>, repo: &Repo, path: &RepoPath, id: Bl
     is_named
 }
 
+/// Whether the entity tags that a request names, if any, are those of a blob.
+pub fn tags_are(asked: &Asked, id: BlobId) -> bool {
+    let names = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE];
+    let mut tags = names.into_iter().filter_map(|name| asked.header(name)).filter(|tags| tags.contains('"'));
+    tags.all(|tags| tags.contains(&id.etag()))
+}
+
 /// What is known now of a file that no metadata names, and its date.
 pub async fn known(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Option<(Blob, u64)> {
+    if repo.tree().is_none() {
+        return passed::known(server, repo, path).await;
+    }
     let (opened, known) = tree::open(server, repo, path).await?;
     let blob = blob_of(&known?);
     may_be_elsewhere(server, repo, path, blob.size).then(|| {
@@ -234,7 +254,8 @@ fn learn(server: &Arc<Server>, repo: &Repo, path: &RepoPath, opened: &Opened) {
     });
 }
 
-fn may_be_elsewhere(server: &Server, repo: &Repo, path: &RepoPath, size: u64) -> bool {
+/// Whether volunteers may serve a file that no list of packages has.
+pub fn may_be_elsewhere(server: &Server, repo: &Repo, path: &RepoPath, size: u64) -> bool {
     size >= server.learnt.smallest && !is_metadata(repo, path)
 }
 

@@ -110,7 +110,7 @@ async fn known(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Result<Opt
         None => nested::expected(server, repo, path).await,
     };
     let Some(expected) = expected else {
-        let learnt = if repo.tree().is_some() { learnt::known(server, repo, path).await } else { None };
+        let learnt = learnt::known(server, repo, path).await;
         return Ok(learnt.map(|(blob, dated)| Known { blob, may_be_held: true, dated: Some(dated) }));
     };
     let mut blob = package::known_blob(server, repo, path, &expected).await;

@@ -87,7 +87,7 @@ pub struct Validator {
 impl Validator {
     /// None from a file that has just changed: dates count whole seconds, and so do the tags that servers
     /// make of them, so a second change within one would not show (RFC 9110 section 8.8.2.2).
-    fn of(url: &str, headers: &HeaderMap) -> Option<Self> {
+    pub fn of(url: &str, headers: &HeaderMap) -> Option<Self> {
         let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
         let age = date(header::DATE)?.duration_since(date(header::LAST_MODIFIED)?).ok()?;
         let header = |name| headers.get(name).cloned();
@@ -96,6 +96,16 @@ impl Validator {
             etag: header(header::ETAG),
             modified: header(header::LAST_MODIFIED),
         })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether a reply from the same place is about the same bytes.
+    pub fn fits(&self, headers: &HeaderMap) -> bool {
+        headers.get(header::ETAG) == self.etag.as_ref()
+            && headers.get(header::LAST_MODIFIED) == self.modified.as_ref()
     }
 }
 

@@ -94,6 +94,17 @@ async fn answer_sought(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked)
     {
         return response;
     }
+    here(server, sought, blob, asked).await
+}
+
+/// Answers for oneself.
+pub async fn here(
+    server: &Arc<Server>,
+    sought: &Sought<'_>,
+    blob: Option<Blob>,
+    asked: &Asked,
+) -> Response<Body> {
+    let Sought { repo, path, .. } = *sought;
     if let (Some(blob), &Method::HEAD) = (blob, &asked.method) {
         // Nothing is fetched for those who only look. A tree's file must be right even for them.
         if repo.tree().is_some() {
