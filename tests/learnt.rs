@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use support::generation::gzip;
 use support::{
@@ -286,10 +286,10 @@ fn what_an_index_among_the_metadata_names_is_redirected_too() {
     let images = "dists/stable/main/installer-amd64/current/images/netboot/mini.iso";
     let delta = "drpms/hands-0_1-1.noarch.drpm";
     let deb = "suites = [\"stable\"]\ncomponents = [\"main\"]";
-    let kinds: [(&str, &str, &str, fn(&Path) -> members::Tree); 2] =
-        [("generic-deb", deb, images, members::deb), ("generic-rpm", "suites = [\"\"]", delta, members::rpm)];
-    for (distro, more, path, make) in kinds {
+    let kinds = [("generic-deb", deb, images), ("generic-rpm", "suites = [\"\"]", delta)];
+    for (distro, more, path) in kinds {
         let scratch = Scratch::new();
+        let make = if path == delta { members::rpm } else { members::deb };
         let tree = make(&scratch.path("tree"));
         let upstream = Upstream::start(&tree.root);
         let config = ServerConfig::default().tree("near", distro, &tree.root, more).upstream(
@@ -394,4 +394,27 @@ fn what_the_upstream_gives_no_date_of_is_passed_through_each_time() {
         assert!(get(&server.url("far/disc.img")).expect(200).body == image);
     }
     assert_eq!(upstream.gets("disc.img"), 4);
+}
+
+#[test]
+fn nothing_is_said_of_an_upstream_that_does_not_answer() {
+    let scratch = Scratch::new();
+    let mut repo = DebRepo::new(&scratch.path("tree"));
+    repo.add("small", b"a package");
+    repo.publish();
+    publish(&repo.root.join("disc.img"), &random_bytes(1, SIZE), 1_700_000_000);
+    let nginx = Nginx::start(&scratch, &repo.root);
+    let server = serve_upstream(&scratch, nginx.url("").trim_end_matches('/'));
+    let _volunteer = Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, 1));
+    server.wait_redirect("far/disc.img");
+    drop(nginx);
+    let url = server.url("far/disc.img");
+    wait_for("the upstream is asked", DEADLINE, || get(&url).status == 502);
+    // However many come, none waits for the others.
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let crowd: Vec<_> = (0..40).map(|_| scope.spawn(|| get(&url).status)).collect();
+        assert!(crowd.into_iter().all(|one| one.join().expect("an answer") == 502));
+    });
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
 }

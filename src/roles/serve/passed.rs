@@ -44,8 +44,8 @@ struct Record {
     /// `Last-Modified` as the upstream gave it.
     modified_secs: u64,
     validator: Validator,
-    /// When the upstream last said that it is the same.
-    confirmed: Mutex<Instant>,
+    /// When the upstream was asked last, and whether it said that it is the same.
+    asked: Mutex<(Instant, bool)>,
 }
 
 impl Default for Passed {
@@ -115,30 +115,30 @@ pub async fn still_has(server: &Arc<Server>, repo: &Repo, path: &RepoPath, id: B
 
 async fn is_same(server: &Arc<Server>, repo: &Repo, path: &RepoPath, record: &Record) -> bool {
     // One asks for all who wait.
-    let mut confirmed = record.confirmed.lock().await;
-    if confirmed.elapsed() < HOLDS {
-        return true;
+    let mut asked = record.asked.lock().await;
+    let (at, was_same) = *asked;
+    if at.elapsed() < HOLDS {
+        return was_same;
     }
-    let asked_at = Instant::now();
+    let begun = Instant::now();
     let reply = tokio::time::timeout(PATIENCE, server.upstream.head(record.validator.url())).await;
-    match reply {
+    *asked = match reply {
         Ok(Ok(reply)) => {
             let is_same = record.validator.fits(&reply.headers)
                 && reply.content_length().is_none_or(|length| length == record.blob.size);
-            if is_same {
-                *confirmed = asked_at;
-            } else {
-                forget(server, repo, path, record.blob.id);
-            }
-            is_same
+            (begun, is_same)
         }
-        Ok(Err(e)) if e.is_not_found() => {
-            forget(server, repo, path, record.blob.id);
-            false
+        Ok(Err(e)) if e.is_not_found() => (begun, false),
+        // Whoever passes it through sees what is wrong. It may be the same again later.
+        Ok(Err(_)) | Err(_) => {
+            *asked = (Instant::now(), false);
+            return false;
         }
-        // Whoever passes it through sees what is wrong.
-        Ok(Err(_)) | Err(_) => false,
+    };
+    if !asked.1 {
+        forget(server, repo, path, record.blob.id);
     }
+    asked.1
 }
 
 fn forget(server: &Server, repo: &Repo, path: &RepoPath, id: BlobId) {
@@ -207,7 +207,7 @@ impl Learner {
             return;
         }
         let blob = Blob { id: BlobId(hasher.finalize().into()), size };
-        let record = Record { blob, modified_secs, validator, confirmed: Mutex::new(begun) };
+        let record = Record { blob, modified_secs, validator, asked: Mutex::new((begun, true)) };
         server.learnt.put(&server.repos[repo], &path, blob);
         server.learnt.passed.0.insert((repo, path), Arc::new(record));
         server.place(blob);
