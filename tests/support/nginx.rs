@@ -9,7 +9,7 @@ use super::{Conn, DEADLINE, Process, Scratch, free_port, run_ok, wait_for};
 /// A running nginx over a folder.
 #[derive(Debug)]
 pub struct Nginx {
-    _process: Process,
+    pub process: Process,
     /// `host:port`.
     pub address: String,
     /// One line for each request: `GET /path HTTP/1.1 200`.
@@ -39,7 +39,7 @@ impl Nginx {
         let process = Process::spawn("nginx", command.arg("-c").arg(&file).args(["-p", &folder.to_string()]));
         let address = format!("127.0.0.1:{port}");
         wait_for("nginx listens", DEADLINE, || Conn::try_open(&address).is_ok());
-        Self { _process: process, address, log }
+        Self { process, address, log }
     }
 
     /// The URL of a path without leading slash.

@@ -5,7 +5,7 @@
 //! Volunteers ask for bytes by their hash, and no catalog says where these are: the places of those that were asked
 //! for lately are kept here. Whoever comes by hash is only given what still has it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::catalog::UnitKey;
 use crate::formats::compress::Compression;
 use crate::formats::conditions::Modified;
 use crate::io::body::Body;
+use crate::io::db::DbError;
 use crate::io::respond::{Representation, plain, respond};
 use crate::io::tree_hashes::{Known, Opened};
 use crate::model::{Blob, BlobId, Expected, RepoPath};
@@ -42,6 +43,7 @@ const READINGS: usize = 2;
 const WARM_PATIENCE: Duration = Duration::from_secs(600);
 /// Files looked at in one step when they are recalled.
 const STEP: usize = 1000;
+const STEP_PAUSE: Duration = Duration::from_millis(10);
 /// Below `dists/` there is metadata, but for what is in such folders: boot files and upgraders.
 const BESIDE_METADATA: [&str; 4] = ["installer-", "dist-upgrader-", "uefi", "signed"];
 /// Lists whose generation does not name them. Compressed or not.
@@ -276,36 +278,43 @@ pub async fn recall(server: Arc<Server>) {
     for repo in server.repos.iter().filter(|repo| repo.tree().is_some()) {
         repo.wait_warm(WARM_PATIENCE).await;
     }
-    let recalling = server.clone();
-    let recall = move || recall_all(&recalling);
-    match tokio::task::spawn_blocking(recall).await {
-        Ok(Err(e)) => tracing::warn!(error = %e, "files that no metadata names are read anew"),
-        Ok(Ok(files)) => tracing::debug!(files, "files of local trees that no metadata names are known"),
-        Err(_) => {}
+    let (mut last, mut files) = (None, 0);
+    loop {
+        let own = server.clone();
+        match tokio::task::spawn_blocking(move || recall_step(&own, last.as_deref())).await {
+            Ok(Ok((Some(file), found))) => (last, files) = (Some(file), files + found),
+            Ok(Ok((None, _))) => break,
+            Ok(Err(e)) => {
+                tracing::warn!(error = %e, "files that no metadata names are not known until they are asked for");
+                break;
+            }
+            Err(_) => break,
+        }
+        // There can be millions, and nobody waits for them.
+        tokio::time::sleep(STEP_PAUSE).await;
     }
+    tracing::debug!(files, "files of local trees that no metadata names are known");
 }
 
-fn recall_all(server: &Server) -> Result<usize, crate::io::db::DbError> {
+/// Looks at the next files that were ever read, and returns the last of them and how many are to be found again.
+fn recall_step(server: &Server, last: Option<&Path>) -> Result<(Option<PathBuf>, usize), DbError> {
     let trees: Vec<(PathBuf, &Repo)> =
         server.repos.iter().filter_map(|repo| Some((repo.tree()?.canonicalize().ok()?, repo))).collect();
-    let (mut last, mut found) = (None, 0);
-    loop {
-        let step = server.db.tree_files_after(last.as_deref(), STEP)?;
-        for (file, fingerprint) in &step {
-            for (tree, repo) in &trees {
-                let path = file.strip_prefix(tree).ok().and_then(|path| RepoPath::new(path.to_str()?).ok());
-                let Some(path) = path else { continue };
-                let is_named = repo.snapshot().find_package(path.as_str()).is_some();
-                if is_named || !may_be_elsewhere(server, repo, &path, fingerprint.size) {
-                    continue;
-                }
-                if let Some((_, id)) = server.db.tree_file(file)? {
-                    server.learnt.put(repo, &path, Blob { id, size: fingerprint.size });
-                    found += 1;
-                }
+    let step = server.db.tree_files_after(last, STEP)?;
+    let mut found = 0;
+    for (file, fingerprint) in &step {
+        for (tree, repo) in &trees {
+            let path = file.strip_prefix(tree).ok().and_then(|path| RepoPath::new(path.to_str()?).ok());
+            let Some(path) = path else { continue };
+            let is_named = repo.snapshot().find_package(path.as_str()).is_some();
+            if !is_named
+                && may_be_elsewhere(server, repo, &path, fingerprint.size)
+                && let Some((_, id)) = server.db.tree_file(file)?
+            {
+                server.learnt.put(repo, &path, Blob { id, size: fingerprint.size });
+                found += 1;
             }
         }
-        let Some((file, _)) = step.last() else { return Ok(found) };
-        last = Some(file.clone());
     }
+    Ok((step.into_iter().next_back().map(|(file, _)| file), found))
 }

@@ -1,8 +1,7 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`], [`unnamed`], [`learnt`],
-//! [`passed`]
-//! and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers,
+//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`],
+//! [`unnamed`] with [`learnt`] and [`passed`], and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers,
 //! by [`zone`] under the names of volunteers that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
 //! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
 //! tests them. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have
