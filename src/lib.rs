@@ -27,6 +27,8 @@
 //! 5. The server: from the cache, or the local tree, or [`io::fetch`] pulls it from upstream into the
 //!    verified store while the client already reads. The new blob is placed on a volunteer for the next one
 //!    who asks.
+//!
+//! Of a file that no metadata names, `roles::serve::learnt` and `roles::serve::passed` find out in step 2 what it is.
 
 pub mod catalog;
 pub mod cli;

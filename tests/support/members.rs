@@ -75,6 +75,12 @@ impl Tree {
         random_bytes(0xfeed << 32 | self.seed, 3_000 + self.seed as usize)
     }
 
+    /// The same, so many that volunteers are worth asking.
+    fn large_bytes(&mut self) -> Vec<u8> {
+        self.seed += 1;
+        random_bytes(0xfeed << 32 | self.seed, 40_000 + self.seed as usize)
+    }
+
     /// The lines of a Release for what is below a folder: ` SHA256 SIZE PATH`.
     pub fn listed(&self, folder: &str, wanted: impl Fn(&str) -> bool) -> String {
         let mut lines = String::new();
@@ -191,7 +197,7 @@ fn diff_index(tree: &mut Tree, folder: &str) {
 fn checksummed(tree: &mut Tree, folder: &str, names: &[&str]) {
     let mut sums = String::new();
     for name in names {
-        let bytes = tree.bytes();
+        let bytes = tree.large_bytes();
         let _ = writeln!(sums, "{}  ./{name}", sha256_hex(&bytes));
         tree.add(&format!("{folder}/{name}"), bytes);
     }
@@ -201,7 +207,7 @@ fn checksummed(tree: &mut Tree, folder: &str, names: &[&str]) {
 /// An rpm-md repository with every kind of metadata, deltas and boot images.
 pub fn rpm(root: &Path) -> Tree {
     let mut tree = Tree::new(root);
-    let (package, delta) = (tree.bytes(), tree.bytes());
+    let (package, delta) = (tree.bytes(), tree.large_bytes());
     let primary = format!(
         "<metadata xmlns=\"http://linux.duke.edu/metadata/common\" packages=\"1\"><package type=\"rpm\">\
          <name>hands</name><arch>noarch</arch><version epoch=\"0\" ver=\"1\" rel=\"1\"/>\

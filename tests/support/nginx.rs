@@ -12,7 +12,7 @@ const TYPES: &str = "/etc/nginx/mime.types";
 /// A running nginx over a folder.
 #[derive(Debug)]
 pub struct Nginx {
-    _process: Process,
+    pub process: Process,
     /// `host:port`.
     pub address: String,
     /// One line for each request: `GET /path HTTP/1.1 200`.
@@ -43,7 +43,7 @@ impl Nginx {
         let process = Process::spawn("nginx", command.arg("-c").arg(&file).args(["-p", &folder.to_string()]));
         let address = format!("127.0.0.1:{port}");
         wait_for("nginx listens", DEADLINE, || Conn::try_open(&address).is_ok());
-        Self { _process: process, address, log }
+        Self { process, address, log }
     }
 
     /// The URL of a path without leading slash.

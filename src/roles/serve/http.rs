@@ -18,7 +18,7 @@ use super::door::Target;
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
-use super::{connect, hints, listing, lists, metadata, mirrors, origin, package, unnamed, zone};
+use super::{connect, hints, learnt, listing, lists, metadata, mirrors, origin, package, unnamed, zone};
 use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::formats::authority::Authority;
@@ -228,11 +228,13 @@ pub async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Respons
     let modified_secs = Some(modified_secs.unwrap_or(id.last_modified_secs()));
     let asked = &Asked { modified_secs, ..asked.clone() };
     let mut answer = plain(StatusCode::NOT_FOUND, "no repository names this blob");
-    // What is not yet visible is for volunteers that fetch on order.
-    let may_have = |repo: &Repo, path: &RepoPath| {
-        asked.kind == Kind::Sync || repo.snapshot().package(path.as_str()).is_some()
-    };
-    for (repo, path, expected) in server.find(id).into_iter().filter(|(repo, path, _)| may_have(repo, path)) {
+    for (repo, path, expected) in server.find(id) {
+        // What is not yet visible is for volunteers that fetch on order.
+        let is_visible = repo.snapshot().package(path.as_str()).is_some();
+        let is_pending = asked.kind == Kind::Sync && !server.learnt.has(id, repo, &path);
+        if !is_visible && !is_pending && !learnt::may_have(server, repo, &path, id).await {
+            continue;
+        }
         answer = package::answer_blob(server, repo, &path, expected, asked).await;
         // One repository's missing file or failing upstream is no reason: others publish the same bytes.
         if !(answer.status() == StatusCode::NOT_FOUND || answer.status().is_server_error()) {

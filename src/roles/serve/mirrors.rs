@@ -21,7 +21,7 @@ use super::lists::{self, Wanted};
 use super::package::{Sought, fetch_failed, made};
 use super::repo::Repo;
 use super::server::Server;
-use super::{nested, package, representation, unnamed};
+use super::{learnt, nested, package, representation, unnamed};
 use crate::catalog::Named;
 use crate::formats::metalink::{self, File};
 use crate::formats::ticket;
@@ -42,6 +42,8 @@ struct Known {
     blob: Blob,
     /// Metadata is never elsewhere.
     may_be_held: bool,
+    /// `Last-Modified`, where only the tree says it.
+    dated: Option<u64>,
 }
 
 /// `PATH.meta4` and its kind, for files whose origin has no such file itself.
@@ -100,21 +102,24 @@ async fn known(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Result<Opt
         Named::Package { .. } | Named::Unlisted { .. } | Named::Unknown => None,
     };
     if let Some(blob) = metadata {
-        return Ok(blob.map(|blob| Known { blob, may_be_held: false }));
+        return Ok(blob.map(|blob| Known { blob, may_be_held: false, dated: None }));
     }
     let named = repo.snapshot().package(path.as_str());
     let expected = match named {
         Some(expected) => Some(expected),
         None => nested::expected(server, repo, path).await,
     };
-    let Some(expected) = expected else { return Ok(None) };
+    let Some(expected) = expected else {
+        let learnt = learnt::known(server, repo, path).await;
+        return Ok(learnt.map(|(blob, dated)| Known { blob, may_be_held: true, dated: Some(dated) }));
+    };
     let mut blob = package::known_blob(server, repo, path, &expected).await;
     if blob.is_none() {
         let sought = Sought { repo, path, wanted: expected.into(), by_hash: false };
         let id = BlobId(package::digests(server, &sought).await?.sha256);
         blob = package::known_blob(server, repo, path, &Expected { digest: id.digest(), ..expected }).await;
     }
-    Ok(blob.map(|blob| Known { blob, may_be_held: named.is_some() }))
+    Ok(blob.map(|blob| Known { blob, may_be_held: true, dated: None }))
 }
 
 fn known_member(server: &Server, expected: &Expected) -> Option<Blob> {
@@ -132,6 +137,7 @@ fn urls(server: &Server, repo: &Repo, path: &RepoPath, known: &Known, asked: &As
         let name = encode_path(path.file_name());
         let named = repo.snapshot().package(path.as_str());
         let dated = named.and_then(|named| representation::modified_secs(repo, path, &named, asked));
+        let dated = known.dated.or(dated);
         for (base_url, key) in server.others(&request, "", MAX_VOLUNTEERS) {
             urls.push(format!("{base_url}{}", key.sign_dated(known.blob, dated, expiry, &name)));
         }

@@ -1,7 +1,7 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`], [`unnamed`]
-//! and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers,
+//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`],
+//! [`unnamed`] with [`learnt`] and [`passed`], and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers,
 //! by [`zone`] under the names of volunteers that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
 //! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
 //! tests them. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have
@@ -20,6 +20,7 @@ mod handover;
 mod hints;
 mod holdings;
 mod http;
+mod learnt;
 mod listing;
 mod lists;
 mod metadata;
@@ -28,6 +29,7 @@ mod nested;
 mod orders;
 mod origin;
 mod package;
+mod passed;
 mod pins;
 mod popularity;
 mod probe;
@@ -256,6 +258,7 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
         scrub::keep(&fetcher.store, server.config.cache.scrub_days);
     }
     tree_scrub::keep(server);
+    tokio::spawn(learnt::recall(server.clone()));
     tokio::spawn(ranks::keep(server.clone()));
     tokio::spawn(crowds::keep(server.clone()));
     tokio::spawn(popularity::keep(server.clone()));

@@ -11,7 +11,7 @@ use super::http::Asked;
 use super::refresh;
 use super::repo::Repo;
 use super::server::Server;
-use super::{metadata, package};
+use super::{learnt, metadata, package};
 use crate::catalog::{PathTable, PathTableBuilder, Unit, UnitKind, by_hash_digest};
 use crate::formats::compress::{self, Compression};
 use crate::formats::{Entry, checksums, pdiff, prestodelta};
@@ -84,10 +84,9 @@ pub async fn answer(
             Kind::DiffIndex => {
                 metadata::member_response(server, repo, path, &unit, &canonical, expected, asked).await
             }
-            // No list of packages has them, so volunteers cannot be told to fetch them.
             Kind::Checksums | Kind::Prestodelta => {
-                let asked = Asked { direct: true, ..asked.clone() };
-                package::answer(server, repo, path, expected.into(), &asked).await
+                learnt::note(server, repo, path, &expected).await;
+                package::answer(server, repo, path, expected.into(), asked).await
             }
         });
     }

@@ -28,7 +28,6 @@ pub struct TreeFile {
     pub path: PathBuf,
     pub file: File,
     pub size: u64,
-    pub modified_nanos: u128,
     pub fingerprint: Fingerprint,
 }
 
@@ -55,10 +54,8 @@ pub fn open_in_tree(tree: &Path, path: &RepoPath) -> Option<TreeFile> {
     if opened.is_ok_and(|opened| !opened.starts_with(&tree)) {
         return None;
     }
-    let since_epoch = meta.modified().ok().and_then(|m| m.duration_since(std::time::UNIX_EPOCH).ok());
-    let modified_nanos = since_epoch.map_or(0, |d| d.as_nanos());
     let fingerprint = Fingerprint::of(&meta);
-    Some(TreeFile { path: real, file, size: meta.len(), modified_nanos, fingerprint })
+    Some(TreeFile { path: real, file, size: meta.len(), fingerprint })
 }
 
 /// Where to fetch a path from: by hash first where the archive offers it, at each upstream in turn.
@@ -90,7 +87,7 @@ pub struct Validator {
 impl Validator {
     /// None from a file that has just changed: dates count whole seconds, and so do the tags that servers
     /// make of them, so a second change within one would not show (RFC 9110 section 8.8.2.2).
-    fn of(url: &str, headers: &HeaderMap) -> Option<Self> {
+    pub fn of(url: &str, headers: &HeaderMap) -> Option<Self> {
         let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
         let age = date(header::DATE)?.duration_since(date(header::LAST_MODIFIED)?).ok()?;
         let header = |name| headers.get(name).cloned();
@@ -99,6 +96,16 @@ impl Validator {
             etag: header(header::ETAG),
             modified: header(header::LAST_MODIFIED),
         })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Whether a reply from the same place is about the same bytes.
+    pub fn fits(&self, headers: &HeaderMap) -> bool {
+        headers.get(header::ETAG) == self.etag.as_ref()
+            && headers.get(header::LAST_MODIFIED) == self.modified.as_ref()
     }
 }
 

@@ -90,26 +90,54 @@ async fn answer_sought(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked)
         Some(expected) => known_blob(server, repo, path, &expected).await,
         None => None,
     };
-    let meant = sought.wanted.first();
     if let Some(blob) = blob
-        && let Some(response) = representation::settled(repo, path, &meant, blob, asked)
+        && let Some(response) = elsewhere(server, sought, blob, asked).await
     {
         return response;
     }
-    if let (Some(blob), false) = (blob, asked.direct)
-        && is_checkable(server, sought, blob, asked).await
-        && let Some(response) = redirect(server, repo, path, &meant, blob, asked)
-    {
-        return response;
-    }
+    here(server, sought, blob, asked).await
+}
+
+/// Answers for oneself.
+pub async fn here(
+    server: &Arc<Server>,
+    sought: &Sought<'_>,
+    blob: Option<Blob>,
+    asked: &Asked,
+) -> Response<Body> {
+    let Sought { repo, path, .. } = *sought;
     if let (Some(blob), &Method::HEAD) = (blob, &asked.method) {
         // Nothing is fetched for those who only look. A tree's file must be right even for them.
         if repo.tree().is_some() {
             return serve(server, sought, asked).await;
         }
-        let what = representation::of_blob(server, repo, path, &meant, blob, asked);
+        let what = representation::of_blob(server, repo, path, &sought.wanted.first(), blob, asked);
         return respond::respond(&asked.method, &asked.headers, &what, |_| Body::Empty);
     }
+    serves(server, blob, asked).await;
+    serve(server, sought, asked).await
+}
+
+/// What needs no bytes from here: the answer to conditions, or a redirect.
+pub async fn elsewhere(
+    server: &Arc<Server>,
+    sought: &Sought<'_>,
+    blob: Blob,
+    asked: &Asked,
+) -> Option<Response<Body>> {
+    let Sought { repo, path, .. } = *sought;
+    let meant = sought.wanted.first();
+    if let Some(response) = representation::settled(repo, path, &meant, blob, asked) {
+        return Some(response);
+    }
+    if asked.direct || !is_checkable(server, sought, blob, asked).await {
+        return None;
+    }
+    redirect(server, repo, path, &meant, blob, asked)
+}
+
+/// Before a client is sent bytes from here: others may be giving it them, and it may come back from one.
+pub async fn serves(server: &Server, blob: Option<Blob>, asked: &Asked) {
     if let (Some(blob), true) = (blob, asked.direct) {
         server.courtesy.wait(asked.client, blob.id).await;
     }
@@ -119,7 +147,6 @@ async fn answer_sought(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked)
             came_back(server, blob, asked);
         }
     }
-    serve(server, sought, asked).await
 }
 
 /// Whether a client that is to have a metalink can be told the digests of pieces. Without them libzypp does

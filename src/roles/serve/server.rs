@@ -16,6 +16,7 @@ use super::alternatives::Settled;
 use super::crowds::Crowds;
 use super::door::Door;
 use super::holdings::{self, Kept};
+use super::learnt::Learnt;
 use super::listing::Listings;
 use super::lists::Courtesy;
 use super::orders;
@@ -89,6 +90,8 @@ pub struct Server {
     pub not_nested: Cache<Digest, FetchError>,
     /// What the files of local trees hold.
     pub trees: Arc<TreeHashes>,
+    /// Those of them that no metadata names.
+    pub learnt: Learnt,
     /// Files that were read again for the digests of their pieces, so that each is read once.
     pub hashing: Cache<Digest, ()>,
     /// Which file a path means, where metadata names several.
@@ -201,6 +204,7 @@ impl Server {
             metadata,
             upstream,
             trees: TreeHashes::new(db.clone()),
+            learnt: Learnt::default(),
             db,
             access,
             traffic: Arc::default(),
@@ -388,7 +392,8 @@ impl Server {
     }
 
     /// Where the catalog has a blob, once per repository: by its SHA-256, or by a digest that its hashed bytes are
-    /// known to have. A generation that is about to become visible counts: volunteers fetch its files.
+    /// known to have. A generation that is about to become visible counts: volunteers fetch its files. Last, where
+    /// it was seen without being named.
     pub fn find(&self, id: BlobId) -> Vec<(&Repo, RepoPath, Expected)> {
         let mut digests = vec![id.digest()];
         if let Ok(Some(all)) = self.db.digests(id) {
@@ -401,7 +406,9 @@ impl Server {
             let (path, expected) = visible.or_else(pending)?;
             Some((repo, RepoPath::new(&path).ok()?, expected))
         };
-        self.repos.iter().filter_map(in_repo).collect()
+        let learnt = self.learnt.find(id);
+        let learnt = learnt.and_then(|(repo, path, expected)| Some((self.repos.get(repo)?, path, expected)));
+        self.repos.iter().filter_map(in_repo).chain(learnt).collect()
     }
 
     /// Has copies made of a blob whose bytes have just become known.

@@ -319,6 +319,11 @@ impl Case {
         if will_do(&self.wanted) {
             return Ok(None);
         }
+        // It was seen there once: nobody promised that it stays.
+        let id = self.wanted.first().blob_id().filter(|_| self.by_hash);
+        if id.is_some_and(|id| self.server.learnt.has(id, self.repo(), &self.path)) {
+            return Err(TreeError::Other);
+        }
         let named = alternatives::all(&self.server, self.repo(), &self.path);
         match (named.is_some_and(|named| will_do(&named)), self.by_hash) {
             (true, true) => Err(TreeError::Other),
@@ -353,6 +358,10 @@ pub async fn explain_failure(server: Arc<Server>, volunteer: VolunteerId, blob: 
             // What comes of it is told when it was read.
             Some((opened, None)) => Case::of(&server, &sought).read(&opened).err(),
         };
+        if problem.is_some() && server.learnt.has(blob, repo, &path) {
+            server.learnt.forget(blob);
+            continue;
+        }
         if let (Some(problem), Some(tree)) = (problem, repo.tree()) {
             let file = tree.join(path.as_str());
             tracing::warn!(

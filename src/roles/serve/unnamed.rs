@@ -1,4 +1,5 @@
-//! Files that no metadata names: passed through from the origin, never kept, never redirected.
+//! Files that no metadata names, as they are at the upstream. Those of trees are for [`learnt`], those that were passed
+//! through before for [`passed`].
 
 use std::sync::Arc;
 
@@ -7,44 +8,31 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use super::http::Asked;
+use super::learnt;
 use super::origin::{self, TreeFile};
+use super::passed::{self, Learner};
 use super::repo::Repo;
 use super::server::Server;
 use super::traffic::Kind;
 use crate::formats::conditions::{self, Modified, Validators, Verdict};
 use crate::io::body::Body;
 use crate::io::clock;
-use crate::io::respond::{Representation, content_type, plain, respond};
+use crate::io::respond::{content_type, plain};
 use crate::io::upstream::{Reply, UpstreamError};
-use crate::model::{BlobId, RepoPath};
+use crate::model::RepoPath;
 
 /// Most bytes of one such file: larger ones belong behind metadata that names them.
 const MAX_PASSED: u64 = 16 << 30;
 
 /// Answers with the origin's file, if it has one.
 pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &Asked) -> Response<Body> {
-    if repo.tree().is_none() {
-        return pass_through(server, repo, path, asked, Kind::Passed).await;
+    match repo.tree() {
+        Some(_) => learnt::answer(server, repo, path, asked).await,
+        None => match passed::answer(server, repo, path, asked).await {
+            Some(response) => response,
+            None => pass_through(server, repo, path, asked, Kind::Passed).await,
+        },
     }
-    let Some(found) = open_tree_file(repo, path).await else {
-        return plain(StatusCode::NOT_FOUND, "no such file");
-    };
-    let modified_secs = u64::try_from(found.modified_nanos / 1_000_000_000).unwrap_or(0);
-    let what = Representation {
-        modified: Modified::at(modified_secs),
-        must_revalidate: true,
-        ..Representation::unhashed(fingerprint(&found), found.size, path.file_name())
-    };
-    let file = Arc::new(found.file);
-    let open = move |part| Body::file(file.clone(), part, None);
-    let response = respond(&asked.method, &asked.headers, &what, open);
-    response.map(|body| server.traffic.count(Kind::Passed, body))
-}
-
-/// A stand-in for the digest of a file that nobody hashed: changes when the file does.
-fn fingerprint(file: &TreeFile) -> BlobId {
-    let text = format!("{} {} {}", file.path.display(), file.size, file.modified_nanos);
-    crate::catalog::Root::new(text.into()).blob.id
 }
 
 /// Opens a file of the repository's tree without blocking the reactor.
@@ -88,7 +76,18 @@ pub async fn pass_through(
                 tracing::warn!(url, "the upstream gives a part of the file only");
                 outage = true;
             }
-            Ok(reply) => return stream_reply(server, path, asked, kind, judged(asked, reply)),
+            Ok(reply) => {
+                let reply = judged(asked, reply);
+                let learner = Learner::of(server, repo, path, asked, &url, &reply);
+                return stream_reply(
+                    server,
+                    path,
+                    asked,
+                    kind,
+                    reply,
+                    learner.filter(|_| kind == Kind::Passed),
+                );
+            }
             Err(e) if e.is_not_found() => {}
             Err(UpstreamError::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
                 return plain(StatusCode::RANGE_NOT_SATISFIABLE, "the file is not that long");
@@ -152,6 +151,7 @@ fn stream_reply(
     asked: &Asked,
     kind: Kind,
     reply: Reply,
+    learner: Option<Learner>,
 ) -> Response<Body> {
     let has_body = matches!(reply.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
     let length = reply.content_length();
@@ -172,15 +172,24 @@ fn stream_reply(
         response.headers_mut().entry(header::CONTENT_TYPE).or_insert(kind_of_content);
     }
     if has_body && asked.method == Method::GET {
-        let body = Body::stream(stream::try_unfold((reply, MAX_PASSED), |(mut reply, left)| async move {
-            let Some(chunk) = reply.chunk().await.map_err(std::io::Error::other)? else { return Ok(None) };
-            let left = left.checked_sub(chunk.len() as u64);
-            let left = left.ok_or_else(|| std::io::Error::other("longer than what is passed through"))?;
-            Ok(Some((chunk, (reply, left))))
-        }));
-        *response.body_mut() = server.traffic.count(kind, body);
+        *response.body_mut() = server.traffic.count(kind, body_of(reply, learner));
     }
     response
+}
+
+/// The upstream's bytes; `learner` sees them too.
+fn body_of(reply: Reply, learner: Option<Learner>) -> Body {
+    let begun = (reply, MAX_PASSED, learner);
+    Body::stream(stream::try_unfold(begun, |(mut reply, left, mut learner)| async move {
+        let Some(chunk) = reply.chunk().await.map_err(std::io::Error::other)? else {
+            return Ok(None);
+        };
+        let left = left.checked_sub(chunk.len() as u64);
+        let left = left.ok_or_else(|| std::io::Error::other("longer than what is passed through"))?;
+        // Before the last bytes leave: a response of known length may not be asked for its end.
+        let learner = learner.take().and_then(|learner| learner.updated(&chunk));
+        Ok(Some((chunk, (reply, left, learner))))
+    }))
 }
 
 /// How long the origin says that a file is.
