@@ -14,7 +14,6 @@ use super::server::Server;
 use super::traffic::Kind;
 use super::{nested, pins, unnamed};
 use crate::catalog::{Named, Root, Unit, UnitKey, UnitKind, by_hash_path};
-use crate::config::Layout;
 use crate::formats::compress::Compression;
 use crate::io::body::Body;
 use crate::io::clock;
@@ -180,11 +179,7 @@ pub fn absent(repo: &Repo, key: &UnitKey, looked: Looked) -> Response<Body> {
 }
 
 /// The answer where a unit cannot be read. Clients that get 503 wait and repeat: it is said only where that helps.
-/// zypper does the same with 502 and 504 (measured), so what the origin of rpm-md has damaged is 404 to it: there is
-/// no repository that anybody could use.
 fn no_unit(repo: &Repo, looked: Looked) -> Option<Response<Body>> {
-    let is_rpm = repo.config.profile.layout == Layout::RpmMd;
-    let refused = if is_rpm { StatusCode::NOT_FOUND } else { StatusCode::BAD_GATEWAY };
     match looked {
         Looked::Current | Looked::Missing => None,
         Looked::Passing => Some(try_again(
@@ -196,7 +191,7 @@ fn no_unit(repo: &Repo, looked: Looked) -> Option<Response<Body>> {
             "the origin does not answer, and there is no earlier generation; the server's log says why",
         )),
         Looked::Refused => Some(plain(
-            refused,
+            repo.status_of_damage(),
             "the origin has no usable metadata here, and there is no earlier generation; the server's log says why",
         )),
     }
@@ -236,7 +231,7 @@ pub async fn member_response(
         Err(e) => {
             // Release files list uncompressed members that archives do not keep: no reason to alarm anyone.
             tracing::debug!(path = path.as_str(), error = %e, "a member cannot be had");
-            return fetch_failed(&e);
+            return fetch_failed(repo, &e);
         }
     };
     if unit.members.get(path.as_str()).is_some() {

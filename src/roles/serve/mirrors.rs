@@ -75,7 +75,7 @@ pub async fn of_file(
     }
     let known = match known(server, repo, path).await {
         Ok(known) => known?,
-        Err(e) => return Some(fetch_failed(&e)),
+        Err(e) => return Some(fetch_failed(repo, &e)),
     };
     let urls = urls(server, repo, path, &known, asked);
     Some(match wanted {

@@ -91,7 +91,7 @@ pub async fn answer(
         });
     }
     // Something names it, or does not: what nobody verified is not passed on in its place.
-    failure.map(|e| package::fetch_failed(&e))
+    failure.map(|e| package::fetch_failed(repo, &e))
 }
 
 fn find(table: &PathTable, path: &RepoPath) -> Option<(RepoPath, Expected)> {

@@ -309,7 +309,7 @@ async fn from_upstream(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked)
             }
         }
     }
-    fetch_failed(&failed.unwrap_or(FetchError::NotFound))
+    fetch_failed(repo, &failed.unwrap_or(FetchError::NotFound))
 }
 
 /// The upstream's bytes as they are, since they cannot be kept. The fetcher's log says why, now and then.
@@ -367,15 +367,17 @@ pub fn sources(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expecte
     source
 }
 
-/// 404 is only for what does not exist; an outage is a 5xx that clients may try again.
-pub fn fetch_failed(error: &FetchError) -> Response<Body> {
+/// 404 is for what does not exist, and for damage where [`Repo::status_of_damage`] says so; an outage is a 5xx that
+/// clients may try again.
+pub fn fetch_failed(repo: &Repo, error: &FetchError) -> Response<Body> {
     match error {
         FetchError::NotFound => plain(StatusCode::NOT_FOUND, "no upstream has this file"),
         FetchError::Upstream(UpstreamError::Busy { pause, .. }) => {
             respond::try_again("the upstream asks for a pause; try again", pause.as_secs() + 1)
         }
-        FetchError::Upstream(_) | FetchError::Wrong { .. } => {
-            plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again")
+        FetchError::Upstream(_) => plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again"),
+        FetchError::Wrong { .. } => {
+            plain(repo.status_of_damage(), "the upstream's file is not what its metadata says; try again")
         }
         FetchError::Late => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the upstream sends this file slowly; try again soon")
@@ -407,7 +409,7 @@ pub async fn manifest(
             let text = respond::manifest(&digests, algorithm, package.file_name());
             made(server, asked, path.file_name(), text)
         }
-        Err(e) => fetch_failed(&e),
+        Err(e) => fetch_failed(repo, &e),
     })
 }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 
 use super::origin::Validator;
 use super::refresh::Known;
 use crate::catalog::{Needed, Snapshot, Trust, Unit, UnitKey, Warm};
-use crate::config::{Origin, RepoConfig};
+use crate::config::{Layout, Origin, RepoConfig};
 use crate::model::{BlobId, Digest, Expected, RepoPath, Time};
 
 /// A client's request for a root file makes the server look at the origin again if its last look is older.
@@ -221,6 +222,15 @@ impl Repo {
             units.retain(|_, state| state.is_adopted || state.refreshing.try_lock().is_err());
         }
         change(units.entry(key.clone()).or_default())
+    }
+
+    /// What is said of a file that the origin has damaged. zypper repeats 502, 503 and 504 for as long as it gets them
+    /// (measured), where the damaged file itself would have ended it: of rpm-md it is 404.
+    pub fn status_of_damage(&self) -> StatusCode {
+        match self.config.profile.layout {
+            Layout::RpmMd => StatusCode::NOT_FOUND,
+            _ => StatusCode::BAD_GATEWAY,
+        }
     }
 
     /// Notes that a client asked for a member.

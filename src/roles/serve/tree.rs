@@ -55,16 +55,17 @@ pub enum TreeError {
 }
 
 impl TreeError {
-    fn status(&self) -> StatusCode {
+    fn status(&self, repo: &Repo) -> StatusCode {
         match self {
             Self::Missing | Self::Other => StatusCode::NOT_FOUND,
-            Self::Wrong | Self::Unreadable => StatusCode::BAD_GATEWAY,
+            Self::Wrong => repo.status_of_damage(),
+            Self::Unreadable => StatusCode::BAD_GATEWAY,
             Self::Changing | Self::Late => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
-    fn response(&self) -> Response<Body> {
-        plain(self.status(), self.to_string())
+    fn response(&self, repo: &Repo) -> Response<Body> {
+        plain(self.status(repo), self.to_string())
     }
 }
 
@@ -107,7 +108,7 @@ pub async fn answer(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) ->
             let open = move |part| reading.clone().body(opened.clone(), part, is_right.clone());
             counted(server, &what, asked, open)
         }
-        Err(e) => e.response(),
+        Err(e) => e.response(sought.repo),
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub const ALL: [Self; 5] = [Self::Works, Self::Warns, Self::Complains, Self::Refuses, Self::Waits];
+
     /// Whether two differ for a user. A warning may be missing: who stands in between may mend its cause.
     pub fn differs(self, other: Self) -> bool {
         let unwarned = |outcome| if outcome == Self::Warns { Self::Works } else { outcome };

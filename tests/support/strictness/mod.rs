@@ -11,6 +11,7 @@ pub mod page;
 pub mod rpm;
 mod rpm_rows;
 pub mod runs;
+pub mod shortfalls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -186,6 +187,10 @@ impl Row {
 
     fn serve(self, serve: &'static str) -> Self {
         Self { serve, ..self }
+    }
+
+    fn differs(self, outcome: Outcome, why: &'static str) -> Self {
+        Self { differs: Some((outcome, why)), ..self }
     }
 
     fn optional(self) -> Self {

@@ -1,13 +1,14 @@
 //! `docs/strictness.md`: the table as people read it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use super::clients::{Client, Outcome};
-use super::runs::{Results, Way};
-use super::{Reach, Row};
+use super::runs::{FIRST, Results, Way};
+use super::{Reach, Row, shortfalls};
 use crate::support::net::page::version;
 
 /// What the page says before its tables.
@@ -24,9 +25,8 @@ manyhands does. `tests/strictness.rs` makes a small repository for each row, run
 straight and through manyhands (over the origin's tree and over its URL), and fails where the outcome differs, or
 where it is not what this page says. `make strictness` writes the page.
 
-The column of manyhands says what must be; `make strictness` names the rows where that is not seen yet. Most of them
-have one broken list in a generation that follows a good one: it is held back while clients rely on that list, and for a
-limited time ([the rule](operations.md#what-must-be-whole)).
+Where manyhands makes a difference, the row has a note. *Keeps the last good one*: if the defect is one broken list, and others
+that clients rely on are whole, that ends after a while ([the rule](operations.md#what-must-be-whole)).
 
 - *works*: the client reads the lists and downloads a package. *Works, warns*: the same with a warning.
 - *Update fails, install works*: `apt-get update` ends with an error about one list; packages can be installed.
@@ -39,21 +39,35 @@ limited time ([the rule](operations.md#what-must-be-whole)).
 
 /// What manyhands does with a row.
 fn served(row: &Row, results: &Results, at: usize, notes: &mut Vec<&'static str>) -> String {
-    if let Some((outcome, why)) = row.differs {
+    let mut noted = |text: &str, why: &'static str| {
         let known = notes.iter().position(|known| *known == why);
         let number = known.unwrap_or_else(|| {
             notes.push(why);
             notes.len() - 1
         });
-        return format!("{} ({})", short(outcome), number + 1);
+        format!("{text} ({})", number + 1)
+    };
+    if let Some((outcome, why)) = row.differs {
+        return noted(short(outcome), why);
     }
+    let text = seen(row, results, at);
+    match shortfalls::of_row(row) {
+        Some(why) => noted(text.split(", keeps").next().unwrap_or(text), why),
+        None => text.to_owned(),
+    }
+}
+
+/// The same as it was seen.
+fn seen(row: &Row, results: &Results, at: usize) -> &'static str {
+    // The client, not the server, refuses one package of many.
     match row.reach {
-        Reach::List => return short(Outcome::Complains).to_owned(),
-        Reach::Package => return short(Outcome::Works).to_owned(),
+        Reach::Package => return short(Outcome::Works),
+        // The client that asks for it hears so; what it gets of the rest is its own decision.
+        Reach::List => return short(Outcome::Complains),
         Reach::Generation => {}
     }
-    let outcomes = row.clients().iter().map(|client| results[&(at, *client, Way::Straight)].outcome);
-    short(outcomes.min().expect("a row has a client")).to_owned()
+    let by_itself = results.iter().filter(|((row, _, way), _)| *row == at && FIRST.contains(way));
+    short(by_itself.map(|(_, seen)| seen.outcome).min().expect("a row has a client"))
 }
 
 /// What it does so that the best served client sees this.
@@ -99,6 +113,28 @@ pub fn page(rows: &[Row], results: &Results) -> String {
         let _ = writeln!(page, "({number}) {note}.  ");
     }
     page
+}
+
+/// What the page in the working tree says that clients make of a defect straight from the origin.
+pub fn known() -> BTreeMap<(Client, String), Outcome> {
+    let text = fs::read_to_string(file()).unwrap_or_default();
+    let mut known = BTreeMap::new();
+    let mut clients: &[Client] = &[];
+    for line in text.lines() {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        match cells.as_slice() {
+            ["defect", "apt", _] => clients = &[Client::Apt],
+            ["defect", "dnf", "zypper", _] => clients = &[Client::Dnf, Client::Zypper],
+            [defect, outcomes @ .., _] if outcomes.len() == clients.len() => {
+                for (client, outcome) in clients.iter().zip(outcomes) {
+                    let of_name = Outcome::ALL.into_iter().find(|known| known.to_string() == *outcome);
+                    known.extend(of_name.map(|outcome| ((*client, (*defect).to_owned()), outcome)));
+                }
+            }
+            _ => {}
+        }
+    }
+    known
 }
 
 fn file() -> std::path::PathBuf {

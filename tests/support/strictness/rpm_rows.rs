@@ -1,6 +1,7 @@
 //! Rows: repomd.xml, its lists, its signature.
 
 use super::Row;
+use super::clients::Outcome;
 use super::rpm::{Packing, Rpm, digest};
 
 pub fn rows() -> Vec<Row> {
@@ -332,7 +333,8 @@ fn places() -> Vec<Row> {
             rpm.file = "../rpm-up-packages/hands-tiny-1.0-1.noarch.rpm".to_owned();
             let href = format!("<location href=\"{}\"", rpm.file);
             locate(rpm, &href);
-        }),
+        })
+        .differs(Outcome::Refuses, "nothing outside of the repository is served"),
         Row::rpm("rpm-inner-up", "primary: href of the package with .. inside the repository", move |rpm| {
             let href = format!("<location href=\"repodata/../{}\"", rpm.file);
             locate(rpm, &href);

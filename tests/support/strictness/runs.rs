@@ -10,12 +10,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::clients::{Client, Outcome, Seen};
-use super::{Files, Kit, Reach, Row, Trust, write};
-use crate::support::{BINARY, Scratch, Server, ServerConfig, copy_tree, is_soak, overlay_tree, poll};
+use super::{Files, Kit, Reach, Row, Trust, page, write};
+use crate::support::{
+    BINARY, Scratch, Server, ServerConfig, copy_tree, is_soak, overlay_tree, poll, try_get,
+};
 
 /// Clients at a time: they wait for their answers as often as they work.
 const SIDE_BY_SIDE: usize = 8;
-/// How long a server may take to say what it thinks of a second generation. It looks every second.
+/// How long a server may take to say what it thinks of a second generation.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Rows that share a server; it has four repositories for each.
 const ROWS: usize = 30;
@@ -56,8 +58,10 @@ impl Way {
     }
 }
 
-const FIRST: [Way; 2] = [Way::Tree, Way::Upstream];
-const AFTER_GOOD: [Way; 2] = [Way::TreeAfterGood, Way::UpstreamAfterGood];
+/// How a row is looked at by itself.
+pub const FIRST: [Way; 2] = [Way::Tree, Way::Upstream];
+/// How a row is looked at where there was a good one before.
+pub const AFTER_GOOD: [Way; 2] = [Way::TreeAfterGood, Way::UpstreamAfterGood];
 
 /// Both of two ways in the long form; else one for the rows at even places, the other for those at odd ones.
 fn some(ways: [Way; 2], at: usize) -> Vec<Way> {
@@ -73,13 +77,16 @@ pub struct Table<'a> {
     rows: &'a [Row],
     kit: Kit,
     scratch: &'a Scratch,
+    /// What the page says that clients make of rows straight from the origin.
+    known: BTreeMap<(Client, String), Outcome>,
     /// One for each [`ROWS`] rows, with the folder that its configuration is in.
     servers: Vec<(Scratch, Server)>,
 }
 
 impl<'a> Table<'a> {
     pub fn start(scratch: &'a Scratch, rows: &'a [Row]) -> Self {
-        let mut table = Self { rows, kit: Kit::new(scratch), scratch, servers: Vec::new() };
+        let kit = Kit::new(scratch);
+        let mut table = Self { rows, kit, scratch, known: page::known(), servers: Vec::new() };
         // All good ones of a kind are alike.
         let mut good: BTreeMap<String, Files> = BTreeMap::new();
         for row in rows {
@@ -139,55 +146,95 @@ impl<'a> Table<'a> {
         &self.servers[at / ROWS].1
     }
 
-    /// All ways; where a client works with the defect there is no second generation to look at.
+    /// Every row by itself, then, of those that no client takes, as a second generation after a good one.
     pub fn run(&self) -> Results {
         let mut jobs = Vec::new();
         for (at, row) in self.rows.iter().enumerate() {
-            let ways = [Way::Straight].into_iter().chain(some(FIRST, at));
+            let straight = [Way::Straight].into_iter().filter(|_| self.is_measured(at));
+            let ways = straight.chain(some(FIRST, at));
             jobs.extend(ways.flat_map(|way| row.clients().iter().map(move |client| (at, *client, way))));
         }
         // The slow ones begin first.
         jobs.sort_by_key(|(_, client, way)| (*client == Client::Apt, *way));
-        let mut results = self.see(&jobs);
-        let refused: Vec<usize> = (0..self.rows.len()).filter(|at| self.is_refused(&results, *at)).collect();
-        for at in &refused {
-            self.publish(&self.rows[*at]);
-        }
-        let mut jobs = Vec::new();
-        for at in refused {
-            let row = &self.rows[at];
-            for way in some(AFTER_GOOD, at) {
-                self.wait_looked(self.server(at), &(row.name.clone() + way.suffix()));
-                jobs.extend(row.clients().iter().map(|client| (at, *client, way)));
-            }
-        }
-        results.extend(self.see(&jobs));
-        results
-    }
-
-    /// Whether no client gets anything of the generation.
-    fn is_refused(&self, results: &Results, at: usize) -> bool {
-        if self.rows[at].reach != Reach::Generation {
-            return false;
-        }
-        let outcome = |client: &Client| results[&(at, *client, Way::Straight)].outcome;
-        self.rows[at].clients().iter().all(|client| outcome(client) == Outcome::Refuses)
-    }
-
-    fn see(&self, jobs: &[(usize, Client, Way)]) -> Results {
         let results = Mutex::new(Results::new());
-        each(jobs, |job| {
-            let (at, client, way) = *job;
-            let row = &self.rows[at];
-            let url = match way {
-                Way::Straight => self.kit.origin.url(&row.name),
-                way => self.server(at).url(&(row.name.clone() + way.suffix())),
-            };
-            let seen = row.see(&self.kit, client, &url);
-            println!("{:40} {:8} {:28} {}", row.name, client.name(), way.name(), seen.outcome);
-            results.lock().expect("no client's thread panics").insert(*job, seen);
-        });
-        results.into_inner().expect("no client's thread panics")
+        each(&jobs, |job| self.see(*job, &results));
+        let is_refused = |at: &usize| self.is_refused(&results.lock().expect("no thread panics"), *at);
+        let refused: Vec<usize> = (0..self.rows.len()).filter(is_refused).collect();
+        each(&refused, |at| self.see_after_good(*at, &results));
+        results.into_inner().expect("no thread panics")
+    }
+
+    /// Whether clients are asked what they make of the row straight from the origin. In the short form a third of the
+    /// rows is: what the page says of the others was measured with the same clients.
+    fn is_measured(&self, at: usize) -> bool {
+        is_soak()
+            || at.is_multiple_of(3)
+            || !self.known.contains_key(&self.key(at, self.rows[at].clients()[0]))
+    }
+
+    fn key(&self, at: usize, client: Client) -> (Client, String) {
+        (client, self.rows[at].defect.clone())
+    }
+
+    /// What a client makes of a row straight from the origin.
+    pub fn straight(&self, results: &Results, at: usize, client: Client) -> Outcome {
+        let measured = results.get(&(at, client, Way::Straight)).map(|seen| seen.outcome);
+        measured.unwrap_or_else(|| self.known[&self.key(at, client)])
+    }
+
+    /// Clients that make something else of a row than the page says.
+    pub fn changed(&self, results: &Results) -> Vec<String> {
+        let straight = results.iter().filter(|((_, _, way), _)| *way == Way::Straight);
+        let is_other = |((at, client, _), seen): &(&(usize, Client, Way), &Seen)| {
+            self.known.get(&self.key(*at, *client)).is_some_and(|known| *known != seen.outcome)
+        };
+        let told = |((at, client, _), seen): (&(usize, Client, Way), &Seen)| {
+            format!(
+                "{}: {} {}, which the page does not say",
+                self.rows[*at].name,
+                client.name(),
+                seen.outcome
+            )
+        };
+        straight.filter(is_other).map(told).collect()
+    }
+
+    /// Whether no client gets anything of the generation. One that is signed by a key that has expired has no good
+    /// one before it.
+    fn is_refused(&self, results: &Results, at: usize) -> bool {
+        let row = &self.rows[at];
+        row.reach == Reach::Generation
+            && row.trust != Trust::ExpiredKey
+            && row.clients().iter().all(|client| self.straight(results, at, *client) == Outcome::Refuses)
+    }
+
+    fn see(&self, job: (usize, Client, Way), results: &Mutex<Results>) {
+        let (at, client, way) = job;
+        let row = &self.rows[at];
+        let url = match way {
+            Way::Straight => self.kit.origin.url(&row.name),
+            way => self.server(at).url(&(row.name.clone() + way.suffix())),
+        };
+        let seen = row.see(&self.kit, client, &url);
+        println!("{:40} {:8} {:28} {}", row.name, client.name(), way.name(), seen.outcome);
+        results.lock().expect("no thread panics").insert(job, seen);
+    }
+
+    /// A client reads the good generation, so that the server knows what clients rely on; then the defect comes. What
+    /// the server makes of it is looked at within the time for which it holds a generation back.
+    fn see_after_good(&self, at: usize, results: &Mutex<Results>) {
+        let row = &self.rows[at];
+        let ways = some(AFTER_GOOD, at);
+        for way in &ways {
+            let url = self.server(at).url(&(row.name.clone() + way.suffix()));
+            let seen = row.see(&self.kit, row.clients()[0], &url);
+            assert!(!seen.outcome.differs(Outcome::Works), "{}: a good one: {}", row.name, seen.said);
+        }
+        self.publish(row);
+        for way in ways {
+            self.wait_looked(self.server(at), &(row.name.clone() + way.suffix()));
+            row.clients().iter().for_each(|client| self.see((at, *client, way), results));
+        }
     }
 
     /// Publishes the defect over the good generation.
@@ -196,8 +243,9 @@ impl<'a> Table<'a> {
         let next = self.scratch.path("next").join(&row.name);
         std::fs::create_dir_all(&next).expect("the scratch folder is writable");
         write(&next, &row.bad(&self.kit, 2, &self.url_of(&name)));
-        overlay_tree(&next, &self.kit.root.join(&name));
-        overlay_tree(&next, &self.tree_of(&name));
+        for root in [self.kit.root.join(&name), self.tree_of(&name)] {
+            overlay_tree(&next, &root);
+        }
     }
 
     /// Waits until the server has said what it thinks of a second generation.
@@ -208,10 +256,14 @@ impl<'a> Table<'a> {
             let is_kept = fields["message"] == "keeping the last good generation";
             fields["repo"] == repo && (is_kept || fields["generation"].as_u64() > Some(1))
         };
-        let told = poll(PATIENCE, || server.process.lines().iter().any(is_verdict).then_some(()));
-        if told.is_none() {
-            println!("{repo}: the server said nothing of a second generation");
-        }
+        let told = poll(PATIENCE, || {
+            // A client that asks makes it look.
+            for root in ["dists/stable/InRelease", "InRelease", "repodata/repomd.xml"] {
+                let _ = try_get(&server.url(&format!("{repo}/{root}")));
+            }
+            server.process.lines().iter().any(is_verdict).then_some(())
+        });
+        assert!(told.is_some(), "{repo}: the server said nothing of a second generation");
     }
 }
 
@@ -248,6 +300,7 @@ fn more(row: &Row, kit: &Kit, way: Way) -> String {
         Some(key) if row.trust != Trust::Blind => format!("keyring = {:?}\n", key.display().to_string()),
         _ => String::new(),
     };
-    let poll = if AFTER_GOOD.contains(&way) { "poll_secs = 1\n" } else { "" };
+    // Three polls are what a generation is held back for: a minute, in which the clients have had their look.
+    let poll = if AFTER_GOOD.contains(&way) { "poll_secs = 20\n" } else { "" };
     format!("{suites}\n{keyring}{poll}{}", row.serve)
 }

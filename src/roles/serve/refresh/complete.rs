@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use super::flawed::{self, Waits};
 use super::{RefreshError, unproven};
 use crate::catalog::{
-    Draft, Flaw, IngestError, Needed, Step, Unit, UnitKey, Whole, by_hash_path, obstacle, stem_of,
+    Draft, Flaw, IngestError, Needed, Step, Unit, UnitKey, UnitKind, Whole, by_hash_path, obstacle, stem_of,
 };
 use crate::config::Origin;
 use crate::io::clock;
@@ -212,6 +212,8 @@ impl Work<'_> {
             let error = RefreshError::Member { path, source };
             let was_held = match self.current {
                 Some(current) => is_held(self.server, current, &name),
+                // Nobody has had it from here, and zypper works without one that dnf needs.
+                None if self.key.kind == UnitKind::RpmMd => false,
                 None => !error.is_missing_member(),
             };
             self.failed(name.clone(), false, self.needed.has_member(&self.key, &name) && was_held, error)?;
