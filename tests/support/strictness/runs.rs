@@ -58,14 +58,21 @@ impl Way {
     }
 }
 
+/// When a row is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    First,
+    AfterGood,
+}
+
 /// How a row is looked at by itself.
 pub const FIRST: [Way; 2] = [Way::Tree, Way::Upstream];
 /// How a row is looked at where there was a good one before.
 pub const AFTER_GOOD: [Way; 2] = [Way::TreeAfterGood, Way::UpstreamAfterGood];
 
-/// Both of two ways in the long form; else one for the rows at even places, the other for those at odd ones.
+/// Both of two ways in the long form; else one of them, by turns of two rows.
 fn some(ways: [Way; 2], at: usize) -> Vec<Way> {
-    if is_soak() { ways.to_vec() } else { vec![ways[at % 2]] }
+    if is_soak() { ways.to_vec() } else { vec![ways[at / 2 % 2]] }
 }
 
 /// By the row's place, the client and the way.
@@ -151,7 +158,8 @@ impl<'a> Table<'a> {
         let mut jobs = Vec::new();
         for (at, row) in self.rows.iter().enumerate() {
             let straight = [Way::Straight].into_iter().filter(|_| self.is_measured(at));
-            let ways = straight.chain(some(FIRST, at));
+            let by_itself = some(FIRST, at).into_iter().filter(|_| self.is_seen(at, Round::First));
+            let ways = straight.chain(by_itself);
             jobs.extend(ways.flat_map(|way| row.clients().iter().map(move |client| (at, *client, way))));
         }
         // The slow ones begin first.
@@ -159,7 +167,8 @@ impl<'a> Table<'a> {
         let results = Mutex::new(Results::new());
         each(&jobs, |job| self.see(*job, &results));
         let is_refused = |at: &usize| self.is_refused(&results.lock().expect("no thread panics"), *at);
-        let refused: Vec<usize> = (0..self.rows.len()).filter(is_refused).collect();
+        let is_seen = |at: &usize| self.is_seen(*at, Round::AfterGood);
+        let refused: Vec<usize> = (0..self.rows.len()).filter(is_refused).filter(is_seen).collect();
         each(&refused, |at| self.see_after_good(*at, &results));
         results.into_inner().expect("no thread panics")
     }
@@ -170,6 +179,15 @@ impl<'a> Table<'a> {
         is_soak()
             || at.is_multiple_of(3)
             || !self.known.contains_key(&self.key(at, self.rows[at].clients()[0]))
+    }
+
+    /// Whether a row is looked at in this round. In the short form every other one of those that no client takes, as far
+    /// as is known, is looked at by itself, and the others after a good one.
+    fn is_seen(&self, at: usize, round: Round) -> bool {
+        let row = &self.rows[at];
+        let refuses = |client: &Client| self.known.get(&self.key(at, *client)) == Some(&Outcome::Refuses);
+        let is_known = row.reach == Reach::Generation && row.clients().iter().all(refuses);
+        is_soak() || !is_known || (round == Round::First) == at.is_multiple_of(2)
     }
 
     fn key(&self, at: usize, client: Client) -> (Client, String) {
