@@ -14,8 +14,12 @@ const LONGEST: Duration = Duration::from_secs(300);
 const FORGET: Duration = Duration::from_secs(900);
 /// Shortest pause of a host that names one: some say 0 and mean "not now".
 const SHORTEST_REST: Duration = Duration::from_secs(1);
-/// Hosts remembered, of which a configuration names some, and URLs that are not to be asked for now.
-const HOSTS: u64 = 8192;
+/// Hosts remembered; a configuration names some.
+const HOSTS: u64 = 1024;
+/// Memory for URLs that are not to be asked for now, which clients can make up: they displace each other and no host.
+const FILES: u64 = 4 << 20;
+/// What a URL takes besides its text.
+const FILE: usize = 150;
 
 /// How an exchange with an upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +47,21 @@ impl Trouble {
 
 /// Shared by all who ask upstreams.
 #[derive(Clone, Debug)]
-pub struct Health(Arc<Cache<String, Trouble>>);
+pub struct Health {
+    hosts: Arc<Cache<String, Trouble>>,
+    /// Until when single files are not asked for.
+    files: Arc<Cache<String, Instant>>,
+}
 
 impl Default for Health {
     fn default() -> Self {
-        Self(Arc::new(Cache::builder().max_capacity(HOSTS).time_to_idle(FORGET).build()))
+        let weight = |url: &String, _: &Instant| u32::try_from(url.len() + FILE).unwrap_or(u32::MAX);
+        Self {
+            hosts: Arc::new(Cache::builder().max_capacity(HOSTS).time_to_idle(FORGET).build()),
+            files: Arc::new(
+                Cache::builder().max_capacity(FILES).weigher(weight).time_to_live(LONGEST).build(),
+            ),
+        }
     }
 }
 
@@ -61,25 +75,25 @@ impl Health {
     }
 
     fn is_behind(&self, url: &str, now: Instant) -> bool {
-        self.0.get(&host_of(url)).is_some_and(|trouble| trouble.until > now)
+        self.hosts.get(&host_of(url)).is_some_and(|trouble| trouble.until > now)
     }
 
     /// Counts what came of asking `url`.
     pub fn report(&self, url: &str, outcome: Outcome) {
         let host = host_of(url);
-        let (now, before) = (Instant::now(), self.0.get(&host));
+        let (now, before) = (Instant::now(), self.hosts.get(&host));
         // What was asked for before the pause may still be answered in it.
         let rest = before.filter(|before| before.rest_left(now).is_some()).and_then(|before| before.rest);
         match (outcome, rest) {
-            (Outcome::Answered, None) => self.0.invalidate(&host),
+            (Outcome::Answered, None) => self.hosts.invalidate(&host),
             (Outcome::Answered, Some(until)) => {
-                self.0.insert(host, Trouble { failures: 0, until, rest });
+                self.hosts.insert(host, Trouble { failures: 0, until, rest });
             }
             (Outcome::Failed(asked), rest) => {
                 let failures = before.map_or(0, |t| t.failures).saturating_add(1);
                 let backoff = backoff(failures);
                 let pause = asked.map_or(backoff, |asked| asked.clamp(backoff, LONGEST));
-                self.0.insert(host, Trouble { failures, until: now + pause, rest });
+                self.hosts.insert(host, Trouble { failures, until: now + pause, rest });
             }
         }
     }
@@ -88,7 +102,7 @@ impl Health {
     /// one that grows. Returns how long it is not asked.
     pub fn rest(&self, url: &str, asked: Option<Duration>) -> Duration {
         let host = host_of(url);
-        let (now, before) = (Instant::now(), self.0.get(&host));
+        let (now, before) = (Instant::now(), self.hosts.get(&host));
         let failures = before.map_or(0, |t| t.failures).saturating_add(1);
         let left = before.and_then(|before| before.rest_left(now));
         let asked = asked.unwrap_or_else(|| backoff(failures)).clamp(SHORTEST_REST, LONGEST);
@@ -97,7 +111,7 @@ impl Health {
             tracing::warn!(host, secs = pause.as_secs(), "the upstream asks for a pause");
         }
         let until = now + pause;
-        self.0.insert(host, Trouble { failures, until, rest: Some(until) });
+        self.hosts.insert(host, Trouble { failures, until, rest: Some(until) });
         pause
     }
 
@@ -106,16 +120,16 @@ impl Health {
     pub fn rest_of(&self, url: &str, asked: Duration) -> Duration {
         self.report(url, Outcome::Failed(Some(asked)));
         let pause = asked.clamp(SHORTEST_REST, LONGEST);
-        let until = Instant::now() + pause;
-        self.0.insert(url.to_owned(), Trouble { failures: 1, until, rest: Some(until) });
+        self.files.insert(url.to_owned(), Instant::now() + pause);
         pause
     }
 
     /// How long `url` is not to be asked for, or its host for anything; `None` if it may be.
     pub fn rest_left(&self, url: &str) -> Option<Duration> {
         let now = Instant::now();
-        let left = |key: &str| self.0.get(key)?.rest_left(now);
-        left(&host_of(url)).max(left(url))
+        let of_host = self.hosts.get(&host_of(url)).and_then(|trouble| trouble.rest_left(now));
+        let of_file = self.files.get(url).and_then(|until| until.checked_duration_since(now));
+        of_host.max(of_file.filter(|left| !left.is_zero()))
     }
 }
 
@@ -207,6 +221,25 @@ mod tests {
             assert_eq!(health.rest(url, None), seconds(pause));
             tokio::time::advance(seconds(pause)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_not_to_be_had_now_holds_up_no_other() {
+        let health = Health::default();
+        let (url, other) = ("http://a.example/x", "http://a.example/y");
+        let seconds = Duration::from_secs;
+        assert_eq!(health.rest_of(url, seconds(7)), seconds(7));
+        assert_eq!((health.rest_left(url), health.rest_left(other)), (Some(seconds(7)), None));
+        health.report(other, Outcome::Answered);
+        assert_eq!(health.rest_left(url), Some(seconds(7)));
+        // However many there are, a host that wants a pause has it.
+        health.rest(other, Some(seconds(20)));
+        (0..20_000).for_each(|n| {
+            _ = health.rest_of(&format!("http://a.example/{n}/{}", "x".repeat(500)), seconds(9))
+        });
+        health.files.run_pending_tasks();
+        assert!(health.files.weighted_size() <= FILES);
+        assert_eq!(health.rest_left("http://a.example/z"), Some(seconds(20)));
     }
 
     #[test]
