@@ -25,7 +25,7 @@ test: ## install what the tests drive, then run all of them
 
 test-real: ## the tests that need a real upstream: downloads, debootstrap, every suite of the machine's mirror, booted systems
 	tests/setup.sh
-	MANYHANDS_REAL=1 $(CARGO) test --locked --test real --test suites --test booted
+	MANYHANDS_REAL=1 $(CARGO) test --locked --test real --test suites --test booted --test indexes
 
 # The tests that try to break the promises about metadata and stores: short in `make test`, here for long.
 SOAK_TABLES := $${CARGO_TARGET_DIR:-target}/tmp/soak

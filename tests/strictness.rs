@@ -3,7 +3,8 @@
 //!
 //! `cargo test` runs every row and fails where the server makes a difference, or where the page says something else
 //! than was seen. With `MANYHANDS_SOAK` each row is looked at straight and over both the origin's tree and its URL; else
-//! over one of these, and straight in one of three rows, the page saying the rest. With `MANYHANDS_PAGE` it writes the
+//! over one of these, straight in one of three rows, and after a good generation in one of two, the page saying the rest.
+//! What [`shortfalls`] names may differ. With `MANYHANDS_PAGE` it writes the
 //! page. `MANYHANDS_ROWS` picks rows by a part of their name, `MANYHANDS_SAID` shows what the clients said where they
 //! differ.
 

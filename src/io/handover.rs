@@ -1,12 +1,13 @@
 //! Hand-over: a new process takes over from a running one, which no client notices. So a SIGHUP reads the
 //! configuration anew, and an upgrade of the program takes effect.
 //!
-//! The old process starts its program again, with its listening sockets and a channel to talk over. That is no child of
-//! its own: it is started by a process in between that ends at once ([`LAUNCH`]), and so belongs to the service manager
-//! from the beginning. One that manages only a child's child does not wait for its end when it stops the service
-//! (systemd.service(5), `Type=notify` with MAINPID): running downloads would be killed. Step by step ([`Word`]) the old one lets go of what only one process can have, the new one begins to accept on the same
-//! sockets, and the old one ends with its last download. A new process that fails before it serves changes
-//! nothing: the old one takes everything back.
+//! The old process starts its program again, with its listening sockets and a channel to talk over. That is no
+//! child of its own: it is started by a process in between that ends at once ([`LAUNCH`]), and so belongs to the
+//! service manager from the beginning. One that manages only a child's child does not wait for its end when it
+//! stops the service (systemd.service(5), `Type=notify` with MAINPID): running downloads would be killed. Step by
+//! step ([`Word`]) the old one lets go of what only one process can have, the new one begins to accept on the same
+//! sockets, and the old one ends with its last download. A new process that fails before it serves changes nothing:
+//! the old one takes everything back.
 
 use std::ffi::OsString;
 use std::fs::File;
