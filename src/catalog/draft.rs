@@ -12,10 +12,11 @@ use bytes::Bytes;
 use super::builder::PathTableBuilder;
 use super::dates::Dates;
 use super::members::{Member, Unproven, open_limit};
+use super::refusals::Refusals;
 use super::sink::{Sink, is_reserved};
 use super::table::PathTable;
 use super::unit::{Root, Unit, UnitKey, UnitKind};
-use super::warm::Warm;
+use super::warm::{self, Warm};
 use crate::formats::compress::{self, Compression};
 use crate::formats::release::Release;
 use crate::formats::repomd::Repomd;
@@ -24,7 +25,6 @@ use crate::model::{Algorithm, Expected, RepoPath};
 
 const NO_PRIMARY: &str = "repomd.xml lists no primary, without which dnf refuses it";
 const NO_SUM: &str = "primary has no checksum, without which zypper refuses it";
-const WEAK: &str = "nothing but MD5 and SHA-1 is listed, which apt takes for unsigned";
 /// Warnings kept of one generation: one of each kind says enough.
 const MAX_WARNINGS: usize = 16;
 
@@ -87,12 +87,9 @@ pub struct Draft {
     components: Vec<String>,
     skipped: Skipped,
     warnings: Vec<String>,
-    /// Why clients refuse this generation although every file is right.
-    refused: Option<String>,
-    /// Why apt refuses it unless it is told to trust everything.
-    weak: Option<&'static str>,
-    /// Why some clients refuse it that others take.
-    disputed: Option<String>,
+    refusals: Refusals,
+    /// What the suite is said to have; apt passes over lists of others.
+    architectures: Vec<String>,
     date: Option<u64>,
     valid_until: Option<u64>,
     unreadable_until: Option<String>,
@@ -114,9 +111,8 @@ impl Draft {
             components: Vec::new(),
             skipped: Skipped::default(),
             warnings: Vec::new(),
-            refused: None,
-            weak: None,
-            disputed: None,
+            refusals: Refusals::default(),
+            architectures: Vec::new(),
             date: None,
             valid_until: None,
             unreadable_until: None,
@@ -133,7 +129,7 @@ impl Draft {
     fn read_release(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
         let find = |name: &str| roots.iter().find(|root| root.path.file_name() == name);
         let parse = |root: &RootFile| {
-            let text = clearsign::cleartext(&root.root.bytes).map_err(|e| format_error(&root.path, e))?;
+            let text = clearsign::release_text(&root.root.bytes).map_err(|e| format_error(&root.path, e))?;
             Release::parse(&text).map_err(|e| format_error(&root.path, e))
         };
         let dir = || self.key.to_string();
@@ -149,7 +145,9 @@ impl Draft {
             (None, None) => return Err(IngestError::NoRelease { dir: dir() }),
         };
         (self.date, self.valid_until) = (release.date, release.valid_until);
-        self.weak = (!release.is_strong()).then_some(WEAK);
+        if !release.is_strong() {
+            self.refusals.note_weak();
+        }
         let file = &roots[0].path;
         for (field, text) in &release.unreadable {
             self.warnings
@@ -161,6 +159,7 @@ impl Draft {
         self.has_by_hash = release.acquire_by_hash;
         self.no_list_for_all = release.no_list_for_all;
         self.components = release.components;
+        self.architectures = release.architectures;
         for (path, listed) in release.members {
             let path = path.under(self.key.member_base());
             self.members.insert(path, Member::of_release(listed));
@@ -186,13 +185,32 @@ impl Draft {
                 }
             };
             if record.kind == "primary" {
+                self.judge_place(&path);
                 self.stems.insert(path.to_string());
             }
             self.members.insert(path.clone(), Member::of_record(&record));
             self.kinds.insert(path.to_string(), record.kind);
         }
+        if self.stems.is_empty() {
+            self.refusals.note_disputed(|| NO_PRIMARY.to_owned());
+        }
         self.merge(repomd.skipped);
         Ok(())
+    }
+
+    /// dnf makes no folder but `repodata`, zypper reads nothing outside of it.
+    fn judge_place(&mut self, primary: &RepoPath) {
+        let below = primary.as_str().strip_prefix(self.key.member_base()).unwrap_or(primary.as_str());
+        match below.trim_start_matches('/').split('/').collect::<Vec<_>>()[..] {
+            ["repodata", _] => {}
+            ["repodata", ..] => {
+                self.refusals.note_disputed(|| format!("{primary}: dnf refuses a list in such a folder"))
+            }
+            [_] => self
+                .refusals
+                .note_disputed(|| format!("{primary}: zypper refuses a list outside of repodata")),
+            _ => self.refusals.note(|| format!("{primary} is outside of repodata")),
+        }
     }
 
     fn read_checksums(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
@@ -296,7 +314,8 @@ impl Draft {
 
     /// Notes families that the origin does not have.
     pub fn lacks(&mut self, stems: impl Iterator<Item = String>) {
-        self.absent.extend(stems);
+        let refusals = &self.refusals;
+        self.absent.extend(stems.filter(|stem| refusals.of_list(stem).is_none()));
     }
 
     /// Takes the bytes of a wanted member, verified as far as they can be.
@@ -309,19 +328,25 @@ impl Draft {
             return Err(IngestError::Member { path: path.to_string(), problem });
         }
         if member.is_some_and(|member| member.digests.is_empty()) {
-            self.disputed.get_or_insert_with(|| NO_SUM.to_owned());
+            self.refusals.note_disputed(|| NO_SUM.to_owned());
         }
         if let Some(problem) = member.and_then(|member| member.objection(bytes)) {
-            self.disputed.get_or_insert_with(|| format!("{path}: {problem}"));
+            self.refusals.note_disputed(|| format!("{path}: {problem}"));
         }
         let before = self.packages.mark();
-        let read = match self.read_list(stem, path, bytes) {
+        let mut read = match self.read_list(stem, path, bytes) {
             Ok(skipped) => skipped,
             Err(e) => {
                 self.packages.rewind(before);
                 return Err(e);
             }
         };
+        // Who does not ask for this list is served: only rpm-md has no other.
+        if self.key.kind != UnitKind::RpmMd
+            && let Some(problem) = read.fatal.take()
+        {
+            self.refusals.note_list(stem, problem);
+        }
         self.merge(read);
         if let Some(member) = self.members.get_mut(path).filter(|member| member.expected.is_none()) {
             member.pin(bytes);
@@ -361,7 +386,7 @@ impl Draft {
 
     fn merge(&mut self, skipped: Skipped) {
         if let Some(fatal) = &skipped.fatal {
-            self.refused.get_or_insert_with(|| fatal.clone());
+            self.refusals.note(|| fatal.clone());
         }
         self.skipped.merge(skipped);
     }
@@ -372,18 +397,26 @@ impl Draft {
         }
     }
 
-    /// What of it clients would refuse that take `current` now, although every file is right. What some of them take
-    /// counts until `settle`: they must not wait for the others for ever.
+    /// What of it clients would refuse that take `current` now, although every file is right.
     pub fn objection(&self, current: &Unit, settle: bool) -> Option<String> {
-        // Nothing is lost where they refuse that one, too.
-        if current.is_refused || current.roots == self.roots {
+        if current.roots == self.roots {
             return None;
         }
-        let is_rpm = self.key.kind == UnitKind::RpmMd;
-        let has_lost_primary = is_rpm && self.stems.is_empty() && !current.stems.is_empty();
-        let no_primary = has_lost_primary.then(|| NO_PRIMARY.to_owned());
-        let disputed = self.disputed.clone().or(no_primary).filter(|_| !settle);
-        self.refused.clone().or(self.weak.map(str::to_owned)).or(disputed)
+        self.refusals.objection(current, settle)
+    }
+
+    /// Why apt refuses a list that was read, with all others.
+    pub fn refusal_of(&self, stem: &str) -> Option<&str> {
+        self.refusals.of_list(stem)
+    }
+
+    /// Whether apt asks in vain for a list that an earlier generation had: it passes over those of components and
+    /// architectures that the suite is not said to have.
+    pub fn misses(&self, stem: &str) -> bool {
+        let is_listed = || Compression::names(stem).any(|name| self.members.contains_key(name.as_str()));
+        is_index(stem)
+            && warm::is_said(&self.key, stem, &self.components, &self.architectures)
+            && !is_listed()
     }
 
     /// A flat repository's paths are relative to the URL in the client's sources list, which may be the
@@ -397,11 +430,7 @@ impl Draft {
         }
     }
 
-    /// Warns of what clients refuse, where there was nothing to keep instead, and of what passes unverified.
-    fn warn_of_what_stays(&mut self) {
-        if let Some(refused) = self.refused.take() {
-            self.warn(|| format!("{refused}: clients refuse it"));
-        }
+    fn warn_of_what_passes(&mut self) {
         let unproven = self.members.iter().filter(|(_, member)| member.expected.is_none());
         if let Some((first, _)) = unproven.clone().next() {
             let count = unproven.count();
@@ -426,8 +455,10 @@ impl Draft {
     }
 
     pub fn finish(mut self, generation: u64, adopted_secs: u64) -> Unit {
-        let is_refused = self.refused.is_some() || self.weak.is_some() || self.disputed.is_some();
-        self.warn_of_what_stays();
+        let is_refused = self.refusals.is_any();
+        let (refused_lists, refused) = std::mem::take(&mut self.refusals).into_warnings();
+        refused.into_iter().for_each(|text| self.warn(|| text));
+        self.warn_of_what_passes();
         let other_digests = Algorithm::ALL
             .into_iter()
             .map(|algorithm| self.members_by(algorithm))
@@ -448,6 +479,7 @@ impl Draft {
             other_digests,
             is_retired: false,
             is_refused,
+            refused_lists: refused_lists.into_keys().collect(),
             has_by_hash: self.has_by_hash,
             components: self.components,
             skipped: self.skipped.count + self.packages.overflow(),

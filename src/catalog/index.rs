@@ -36,6 +36,9 @@ struct Head {
     generation: u64,
     is_retired: bool,
     is_refused: bool,
+    /// Absent in older files.
+    #[serde(default)]
+    refused_lists: BTreeSet<String>,
     kinds: BTreeMap<String, String>,
     has_by_hash: bool,
     stems: BTreeSet<String>,
@@ -64,6 +67,7 @@ pub fn encode(unit: &Unit) -> Vec<Bytes> {
         generation: unit.generation,
         is_retired: unit.is_retired,
         is_refused: unit.is_refused,
+        refused_lists: unit.refused_lists.clone(),
         kinds: unit.kinds.clone(),
         has_by_hash: unit.has_by_hash,
         stems: unit.stems.clone(),
@@ -128,6 +132,7 @@ fn parts(rest: &mut Bytes) -> Option<Unit> {
         other_digests: tables.collect(),
         is_retired: head.is_retired,
         is_refused: head.is_refused,
+        refused_lists: head.refused_lists,
         kinds: head.kinds,
         has_by_hash: head.has_by_hash,
         stems: head.stems,

@@ -13,6 +13,7 @@ mod draft;
 mod flaws;
 mod index;
 mod members;
+mod refusals;
 mod sink;
 mod snapshot;
 mod table;

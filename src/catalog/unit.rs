@@ -199,6 +199,8 @@ pub struct Unit {
     pub is_retired: bool,
     /// Some clients refuse it as a whole, although every file is what its metadata says.
     pub is_refused: bool,
+    /// Lists among `stems` that apt refuses.
+    pub refused_lists: BTreeSet<String>,
     /// Index families read into `packages`: member paths without their compression suffix.
     pub stems: BTreeSet<String>,
     /// Families that the metadata lists and the origin lacks.
@@ -267,6 +269,7 @@ impl Unit {
             kinds: self.kinds.clone(),
             stems: self.stems.clone(),
             absent: self.absent.clone(),
+            refused_lists: self.refused_lists.clone(),
             first_skipped: self.first_skipped.clone(),
             warnings: self.warnings.clone(),
             components: self.components.clone(),

@@ -59,6 +59,15 @@ impl Warm {
     }
 }
 
+/// Whether a suite that is said to have these components and architectures (none: it says nothing) has this list.
+pub(super) fn is_said(key: &UnitKey, stem: &str, components: &[String], architectures: &[String]) -> bool {
+    key.kind == UnitKind::Flat
+        || List::of(key, stem).is_some_and(|list| {
+            let is_one = |name| name == "all" || has(architectures, name);
+            has(components, &list.component) && list.architecture.is_none_or(is_one)
+        })
+}
+
 fn has(list: &[String], item: &str) -> bool {
     list.is_empty() || list.iter().any(|own| own == item)
 }

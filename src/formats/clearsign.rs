@@ -31,6 +31,19 @@ pub fn cleartext(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
     Ok(split(bytes)?.map_or(Cow::Borrowed(bytes), |signed| signed.text))
 }
 
+/// The same of an InRelease, as apt reads it: not even an empty line follows the signature.
+///
+/// # Errors
+/// Those of [`split`].
+pub fn release_text(bytes: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
+    let Some(signed) = split(bytes)? else { return Ok(Cow::Borrowed(bytes)) };
+    if bytes.ends_with(signed.signature) {
+        Ok(signed.text)
+    } else {
+        Err(problem(1, "empty lines follow the signature"))
+    }
+}
+
 /// Takes the frame apart; `None` if the input is not clearsigned.
 ///
 /// # Errors

@@ -193,7 +193,8 @@ mod tests {
         loop {
             match cursor.next().expect("well-formed") {
                 Step::Open(_, tag) => {
-                    path.push(tag.name().to_owned());
+                    // These documents' only prefix is mm0.
+                    path.push(tag.name().trim_start_matches("mm0:").to_owned());
                     let value = |name: &&str| {
                         let value = tag.attribute(name).expect("sound attributes")?;
                         Some(format!("{name}={value}"))

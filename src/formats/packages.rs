@@ -12,7 +12,7 @@ const FORMAT: &str = "Packages";
 
 /// Calls `each` for every package. Paths are relative to the root of the repository. Stanzas that name no
 /// file, size or digest that proves anything (SHA256, else SHA512, else SHA1) are skipped and counted, and those
-/// with a digest that cannot be right: apt compares each.
+/// with a digest that cannot be right: apt compares each. For a stanza without a name apt refuses the whole list.
 ///
 /// # Errors
 /// If the document does not begin like deb822.
@@ -20,7 +20,15 @@ pub fn packages(bytes: &[u8], each: &mut dyn FnMut(Entry<'_>)) -> Result<Skipped
     deb822::require_field(FORMAT, bytes)?;
     let mut skipped = Skipped::default();
     for stanza in deb822::stanzas(bytes) {
-        match Draft::read(&stanza).and_then(|draft| draft.entry()) {
+        let read = Draft::read(&stanza);
+        let has_name = match &read {
+            Ok(draft) => text(draft.name).is_some(),
+            Err(_) => has_name(&stanza),
+        };
+        if !has_name {
+            skipped.note_fatal(|| format!("line {}: an entry without Package", stanza.line()));
+        }
+        match read.and_then(|draft| draft.entry()) {
             Ok(entry) => each(entry),
             Err(problem) => skipped.note(|| format!("line {}: {problem}", stanza.line())),
         }
@@ -105,6 +113,20 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// Whether apt finds a name in a stanza with a line that is no field: it takes that line and the next for one.
+fn has_name(stanza: &Stanza<'_>) -> bool {
+    let mut is_taken = false;
+    for field in stanza.fields() {
+        match field {
+            Ok(field) if field.name.eq_ignore_ascii_case("Package") && !is_taken => {
+                return text(Some(field)).is_some();
+            }
+            field => is_taken = field.is_err(),
+        }
+    }
+    false
+}
+
 fn text(field: Option<Field<'_>>) -> Option<&str> {
     field.and_then(|field| field.text()).filter(|text| (1..=MAX_VALUE).contains(&text.len()))
 }
@@ -173,7 +195,7 @@ SHA256: 85e3b0cd1bcf0ae0bf63d30be0bd2c2be0d7e7df4b2ea2ba2b6e9a58a2fc7ba6
             (format!("SHA1: {a}\nSHA512: {c}\n"), "f 1 sha512:cccc"),
             (format!("SHA1: {a}\nSHA256:\n"), "f 1 sha1:aaaa"),
         ] {
-            let (seen, skipped) = run(format!("Filename: f\nSize: 1\n{digests}").as_bytes());
+            let (seen, skipped) = run(format!("Package: p\nFilename: f\nSize: 1\n{digests}").as_bytes());
             assert_eq!((seen, skipped.count), (vec![want.to_owned()], 0), "{digests}");
         }
     }
@@ -196,12 +218,33 @@ SHA256: 85e3b0cd1bcf0ae0bf63d30be0bd2c2be0d7e7df4b2ea2ba2b6e9a58a2fc7ba6
             (format!("{size}{sha}SHA512: {}\n", "z".repeat(128)), WRONG),
             (format!("{size}{sha}oops\n"), "line 1: a line is not 'Field: value'"),
         ] {
-            let (seen, skipped) = run(format!("{text}\n{HELLO}").as_bytes());
+            let (seen, skipped) = run(format!("Package: p\n{text}\n{HELLO}").as_bytes());
             assert_eq!((seen.len(), skipped.count), (1, 1), "{text}");
             assert_eq!(skipped.first.as_deref(), Some(want), "{text}");
         }
-        let latin1 = [b"Filename: caf\xe9\nSize: 1\n", sha.as_bytes()].concat();
+        let latin1 = [b"Package: p\nFilename: caf\xe9\nSize: 1\n", sha.as_bytes()].concat();
         assert_eq!(run(&latin1).1.count, 1);
+    }
+
+    /// Each was given to apt 2.6.
+    #[test]
+    fn apt_refuses_a_list_with_a_stanza_without_a_name() {
+        for (stanza, want) in [
+            ("Package: p\nVersion: 1\n", None),
+            ("Package: p\nwhat is this\nVersion: 1\n", None),
+            ("Version: 1\n", Some("line 1: an entry without Package")),
+            ("Package:\nVersion: 1\n", Some("line 1: an entry without Package")),
+            ("what is this\nPackage: p\nVersion: 1\n", Some("line 1: an entry without Package")),
+        ] {
+            let mut text = format!("{stanza}\n{HELLO}");
+            // The document itself must begin with a field.
+            if stanza.starts_with("what") {
+                text = format!("{HELLO}\n{text}");
+            }
+            let (_, skipped) = run(text.as_bytes());
+            let fatal = skipped.fatal.map(|fatal| fatal.replace("line 19", "line 1"));
+            assert_eq!(fatal.as_deref(), want, "{stanza}");
+        }
     }
 
     #[test]
@@ -223,7 +266,7 @@ SHA256: 85e3b0cd1bcf0ae0bf63d30be0bd2c2be0d7e7df4b2ea2ba2b6e9a58a2fc7ba6
             let digest = |bytes: &[u8; 32]| Digest::new(Algorithm::Sha256, bytes);
             let text: String = files.iter()
                 .map(|(f, s, d)| (f, s, digest(d).to_hex()))
-                .map(|(f, s, hex)| format!("Filename: {f}\nDescription: x\n y\nSize: {s}\nSHA256: {hex}\n\n"))
+                .map(|(f, s, hex)| format!("Package: p\nFilename: {f}\nDescription: x\n y\nSize: {s}\nSHA256: {hex}\n\n"))
                 .collect();
             let mut back = Vec::new();
             let skipped = packages(text.as_bytes(), &mut |e| back.push((e.path.to_owned(), e.expected)));

@@ -132,7 +132,13 @@ impl Release {
 
     fn read_section(&mut self, algorithm: Algorithm, section: Field<'_>) {
         for (line, text) in section.lines() {
-            if let Err(problem) = self.read_member(algorithm, text) {
+            let words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count();
+            if words < 3 {
+                let text = String::from_utf8_lossy(text);
+                let problem = || format!("line {line}: {:?} is not 'digest size name'", excerpt(&text));
+                // apt then takes the whole file for one without digests.
+                self.skipped.note_fatal(problem);
+            } else if let Err(problem) = self.read_member(algorithm, text) {
                 self.skipped.note(|| format!("line {line}: {problem}"));
             }
         }
@@ -140,7 +146,14 @@ impl Release {
 
     fn read_member(&mut self, algorithm: Algorithm, line: &[u8]) -> Result<(), String> {
         let (hex, size, path) = words_of_line(line)?;
-        let path = RepoPath::new(path).map_err(|error| format!("{}: {error}", excerpt(path)))?;
+        let written = path;
+        let path = RepoPath::new(written).map_err(|error| format!("{}: {error}", excerpt(written)))?;
+        if path.as_str() != written {
+            return Err(format!(
+                "{}: apt asks for names as they are listed, without './' or '//'",
+                excerpt(written)
+            ));
+        }
         let problem = |what: &str| Err(format!("{path}: {what}"));
         if self.members.len() >= MAX_MEMBERS && !self.members.contains_key(&path) {
             return problem("one file too many");
@@ -290,7 +303,6 @@ mod tests {
             (format!("{a} 1 ../../etc/passwd"), "line 4: ../../etc/passwd: the path has a '..' segment"),
             (format!("{a} 1 /etc/passwd"), "line 4: /etc/passwd: the path is absolute"),
             (format!("{a} x f"), "line 4: f: its size is no number"),
-            (format!("{a} 1"), &format!("line 4: {:?} is not 'digest size name'", format!("{a} 1"))),
             (format!("{a} 2 kept"), "line 4: kept: its sizes disagree"),
             (format!("{b} 1 kept"), "line 4: kept: its digests disagree"),
         ] {
@@ -303,6 +315,26 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn a_short_line_is_fatal() {
+        let a = "a".repeat(64);
+        for line in [a.clone(), format!("{a} 1"), "main/else".to_owned()] {
+            let text = format!("Suite: x\nSHA256:\n {a} 1 kept\n {line}\n");
+            let release = Release::parse(text.as_bytes()).expect("good");
+            let want = format!("line 4: {line:?} is not 'digest size name'");
+            assert_eq!(release.skipped.fatal, Some(want), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_are_taken_as_they_are_written() {
+        let a = "a".repeat(64);
+        let text = format!("Suite: x\nSHA256:\n {a} 1 ./dot\n {a} 1 a//b\n {a} 1 kept\n");
+        let release = Release::parse(text.as_bytes()).expect("good");
+        assert_eq!(release.members.keys().map(RepoPath::as_str).collect::<Vec<_>>(), ["kept"]);
+        assert_eq!((release.skipped.count, release.skipped.fatal), (2, None));
     }
 
     #[test]

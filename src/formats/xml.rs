@@ -1,8 +1,8 @@
 //! A cursor over rpm-md XML with everything hostile bounded: depth, the length of a tag or text, entities.
 //!
 //! Deliberately less than XML: a document type declaration must not declare anything, the five predefined
-//! entities and character references are all there is to expand (so nothing can grow), and prefixes are cut
-//! off, not resolved. Well-formedness otherwise is quick-xml's.
+//! entities and character references are all there is to expand (so nothing can grow), and names are taken as they
+//! are written, prefix and all, as librepo and libsolv take them. Well-formedness otherwise is quick-xml's.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
@@ -37,9 +37,9 @@ pub(super) enum Step<'a> {
 pub(super) struct Tag<'a>(BytesStart<'a>);
 
 impl Tag<'_> {
-    /// The name without its prefix.
+    /// The name with its prefix, if it has one.
     pub(super) fn name(&self) -> &str {
-        self.0.local_name().into_inner()
+        self.0.name().into_inner()
     }
 
     /// The first attribute of that full name.
@@ -120,12 +120,10 @@ fn is_control(byte: u8) -> bool {
 }
 
 fn check(depth: usize, ended: bool, root: &str, tag: &BytesStart<'_>) -> Option<Cow<'static, str>> {
-    let local = tag.local_name();
+    let name = tag.name().into_inner();
     match depth {
         1 if ended => Some("a second root element".into()),
-        1 if local.as_ref() != root => {
-            Some(format!("the root element is <{}>, not <{root}>", excerpt(local.as_ref())).into())
-        }
+        1 if name != root => Some(format!("the root element is <{}>, not <{root}>", excerpt(name)).into()),
         1..=MAX_DEPTH => None,
         _ => Some(format!("elements are nested more than {MAX_DEPTH} deep").into()),
     }
@@ -226,7 +224,7 @@ mod tests {
         for (text, want) in [
             (
                 "<?xml version='1.0'?>\n<r a='1&amp;&#50;'><!-- c --><p:x/></r>\n",
-                "\n<1rOk(Some(\"1&2\"))><2xOk(None)></2></1>\n",
+                "\n<1rOk(Some(\"1&2\"))><2p:xOk(None)></2></1>\n",
             ),
             ("<r>&lt;&#x41;<![CDATA[&b]]></r>", "<1rOk(None)><A&b</1>"),
             ("\u{feff}<r a='1' a='2'/>", "<1rOk(Some(\"1\"))></1>"),

@@ -81,7 +81,27 @@ pub(super) fn check_alone(bytes: &[u8]) -> Result<(), SignatureError> {
 }
 
 fn dearmor(block: &[u8]) -> Result<Vec<u8>, String> {
+    let block = usual_form(block);
     let mut packets = Vec::with_capacity(block.len());
-    Dearmor::new(block).read_to_end(&mut packets).map_err(|error| error.to_string())?;
+    let read = Dearmor::new(block.as_slice()).read_to_end(&mut packets);
+    // What the crate says besides is the input.
+    read.map_err(|_| "it is not base64 between armor lines".to_owned())?;
     Ok(packets)
+}
+
+/// gpg takes armor with blanks after its first line, and without the empty line above the data.
+fn usual_form(block: &[u8]) -> Vec<u8> {
+    let mut lines = block.split_inclusive(|&c| c == b'\n');
+    let mut usual = lines.next().unwrap_or_default().trim_ascii_end().to_vec();
+    usual.push(b'\n');
+    let mut is_header = true;
+    for line in lines {
+        let is_empty = line.trim_ascii().is_empty();
+        if is_header && !is_empty && !line.contains(&b':') {
+            usual.push(b'\n');
+        }
+        is_header &= !is_empty && line.contains(&b':');
+        usual.extend_from_slice(line);
+    }
+    usual
 }

@@ -104,6 +104,10 @@ impl Line {
         Self { shared, listener }
     }
 
+    pub fn ill(&self) -> Ill {
+        self.shared.lock().ill
+    }
+
     pub fn set(&self, ill: Ill) {
         self.shared.lock().ill = ill;
         self.shared.changed.notify_all();

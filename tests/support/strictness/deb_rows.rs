@@ -128,7 +128,8 @@ fn own_entries() -> Vec<Row> {
         Row::deb("own-no-digest-trusted", "Packages: the entry has no digest, trusted=yes", |deb| {
             deb.edit_packages(|own| lacking(&lacking(own, "SHA256"), "MD5sum"));
         })
-        .trust(Trust::Blind),
+        .trust(Trust::Blind)
+        .package(),
         Row::deb("own-no-size", "Packages: the entry has no Size", |deb| {
             deb.edit_packages(|own| lacking(own, "Size"));
         })
@@ -169,6 +170,19 @@ fn forms_of_packages() -> Vec<Row> {
         }),
         Row::deb("packages-garbage", "Packages: a line of another form between entries", |deb| {
             deb.edit_packages(|own| format!("{OTHER}what is this\n\n{own}"));
+        }),
+        Row::deb("packages-garbage-within", "Packages: a line of another form within another entry", |deb| {
+            deb.edit_packages(|own| OTHER.replace("Version:", "what is this\nVersion:") + own);
+        }),
+        Row::deb(
+            "packages-garbage-before",
+            "Packages: a line of another form above Package of another entry",
+            |deb| {
+                deb.edit_packages(|own| "what is this\n".to_owned() + OTHER + own);
+            },
+        ),
+        Row::deb("packages-no-value", "Packages: an entry whose Package is empty", |deb| {
+            deb.edit_packages(|own| with(OTHER, "Package", "") + own);
         }),
         Row::deb("packages-lower-case", "Packages: names of fields in lower case", |deb| {
             deb.edit_packages(|own| own.replace("Filename", "filename").replace("Size", "size"));
@@ -276,6 +290,24 @@ fn inline_signatures() -> Vec<Row> {
             deb.roots =
                 |kit, text| vec![("InRelease", [b"\n", &*kit.signer.clearsign(text.as_bytes())].concat())];
         }),
+        Row::deb(
+            "inrelease-blanks-after-armor",
+            "InRelease: blanks after the signature's first line",
+            |deb| {
+                deb.roots = |kit, text| {
+                    armored(kit, text, |text| text.replacen("SIGNATURE-----\n", "SIGNATURE----- \t\n", 1))
+                };
+            },
+        ),
+        Row::deb("inrelease-no-gap", "InRelease: no empty line below the signature's first line", |deb| {
+            deb.roots = |kit, text| {
+                armored(kit, text, |text| text.replacen("SIGNATURE-----\n\n", "SIGNATURE-----\n", 1))
+            };
+        }),
+        Row::deb("inrelease-line-after", "InRelease: an empty line after the signature", |deb| {
+            deb.roots =
+                |kit, text| vec![("InRelease", [&*kit.signer.clearsign(text.as_bytes()), b"\n"].concat())];
+        }),
         Row::deb("inrelease-blank-after", "InRelease: empty lines after the signature", |deb| {
             deb.roots =
                 |kit, text| vec![("InRelease", [&*kit.signer.clearsign(text.as_bytes()), b"\n\n"].concat())];
@@ -313,6 +345,14 @@ fn inline_signatures() -> Vec<Row> {
             deb.roots = |_, _| vec![("InRelease", b"<html><body>Please log in.</body></html>\n".to_vec())];
         }),
     ]
+}
+
+/// An InRelease whose signature is written in another form.
+fn armored(kit: &super::Kit, text: &str, change: fn(String) -> String) -> Roots {
+    let signed = String::from_utf8(kit.signer.clearsign(text.as_bytes())).expect("text");
+    let at = signed.find("-----BEGIN PGP SIGNATURE-----").expect("gpg signed it");
+    let (message, signature) = signed.split_at(at);
+    vec![("InRelease", (message.to_owned() + &change(signature.to_owned())).into_bytes())]
 }
 
 fn detached_signatures() -> Vec<Row> {

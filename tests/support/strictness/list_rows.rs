@@ -157,6 +157,17 @@ fn listings() -> Vec<Row> {
             let lines = deb.sections.iter_mut().flat_map(|(_, lines)| lines);
             lines.for_each(|line| line.path.insert_str(0, "./"));
         }),
+        Row::flat("flat-path-dot", "flat: Release lists files with a leading ./", |deb| {
+            let lines = deb.sections.iter_mut().flat_map(|(_, lines)| lines);
+            lines.for_each(|line| line.path.insert_str(0, "./"));
+        }),
+        Row::deb("short-line-first", "Release lists a file without digest and size first", |deb| {
+            deb.sections.iter_mut().for_each(|(_, lines)| lines.insert(0, line_of("", "", "main/else")));
+        }),
+        Row::deb("short-line-one", "Release lists a file without digest and size below MD5Sum", |deb| {
+            let lines = deb.sections.iter_mut().filter(|(name, _)| *name == "MD5Sum");
+            lines.for_each(|(_, lines)| lines.push(line_of("", "", "main/else")));
+        }),
     ]
 }
 

@@ -356,6 +356,22 @@ fn places() -> Vec<Row> {
                 data.href = data.href.replace("repodata/", "lists/");
             }
         }),
+        Row::rpm("rpm-list-below", "repomd.xml: lists in a folder of repodata", |rpm| {
+            for data in &mut rpm.data {
+                data.href = data.href.replace("repodata/", "repodata/lists/");
+            }
+        }),
+        Row::rpm("rpm-list-beside", "repomd.xml: lists in the repository's own folder", |rpm| {
+            for data in &mut rpm.data {
+                data.href = data.href.replace("repodata/", "");
+            }
+        }),
+        Row::rpm("rpm-other-elsewhere", "repomd.xml: other outside of repodata", |rpm| {
+            rpm.at("other").href = "lists/other.xml.gz".to_owned();
+        }),
+        Row::rpm("rpm-filelists-elsewhere", "repomd.xml: filelists outside of repodata", |rpm| {
+            rpm.at("filelists").href = "lists/filelists.xml.gz".to_owned();
+        }),
         Row::rpm("rpm-list-up", "repomd.xml: other above the repository", |rpm| {
             rpm.at("other").href = "../rpm-list-up-lists/other.xml.gz".to_owned();
         }),

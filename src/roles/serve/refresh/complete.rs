@@ -69,6 +69,7 @@ pub async fn complete(
         failures: Vec::new(),
     };
     let mut draft = work.read_lists(draft, wanted).await?;
+    work.look_for_lost(&draft)?;
     work.hold(held).await?;
     work.hold_usual(usual).await;
     let Work { key, whole, mut flaws, mut failures, .. } = work;
@@ -135,6 +136,10 @@ impl Work<'_> {
             match read.1 {
                 // Empty ones of source packages are usual, and equal in all generations: they say nothing.
                 Ok(()) if draft.entries() == before && !stem.ends_with("/Packages") => {}
+                Ok(()) if self.is_lost(&draft, &stem) => {
+                    let problem = format!("{stem}: {}", draft.refusal_of(&stem).unwrap_or_default());
+                    self.list_lost(&stem, problem)?;
+                }
                 Ok(()) => {
                     self.whole.lists += 1;
                     self.whole.needed_lists += usize::from(self.needed.has_list(&self.key, &stem));
@@ -145,10 +150,31 @@ impl Work<'_> {
         Ok(draft)
     }
 
+    /// Whether apt refuses a list that was read, and took it in the generation before.
+    fn is_lost(&self, draft: &Draft, stem: &str) -> bool {
+        draft.refusal_of(stem).is_some() && self.current.is_some_and(|current| had(current, stem))
+    }
+
+    /// Lists that the generation before had, and that clients would miss.
+    fn look_for_lost(&mut self, draft: &Draft) -> Result<(), RefreshError> {
+        let Some(current) = self.current else { return Ok(()) };
+        for stem in current.stems.iter().filter(|stem| had(current, stem) && draft.misses(stem)) {
+            self.list_lost(stem, format!("{stem} is not listed any more, or not so that apt finds it"))?;
+        }
+        Ok(())
+    }
+
+    fn list_lost(&mut self, stem: &str, problem: String) -> Result<(), RefreshError> {
+        let is_needed = self.needed.has_list(&self.key, stem);
+        let name = self.name_of(stem).to_owned();
+        self.failed(name, true, is_needed, IngestError::Refused { problem }.into())
+    }
+
     fn list_failed(&mut self, stem: &str, error: RefreshError) -> Result<(), RefreshError> {
-        // What cannot be read here, because it is so large, reaches clients all the same.
+        // What cannot be read here, because it is so large, reaches clients all the same, if it is so large.
         let is_readable = !matches!(error, RefreshError::TooLarge { .. });
-        let is_needed = is_readable && self.needed.has_list(&self.key, stem);
+        let had_it = self.current.is_some_and(|current| had(current, stem));
+        let is_needed = (is_readable || had_it) && self.needed.has_list(&self.key, stem);
         let was_whole = match self.current {
             Some(current) => current.stems.contains(stem) || self.kinds.contains_key(stem),
             // A mirror may carry only some of the architectures that its signed Release lists.
@@ -220,6 +246,11 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether clients could read a list of this generation.
+fn had(current: &Unit, stem: &str) -> bool {
+    current.stems.contains(stem) && !current.refused_lists.contains(stem)
 }
 
 /// Whether a member of this generation is here, whole.
