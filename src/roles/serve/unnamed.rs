@@ -97,8 +97,11 @@ pub async fn pass_through(
             // That its host wants a pause was told when it began.
             Err(UpstreamError::Busy { .. }) => outage = true,
             Err(e) => {
-                let repo = repo.config.name.as_str();
-                tracing::warn!(repo, path = path.as_str(), error = %e, "cannot pass through");
+                let (name, path) = (repo.config.name.as_str(), path.as_str());
+                match repo.passing_trouble.may_tell() {
+                    true => tracing::warn!(repo = name, path, error = %e, "cannot pass through"),
+                    false => tracing::debug!(repo = name, path, error = %e, "cannot pass through either"),
+                }
                 outage = true;
             }
         }
