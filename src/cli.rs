@@ -97,11 +97,14 @@ pub enum Command {
     /// Make, list or revoke the tokens with which volunteers join
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Show what a running server does
+    /// Show what a running server or volunteer does
     Status {
-        /// URL of the server's admin listener
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
-        admin: String,
+        /// Its admin address: a URL, or HOST:PORT [default: http://127.0.0.1:8081]
+        #[arg(long, value_name = "URL", conflicts_with = "config")]
+        admin: Option<String>,
+        /// Its configuration file, which names the admin address
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
         /// Print the whole report as JSON
         #[arg(long)]
         json: bool,
@@ -239,10 +242,14 @@ pub struct VolunteerArgs {
     /// Address for clients [default: 0.0.0.0:8090]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Upload rate across all downloads, such as 50MiB/s or 400Mbit/s [default: 50MiB/s]
+    /// Address of the status API, such as 127.0.0.1:8091, for `manyhands status --admin` [default: none]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// Upload rate across all downloads: in bytes, such as 50MiB/s (1024) or 50MB/s (1000), or in bits, such as
+    /// 400Mbit/s [default: 50MiB/s]
     #[arg(long, value_name = "RATE")]
     donate: Option<Rate>,
-    /// Most bytes kept in the store [default: 100GiB]
+    /// Most bytes kept in the store, such as 500GiB (1024) or 500GB (1000) [default: 100GiB]
     #[arg(long, value_name = "SIZE")]
     max_size: Option<Size>,
     /// An existing mirror tree to serve in place; may be repeated
@@ -264,6 +271,7 @@ impl VolunteerArgs {
         let flags = VolunteerOptions {
             server: self.server,
             listen: self.listen,
+            admin: self.admin,
             store: self.store,
             max_size: self.max_size,
             min_free: None,
@@ -301,7 +309,7 @@ impl Command {
             Self::Token(TokenCommand::Issue { config, note }) => roles::token::issue(&config, &note)?,
             Self::Token(TokenCommand::List { config, json }) => roles::token::list(&config, json)?,
             Self::Token(TokenCommand::Revoke { config, id }) => roles::token::revoke(&config, &id)?,
-            Self::Status { admin, json, dedup, watch, why, can_return } => {
+            Self::Status { admin, config, json, dedup, watch, why, can_return } => {
                 let report = match why.as_deref() {
                     Some([client, path]) => {
                         Report::Why { client: client.clone(), path: path.clone(), can_return }
@@ -309,7 +317,8 @@ impl Command {
                     _ if dedup => Report::Dedup,
                     _ => Report::Status,
                 };
-                block_on(roles::status::run(&admin, &Shown { report, json, watch }))?;
+                let place = roles::status::place(admin, config.as_deref())?;
+                block_on(roles::status::run(&place, &Shown { report, json, watch }))?;
             }
             Self::Check { config, quiet } => roles::check::run(&config, quiet)?,
             Self::Simulate(args) => return roles::simulate::run(&args.options()),

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use support::{
-    BINARY, DEADLINE, Scratch, Server, ServerConfig, Volunteer, poll, request, run, run_ok, test_repos,
+    BINARY, DEADLINE, Process, Scratch, Server, ServerConfig, SmallDisk, Upstream, Volunteer,
+    VolunteerOptions, poll, request, run, run_ok, test_repos, try_get, with_mounts,
 };
 
 /// sysexits.h: EX_CONFIG. The unit files name it, so that nothing is started again in vain.
@@ -228,4 +229,145 @@ fn a_server_needs_no_certificate_authorities_of_its_own() {
     command.arg(&file).env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", scratch.dir("none"));
     let server = Server::start_command(&mut command, &file);
     request("GET", &server.url("alder/dists/stable/InRelease"), &[]).expect(200);
+}
+
+/// The last reason of a volunteer for which there is no session.
+fn wait_refusal(volunteer: &mut Process, word: &str) {
+    volunteer.wait_line(&format!("{word:?}"), |line| {
+        (line.contains("no session with the server") && line.contains(word)).then_some(())
+    });
+}
+
+#[test]
+fn an_address_of_something_else_is_named() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, &alder("suites = [\"stable\"]"));
+    let options = VolunteerOptions::new(&scratch, &server, 1);
+    let mirror = Upstream::start(&test_repos("t0"));
+    for (wrong, word) in [
+        (mirror.url(""), "is this the URL of a manyhands server?"),
+        (format!("https://{}", server.address()), "write http:// instead of https://"),
+        (format!("http://{}", server.admin), "this is the address of the server's status (its `admin`)"),
+    ] {
+        let options = VolunteerOptions { server: wrong, ..options.clone() };
+        wait_refusal(&mut Process::spawn("v1", &mut options.command()), word);
+    }
+    let file = test_repos("t0").join("alder/dists/stable/InRelease");
+    let sealed = format!("https://{}", server.address());
+    let file = file.display().to_string();
+    for arguments in [["verify", "--server", &sealed, &file].as_slice(), &["status", "--admin", &sealed]] {
+        let (status, _, err) = run(&mut manyhands(arguments), DEADLINE);
+        assert!(!status.success() && err.contains("write http:// instead of https://"), "{err}");
+    }
+    // An upstream too.
+    let upstream = Upstream::start(&test_repos("t0"));
+    let url = upstream.url("alder").replacen("http:", "https:", 1);
+    let config = ServerConfig::default().upstream("far", "generic-deb", &url, "suites = [\"stable\"]");
+    let scratch = Scratch::new();
+    let mut server = Server::start(&scratch, &config);
+    let _ = try_get(&server.url("far/dists/stable/InRelease"));
+    let told = server.process.wait_message("not adopted, and there is no earlier generation");
+    assert!(
+        told["error"].as_str().is_some_and(|e| e.contains("write http:// instead of https://")),
+        "{told}"
+    );
+}
+
+#[test]
+fn rates_and_sizes_say_their_unit() {
+    let scratch = Scratch::new();
+    let path = scratch.path("volunteer.toml");
+    let with = |line: &str| {
+        let text = format!("server = \"http://m:8080\"\nstore = \"/s\"\ntoken = \"mh-1.x\"\n{line}\n");
+        fs::write(&path, text).expect("the scratch folder is writable");
+        check(&path)
+    };
+    for wrong in ["50Mb/s", "50Mbps", "50M", "50 MiBit/s", "fast"] {
+        let (code, said) = with(&format!("donate = {wrong:?}"));
+        assert_eq!(code, EX_CONFIG, "{wrong}: {said}");
+        for unit in ["in bytes", "50MiB/s (1024)", "50MB/s (1000)", "in bits", "400Mbit/s"] {
+            assert!(said.contains(unit), "{wrong}: no {unit:?} in {said}");
+        }
+    }
+    let (_, said) = with("max_size = \"50Gbit\"");
+    assert!(said.contains("200GiB (1024) or 200GB (1000)"), "{said}");
+    for (donate, shown) in [
+        ("8Mbit/s", "donate     976.6 KiB/s (8 Mbit/s)"),
+        ("1MB/s", "donate     976.6 KiB/s (8 Mbit/s)"),
+        ("1MiB/s", "donate     1 MiB/s (8.4 Mbit/s)"),
+        ("1000000", "donate     976.6 KiB/s (8 Mbit/s)"),
+    ] {
+        let (code, said) = with(&format!("donate = {donate:?}"));
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains(shown), "{donate}: {said}");
+    }
+    // The flag and the file read the same.
+    let help = run_ok(&mut manyhands(&["volunteer", "--help"]));
+    for unit in ["in bytes", "in bits"] {
+        assert!(help.contains(unit), "{help}");
+    }
+}
+
+#[test]
+fn too_large_a_min_free_is_not_laid_to_max_size() {
+    with_mounts("too_large_a_min_free_is_not_laid_to_max_size", || {
+        let scratch = Scratch::new();
+        let _disk = SmallDisk::mount(&scratch.path("server-state/cache"), "8m");
+        for (min_free, message) in [
+            ("1GiB", "min_free is more than the file system holds: nothing is kept. Lower min_free"),
+            ("7MiB", "max_size is more than the file system holds beside min_free"),
+        ] {
+            let config = alder("suites = [\"stable\"]").cache(&format!("min_free = {min_free:?}"));
+            let server = Server::start(&scratch, &config);
+            let told = server.process.messages(message);
+            assert_eq!(told.len(), 1, "{message}: {:?}", server.process.lines());
+            assert_eq!(told[0]["file_system"], "8 MiB");
+            assert!(min_free != "1GiB" || told[0]["free"] == "8 MiB", "{told:?}");
+            assert!(min_free != "1GiB" || told[0].get("max_size").is_none(), "{told:?}");
+        }
+    });
+}
+
+#[test]
+fn what_systemd_hides_is_told_with_the_remedy() {
+    let scratch = Scratch::new();
+    let (path, token) = (scratch.path("volunteer.toml"), scratch.path("token"));
+    fs::write(&token, "mh-1.x\n").expect("the scratch folder is writable");
+    let said = |text: String, command: &str, is_service: bool| {
+        fs::write(&path, text).expect("the scratch folder is writable");
+        let mut command = manyhands(&[command, "--config"]);
+        command.arg(&path).env_remove("INVOCATION_ID");
+        if is_service {
+            command.env("INVOCATION_ID", "0123456789abcdef0123456789abcdef");
+        }
+        let (status, _, err) = run(&mut command, DEADLINE);
+        assert!(!status.success(), "{err}");
+        err
+    };
+    let base = format!("server = \"http://127.0.0.1:1\"\nlisten = \"127.0.0.1:0\"\ntoken_file = {token:?}\n");
+    let (store, home) = (scratch.path("store"), "/home/manyhands-nobody/mirror");
+    let adopts = format!("{base}store = {store:?}\nadopt = [{home:?}]\n");
+    assert!(said(adopts.clone(), "check", true).contains("ProtectHome=read-only"));
+    assert!(!said(adopts, "check", false).contains("ProtectHome"));
+    let keyless =
+        format!("server = \"http://127.0.0.1:1\"\nstore = {store:?}\ntoken_file = \"{home}/token\"\n");
+    assert!(said(keyless, "volunteer", true).contains("ProtectHome=read-only"));
+    let tree = format!("[[repo]]\nname = \"x\"\ndistro = \"generic-deb\"\ntree = {home:?}\n");
+    let state = scratch.dir("server-state");
+    let serve = format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\nstate_dir = {state:?}\n{tree}"
+    );
+    for command in ["check", "serve"] {
+        assert!(said(serve.clone(), command, true).contains("ProtectHome=read-only"), "{command}");
+    }
+    with_mounts("what_systemd_hides_is_told_with_the_remedy", || {
+        let folder = scratch.path("elsewhere");
+        let disk = SmallDisk::mount(&folder, "1m");
+        disk.set_read_only(true);
+        let stores = format!("{base}store = {:?}\n", folder.join("store"));
+        let wants = format!("ReadWritePaths={}", folder.join("store").display());
+        let err = said(stores.clone(), "volunteer", true);
+        assert!(err.contains(&wants) && err.contains("ProtectSystem"), "{err}");
+        assert!(!said(stores, "volunteer", false).contains("ProtectSystem"));
+    });
 }

@@ -12,7 +12,7 @@ use support::{
     BINARY, Conn, Fault, Held, Process, Scratch, Server, ServerConfig, Stream, Successor, Volunteer,
     VolunteerOptions,
 };
-use support::{Upstream, detached, fetch, get, package, serve_sizes, split_url, spread, wait_for};
+use support::{Upstream, detached, fetch, free_port, get, package, serve_sizes, split_url, spread, wait_for};
 
 fn serve_command(config: &Path) -> Command {
     let mut command = Command::new(BINARY);
@@ -305,7 +305,10 @@ fn the_service_manager_is_told_who_took_over() {
 fn a_volunteer_hands_over_with_its_downloads() {
     let scratch = Scratch::new();
     let (server, files) = serve_sizes(&scratch, &[32 << 20]);
-    let options = VolunteerOptions::new(&scratch, &server, 1);
+    let mut options = VolunteerOptions::new(&scratch, &server, 1);
+    let (config, admin) = (scratch.path("volunteer.toml"), format!("127.0.0.1:{}", free_port("127.0.0.1")));
+    fs::write(&config, format!("admin = {admin:?}\n")).expect("the scratch folder is writable");
+    options.config = Some(config);
     let process = Process::spawn("v1", &mut detached(&options.command()));
     let mut volunteer = Volunteer::of_process(process, options);
     let location = server.wait_redirect(&files[0]);
@@ -317,6 +320,7 @@ fn a_volunteer_hands_over_with_its_downloads() {
     assert!(fetch(&again) == package(&scratch, &files[0]));
     assert!(end_download(download) == package(&scratch, &files[0]));
     assert_eq!(volunteer.process.wait(support::DEADLINE).code(), Some(0));
+    get(&format!("http://{admin}/api/v1/status")).expect(200);
     successor.signal("TERM");
     wait_for("it ends", support::DEADLINE, || volunteer.process.messages("stopped").len() == 2);
 }

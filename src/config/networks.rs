@@ -84,6 +84,11 @@ impl Networks {
         named.max_by_key(|(prefix, _)| *prefix).map(|(_, rule)| rule)
     }
 
+    /// Whether a rule says which clients this volunteer serves.
+    pub fn limit(&self, id: &VolunteerId) -> bool {
+        self.volunteers.iter().any(|rule| rule.id.matches(id))
+    }
+
     /// Whether there is any rule about which clients volunteers serve.
     pub fn limit_volunteers(&self) -> bool {
         !self.volunteers.is_empty()

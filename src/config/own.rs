@@ -16,11 +16,11 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 /// The status is not for package clients.
-pub(super) fn check_admin(admin: SocketAddr, listen: &[SocketAddr]) -> Result<(), ConfigError> {
+pub(super) fn check_admin(key: &str, admin: SocketAddr, listen: &[SocketAddr]) -> Result<(), ConfigError> {
     match listen.iter().find(|address| collide(admin, **address)) {
         Some(address) => {
             let problem = format!("{admin} is taken by listen ({address}): give the status another port");
-            Err(ConfigError::value("server.admin", problem))
+            Err(ConfigError::value(key, problem))
         }
         None => Ok(()),
     }

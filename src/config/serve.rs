@@ -234,7 +234,7 @@ impl ServeConfig {
         };
         let admin = address("server.admin", &server.admin)?;
         let public_url = server.public_url.map(|url| base_url("server.public_url", &url)).transpose()?;
-        own::check_admin(admin, &listen)?;
+        own::check_admin("server.admin", admin, &listen)?;
         own::check_upstreams(&repos, &listen, public_url.as_deref())?;
         Ok(Self {
             failover: FailoverConfig::from_raw(failover, &listen)?,

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::networks::networks_of;
-use super::{ConfigError, absolute, base_url, from_toml};
+use super::{ConfigError, absolute, base_url, from_toml, own};
 use crate::formats::control::{MAX_DONATE, MIN_DONATE};
 use crate::model::{Rate, Size, VolunteerId};
 
@@ -18,6 +18,8 @@ pub struct VolunteerConfig {
     pub server: String,
     /// Where clients reach this volunteer. Default `0.0.0.0:8090`.
     pub listen: SocketAddr,
+    /// Address of its status API. Default: none. It asks for no password: keep it off public networks.
+    pub admin: Option<SocketAddr>,
     /// The blob store.
     pub store: PathBuf,
     /// Most bytes kept in the store; adopted trees do not count. Default 100 GiB.
@@ -51,6 +53,7 @@ pub struct VolunteerConfig {
 pub struct VolunteerOptions {
     pub server: Option<String>,
     pub listen: Option<String>,
+    pub admin: Option<String>,
     pub store: Option<PathBuf>,
     pub max_size: Option<Size>,
     pub min_free: Option<Size>,
@@ -83,6 +86,7 @@ impl VolunteerOptions {
         Self {
             server: self.server.or(base.server),
             listen: self.listen.or(base.listen),
+            admin: self.admin.or(base.admin),
             store: self.store.or(base.store),
             max_size: self.max_size.or(base.max_size),
             min_free: self.min_free.or(base.min_free),
@@ -99,34 +103,42 @@ impl VolunteerOptions {
         }
     }
 
+    /// Where the status of a volunteer with these options is.
+    pub fn admin_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        self.admin.as_deref().map(|admin| address("admin", admin, "127.0.0.1:8091")).transpose()
+    }
+
     pub fn validate(self) -> Result<VolunteerConfig, ConfigError> {
         let missing = |key: &str, flag: &str| {
             ConfigError::value(key, format!("missing: set it in the file or give {flag}"))
         };
+        let admin = self.admin_address()?;
         let server = self.server.ok_or_else(|| missing("server", "--server http://mirror.example:8080"))?;
-        let listen = self.listen.as_deref().unwrap_or("0.0.0.0:8090");
+        let listen = address("listen", self.listen.as_deref().unwrap_or("0.0.0.0:8090"), "0.0.0.0:8090")?;
         let donate = self.donate.unwrap_or(Rate(50 << 20));
         if donate < MIN_DONATE {
             return Err(ConfigError::value(
                 "donate",
-                format!("{donate} is too little to serve a package; give at least {MIN_DONATE}"),
+                format!(
+                    "{donate} ({}) is too little to serve a package; give at least 128KiB/s, or 1.1Mbit/s",
+                    donate.in_bits()
+                ),
             ));
         }
         if donate > MAX_DONATE {
             return Err(ConfigError::value(
                 "donate",
-                format!("{donate} is more than servers believe; give at most 100Gbit/s"),
+                format!("{} is more than servers believe; give at most 100Gbit/s", donate.in_bits()),
             ));
         }
         absolute("adopt", "tree", &self.adopt)?;
+        if let Some(admin) = admin {
+            own::check_admin("admin", admin, &[listen])?;
+        }
         Ok(VolunteerConfig {
             server: base_url("server", &server)?,
-            listen: listen.parse().map_err(|_| {
-                ConfigError::value(
-                    "listen",
-                    format!("{listen:?} is not ADDRESS:PORT, for example 0.0.0.0:8090"),
-                )
-            })?,
+            listen,
+            admin,
             store: self.store.ok_or_else(|| missing("store", "--store DIR"))?,
             max_size: self.max_size.unwrap_or(Size(100 << 30)),
             min_free: self.min_free.unwrap_or(Size(1 << 30)),
@@ -142,6 +154,11 @@ impl VolunteerOptions {
             volatile: self.volatile.unwrap_or(false),
         })
     }
+}
+
+fn address(key: &str, text: &str, example: &str) -> Result<SocketAddr, ConfigError> {
+    let wrong = || ConfigError::value(key, format!("{text:?} is not ADDRESS:PORT, for example {example}"));
+    text.parse().map_err(|_| wrong())
 }
 
 #[cfg(test)]
@@ -170,6 +187,8 @@ mod tests {
             ("server='http://m'\nstore='/s'\ndonate='101Gbit/s'", "at most 100Gbit/s"),
             ("server='http://m'\nstore='/s'\nadopt=['x']", "absolute"),
             ("server='http://m'\nstore='/s'\nlisten='x'", "ADDRESS:PORT"),
+            ("server='http://m'\nstore='/s'\nadmin='8091'", "admin: \"8091\" is not ADDRESS:PORT"),
+            ("server='http://m'\nstore='/s'\nadmin='127.0.0.1:8090'", "taken by listen (0.0.0.0:8090)"),
         ] {
             let options = VolunteerOptions::parse(text).expect("well-formed");
             let error = options.validate().expect_err(text).to_string();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::confined;
 use super::upstream::{ClientPem, Lines, Site, TlsError};
 use crate::config::{Access, Origin, RepoConfig};
 use crate::formats::authority::Authority;
@@ -155,7 +156,7 @@ fn secret(key: &'static str, path: &Path, warnings: &mut Vec<String>) -> Result<
 }
 
 fn read_file(key: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
-    let unreadable = |source| AccessError::Read { key, path: path.to_owned(), source };
+    let unreadable = |e| AccessError::Read { key, path: path.to_owned(), source: confined::explain(path, e) };
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::confined;
 use crate::config::{ConfigError, Profiles, ServeConfig, VolunteerConfig, VolunteerOptions};
 use crate::formats::openpgp::{Keyring, KeyringError, MAX_KEYRING_BYTES};
 
@@ -59,7 +60,7 @@ pub fn read_token(config: &VolunteerConfig) -> Result<String, ConfigFileError> {
     let path = config.token_file.clone().unwrap_or_else(|| config.store.join("token"));
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(source) => return Err(ConfigFileError::ReadToken { path, source }),
+        Err(e) => return Err(ConfigFileError::ReadToken { source: confined::explain(&path, e), path }),
     };
     let token = text.trim();
     if token.is_empty() || token.contains(char::is_whitespace) {
@@ -83,7 +84,8 @@ pub fn read_keyring(paths: &[PathBuf]) -> Result<Option<Keyring>, ConfigFileErro
 }
 
 fn read_keyring_file(path: &Path) -> Result<Keyring, ConfigFileError> {
-    let unreadable = |source| ConfigFileError::ReadKeyring { path: path.to_owned(), source };
+    let unreadable =
+        |e| ConfigFileError::ReadKeyring { path: path.to_owned(), source: confined::explain(path, e) };
     let mut bytes = Vec::new();
     // One byte more than a keyring may have, which it is then refused for.
     let limit = MAX_KEYRING_BYTES as u64 + 1;
@@ -92,7 +94,7 @@ fn read_keyring_file(path: &Path) -> Result<Keyring, ConfigFileError> {
 }
 
 fn add_profiles(profiles: &mut Profiles, dir: &Path) -> Result<(), ConfigFileError> {
-    let unreadable = |source| ConfigFileError::Read { path: dir.to_owned(), source };
+    let unreadable = |e| ConfigFileError::Read { path: dir.to_owned(), source: confined::explain(dir, e) };
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         if path.extension().is_some_and(|e| e == "toml")
@@ -106,7 +108,8 @@ fn add_profiles(profiles: &mut Profiles, dir: &Path) -> Result<(), ConfigFileErr
 }
 
 fn read(path: &Path) -> Result<String, ConfigFileError> {
-    fs::read_to_string(path).map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })
+    let read = fs::read_to_string(path).map_err(|e| confined::explain(path, e));
+    read.map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod blob;
 mod digest;
+mod edge;
 mod hexcode;
 mod path;
 mod pieces;
@@ -13,6 +14,7 @@ mod volunteer;
 
 pub use blob::{Alternatives, Blob, BlobId, Expected};
 pub use digest::{Algorithm, Digest, Digests, ParseDigestError};
+pub use edge::{EdgeStatus, Notice, OrdersStatus, Seen, TreeStatus};
 pub use path::{PathError, RepoPath, encode as encode_path};
 pub use pieces::Pieces;
 pub use quantity::{ParseQuantityError, Rate, Size};

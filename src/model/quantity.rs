@@ -19,11 +19,11 @@ pub struct Rate(pub u64);
 
 /// Why a text is no size or rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a {what}: write a number and a unit, for example {example}")]
+#[error("{text:?} is not a {what}: write a number and a unit, {examples}")]
 pub struct ParseQuantityError {
     pub text: String,
     pub what: &'static str,
-    pub example: &'static str,
+    pub examples: &'static str,
 }
 
 const BYTE_UNITS: [(&str, u64); 13] = [
@@ -52,7 +52,7 @@ impl FromStr for Size {
         parse(text.trim(), &[]).map(Self).ok_or_else(|| ParseQuantityError {
             text: text.chars().take(40).collect(),
             what: "size",
-            example: "200GiB",
+            examples: "for example 200GiB (1024) or 200GB (1000)",
         })
     }
 }
@@ -66,7 +66,7 @@ impl FromStr for Rate {
         parse(per_second, &BIT_UNITS).map(Self).ok_or_else(|| ParseQuantityError {
             text: text.chars().take(40).collect(),
             what: "rate",
-            example: "50MiB/s or 400Mbit/s",
+            examples: "in bytes, for example 50MiB/s (1024) or 50MB/s (1000), or in bits, for example 400Mbit/s",
         })
     }
 }
@@ -83,19 +83,29 @@ fn parse(text: &str, more_units: &[(&str, u64)]) -> Option<u64> {
     (bytes.is_finite() && bytes < 1e18).then_some(bytes as u64)
 }
 
-fn write_bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = bytes as f64;
+impl Rate {
+    /// The same as line rates are written: `8.4 Mbit/s`.
+    pub fn in_bits(self) -> String {
+        let (value, unit) = scaled(self.0 as f64 * 8.0, 1000.0, &["bit", "kbit", "Mbit", "Gbit", "Tbit"]);
+        format!("{value} {unit}/s")
+    }
+}
+
+/// The number in the largest unit of which there is one, with a decimal if there is any to tell.
+fn scaled(mut value: f64, factor: f64, units: &[&'static str]) -> (String, &'static str) {
     let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
+    while value >= factor && unit + 1 < units.len() {
+        value /= factor;
         unit += 1;
     }
-    if unit == 0 || value.fract() == 0.0 {
-        write!(f, "{value:.0} {}", UNITS[unit])
-    } else {
-        write!(f, "{value:.1} {}", UNITS[unit])
-    }
+    let rounded = format!("{value:.1}");
+    let text = if unit == 0 { format!("{value:.0}") } else { rounded.trim_end_matches(".0").to_owned() };
+    (text, units[unit])
+}
+
+fn write_bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (value, unit) = scaled(bytes as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"]);
+    write!(f, "{value} {unit}")
 }
 
 impl fmt::Display for Size {
@@ -155,5 +165,10 @@ mod tests {
         assert_eq!(Size(1536).to_string(), "1.5 KiB");
         assert_eq!(Rate(4 << 20).to_string(), "4 MiB/s");
         assert_eq!(Size(17).to_string(), "17 B");
+        for (rate, want) in
+            [(1 << 20, "8.4 Mbit/s"), (1_000_000, "8 Mbit/s"), (125_000_000, "1 Gbit/s"), (1, "8 bit/s")]
+        {
+            assert_eq!(Rate(rate).in_bits(), want);
+        }
     }
 }

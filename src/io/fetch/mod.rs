@@ -24,8 +24,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 pub use self::flight::Flight;
 use self::flight::{READ_CHUNK, State};
 use self::transfer::Transfer;
-use super::clock;
 use super::db::Db;
+use super::hush::Hush;
 use super::regular;
 use super::store::{BlobStore, Committed, Incoming, VerifyError};
 use super::upstream::health::host_of;
@@ -43,8 +43,6 @@ const UNSIZED_LIMIT: u64 = 64 << 30;
 /// How long it is remembered that a URL gave wrong bytes, and for how many.
 const BAD_FOR: Duration = Duration::from_secs(600);
 const BAD_URLS: u64 = 4096;
-/// Seconds between log lines about a store that takes nothing: it may be asked often.
-const STORE_TROUBLE_SECS: u64 = 60;
 
 /// Why a blob could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -142,8 +140,9 @@ pub struct Fetcher {
     bad: Cache<(Digest, String), ()>,
     fetches: AtomicU64,
     bytes: AtomicU64,
-    /// When the store's trouble was last told, in seconds since 1970.
-    trouble_told: AtomicU64,
+    /// A store that takes nothing, and upstreams that do not answer.
+    store_trouble: Hush,
+    upstream_trouble: Hush,
 }
 
 impl Fetcher {
@@ -157,7 +156,8 @@ impl Fetcher {
             bad: Cache::builder().max_capacity(BAD_URLS).time_to_live(BAD_FOR).build(),
             fetches: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            trouble_told: AtomicU64::new(0),
+            store_trouble: Hush::default(),
+            upstream_trouble: Hush::default(),
         })
     }
 
@@ -228,23 +228,21 @@ impl Fetcher {
         Ok(Content::Arriving(flight))
     }
 
-    /// A store that takes nothing fails every fetch: that is told once a minute. That a file does not exist is
-    /// an ordinary answer, and a host's pause was told when it began.
+    /// A store that takes nothing fails every fetch, an upstream that is down most of them: that is told once a minute.
+    /// That a file does not exist is an ordinary answer, and a host's pause was told when it began.
     fn tell_failure(&self, file: &str, wanted: &Alternatives, error: &FetchError) {
         let digest = wanted;
-        if matches!(error, FetchError::NotFound) || error.is_busy() {
-            tracing::debug!(file, %digest, %error, "fetch failed");
-            return;
+        let is_to_be_told = match error {
+            FetchError::NotFound => false,
+            _ if error.is_busy() => false,
+            FetchError::Store(_) => self.store_trouble.may_tell(),
+            FetchError::Upstream(_) => self.upstream_trouble.may_tell(),
+            _ => true,
+        };
+        match is_to_be_told {
+            true => tracing::warn!(file, %digest, %error, "fetch failed"),
+            false => tracing::debug!(file, %digest, %error, "fetch failed, as was told or is ordinary"),
         }
-        if matches!(error, FetchError::Store(_)) {
-            let now = clock::now().as_secs();
-            let told = self.trouble_told.load(Ordering::Relaxed);
-            if now.saturating_sub(told) < STORE_TROUBLE_SECS {
-                return;
-            }
-            self.trouble_told.store(now, Ordering::Relaxed);
-        }
-        tracing::warn!(file, %digest, %error, "fetch failed");
     }
 
     fn host(&self, url: &str) -> Arc<Semaphore> {

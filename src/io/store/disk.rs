@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
-use super::{BlobStore, StoreError};
+use super::{BlobStore, Limits, StoreError};
+use crate::model::Size;
 
 /// Tries at making room: what is removed but still being read frees nothing.
 const ROUNDS: usize = 3;
@@ -52,6 +53,40 @@ pub fn is_damage(error: &io::Error) -> bool {
 }
 
 impl BlobStore {
+    /// Says what of the configured limits the file system cannot give, each blamed for itself.
+    pub fn tell_limits(&self, wanted: Limits) {
+        let (Some(total), Some(free)) = (total(&self.dir), free(&self.dir)) else { return };
+        let (max_size, min_free) = (Size(wanted.max_bytes), Size(wanted.min_free));
+        let (dir, file_system, held) = (self.dir.display(), Size(total), self.totals().1);
+        if wanted.min_free >= total {
+            tracing::warn!(
+                %dir, %min_free, free = %Size(free), %file_system,
+                "min_free is more than the file system holds: nothing is kept. Lower min_free"
+            );
+        } else if free.saturating_add(held) < wanted.min_free {
+            tracing::warn!(
+                %dir, %min_free, free = %Size(free), %file_system,
+                "min_free is more than is free: nothing new is kept. Free some space, or lower min_free"
+            );
+        } else if self.max_bytes() < wanted.max_bytes {
+            tracing::warn!(
+                %dir, %max_size, used_at_most = %Size(self.max_bytes()), %min_free, %file_system,
+                "max_size is more than the file system holds beside min_free"
+            );
+        }
+    }
+
+    /// Why so many bytes have no place whatever is removed.
+    pub(super) fn no_room(&self, need: u64) -> StoreError {
+        let Limits { max_bytes: max, min_free, .. } = self.limits;
+        match total(&self.dir) {
+            Some(total) if total.saturating_sub(min_free) <= max => {
+                StoreError::DiskSmall { need, total: Size(total), min_free: Size(min_free) }
+            }
+            _ => StoreError::NoRoom { need, max },
+        }
+    }
+
     /// Removes blobs until `bytes` more can be written and `min_free` stays.
     pub(super) fn make_disk_room(&self, bytes: u64) -> Result<(), StoreError> {
         let need = bytes.saturating_add(self.limits.min_free);
@@ -69,7 +104,11 @@ impl BlobStore {
             left = self::free(&self.dir);
         }
         match left {
-            Some(free) if free < need => Err(StoreError::DiskFull { need, free }),
+            Some(free) if free < need => Err(StoreError::DiskFull {
+                need: bytes,
+                free: Size(free),
+                min_free: Size(self.limits.min_free),
+            }),
             _ => Ok(()),
         }
     }
@@ -98,7 +137,11 @@ impl BlobStore {
         let wanted = bytes.max(SPARE.min(held));
         if lacks_room && !self.evict(wanted) && !self.evict(bytes) {
             let free = free(&self.dir).unwrap_or(0);
-            return Err(StoreError::DiskFull { need: bytes, free });
+            return Err(StoreError::DiskFull {
+                need: bytes,
+                free: Size(free),
+                min_free: Size(self.limits.min_free),
+            });
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub use self::incoming::{Incoming, Verified, VerifyError};
 use self::index::Index;
 pub use self::index::Rank;
 use super::hasher::Hashes;
-use crate::model::{Alternatives, Blob, BlobId, Expected};
+use crate::model::{Alternatives, Blob, BlobId, Expected, Size};
 
 /// Blobs looked at under one lock when all are gone through.
 const CHUNK: usize = 512;
@@ -36,8 +36,15 @@ const CHUNK: usize = 512;
 pub enum StoreError {
     #[error("{need} bytes do not fit into max_size ({max}) beside what may not be removed")]
     NoRoom { need: u64, max: u64 },
-    #[error("the disk has {free} bytes left, {need} are needed (min_free included): free some space")]
-    DiskFull { need: u64, free: u64 },
+    /// `max_size` is not what limits it.
+    #[error(
+        "{need} bytes do not fit on a disk of {total} of which min_free ({min_free}) stay free: lower min_free"
+    )]
+    DiskSmall { need: u64, total: Size, min_free: Size },
+    #[error(
+        "the disk has {free} free, and {need} bytes beside min_free ({min_free}) are needed: free some space, or lower min_free"
+    )]
+    DiskFull { need: u64, free: Size, min_free: Size },
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -200,7 +207,7 @@ impl BlobStore {
             let names = self.lock_names();
             index = self.lock();
             let excess = if self.is_left() { 0 } else { index.excess(bytes, max) };
-            let doomed = index.doom(excess).ok_or(StoreError::NoRoom { need: bytes, max })?;
+            let doomed = index.doom(excess).ok_or_else(|| self.no_room(bytes))?;
             index.promise(bytes);
             self.forget(index, &doomed);
             drop(names);

@@ -38,8 +38,14 @@ pub fn pool(resolver: Resolver, tls: ClientConfig, idle: usize) -> Connections {
 /// Whether the system's certificate authorities were looked for and are not there.
 static LACKS_AUTHORITIES: AtomicBool = AtomicBool::new(false);
 
-/// Why a request failed, for people: an unknown issuer may be everybody's.
+/// Why a request failed, for people: who answers TLS with something else is often meant to be asked without, and an
+/// unknown issuer may be everybody's.
 pub fn explain(problem: String) -> String {
+    // What rustls and tokio-rustls call an answer that is no TLS record, and none at all.
+    if ["InvalidContentType", "tls handshake eof"].iter().any(|sign| problem.contains(sign)) {
+        return problem
+            + ": no TLS came back. If plain HTTP is spoken there, write http:// instead of https://";
+    }
     let is_everybodys = LACKS_AUTHORITIES.load(Relaxed) && problem.contains("UnknownIssuer");
     let hint = if is_everybodys {
         ": this system has no certificate authorities, install ca-certificates"

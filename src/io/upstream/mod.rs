@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::connections::{ClientPem, TlsError};
+pub use self::connections::{ClientPem, TlsError, explain};
 use self::connections::{Connections, IDLE_CONNECTIONS};
 use self::health::{Health, Outcome};
 use self::reach::Reach;
@@ -166,7 +166,7 @@ impl Upstream {
             Request::get(url).body(Full::default()).map_err(|e| UpstreamError::broken(url, e))?;
         *request.headers_mut() = headers;
         let response =
-            self.fresh.request(request).await.map_err(|e| UpstreamError::broken(url, chain(&e)))?;
+            self.fresh.request(request).await.map_err(|e| UpstreamError::broken(url, explain(chain(&e))))?;
         let (parts, body) = response.into_parts();
         Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
     }
@@ -316,7 +316,7 @@ impl Upstream {
             .map_err(|_| {
                 UpstreamError::broken(url, format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
             })?
-            .map_err(|e| UpstreamError::broken(url, connections::explain(chain(&e))))?;
+            .map_err(|e| UpstreamError::broken(url, explain(chain(&e))))?;
         let (parts, body) = response.into_parts();
         Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
     }

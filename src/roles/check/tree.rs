@@ -6,6 +6,7 @@ use crate::catalog::{UnitKey, UnitKind};
 use crate::config::{Profile, RepoConfig};
 use crate::formats::clearsign;
 use crate::formats::release::Release;
+use crate::io::confined;
 
 /// Largest Release file that is read: Debian's are 200 KB.
 const MAX_RELEASE: u64 = 32 << 20;
@@ -30,8 +31,8 @@ impl Findings {
 /// Looks for the suites, components and architectures that the configuration or its profile names.
 pub(super) fn look(repo: &RepoConfig, tree: &Path) -> Findings {
     let mut findings = Findings::default();
-    if !tree.is_dir() {
-        findings.problems.push(format!("repo {:?}: the tree {} is no folder", repo.name, tree.display()));
+    if let Some(problem) = confined::no_folder(tree) {
+        findings.problems.push(format!("repo {:?}: the tree {problem}", repo.name));
         return findings;
     }
     let profile = &repo.profile;

@@ -4,18 +4,22 @@ use std::fmt::{self, Write as _};
 
 use crate::config::VolunteerConfig;
 use crate::io::config_file::read_token;
+use crate::io::confined;
 
 /// What would be donated, and what keeps the volunteer from that.
 pub(super) fn describe(config: &VolunteerConfig) -> Result<(String, Vec<String>), fmt::Error> {
     let (mut out, mut problems) = (String::new(), Vec::new());
     writeln!(out, "server     {}", config.server)?;
     writeln!(out, "listen     {}", config.listen)?;
+    if let Some(admin) = config.admin {
+        writeln!(out, "admin      {admin}")?;
+    }
     writeln!(
         out,
         "advertise  {}",
         config.advertise.as_deref().unwrap_or("the address that the server sees")
     )?;
-    writeln!(out, "donate     {}", config.donate)?;
+    writeln!(out, "donate     {} ({})", config.donate, config.donate.in_bits())?;
     let (max_size, min_free) = (config.max_size, config.min_free);
     writeln!(
         out,
@@ -24,9 +28,7 @@ pub(super) fn describe(config: &VolunteerConfig) -> Result<(String, Vec<String>)
     )?;
     for tree in &config.adopt {
         writeln!(out, "adopt      {}", tree.display())?;
-        if !tree.is_dir() {
-            problems.push(format!("adopt: {} is no folder, or this user may not enter it", tree.display()));
-        }
+        problems.extend(confined::no_folder(tree).map(|problem| format!("adopt: {problem}")));
     }
     for network in &config.clients {
         writeln!(out, "clients    {network}")?;

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use serde::Serialize;
 
 use super::refresh::Known;
-use super::repo::{Repo, TroubleKind, UnitState};
+use super::repo::{Repo, Trouble, TroubleKind, UnitState};
 use super::server::Server;
 use super::traffic::Traffic;
 use super::why;
@@ -24,12 +24,19 @@ use crate::io::clock;
 use crate::model::Time;
 use crate::policy::{Node, Params};
 
+/// Failing units of a repository that are shown because a client asked for them: any client may, for any name.
+const MAX_ASKED: usize = 16;
+/// To a volunteer, or `verify`.
+const MISDIRECTED: &str = "this is the address of the server's status (its `admin`): give the one for clients and \
+                           volunteers (its `listen`, by default port 8080)";
+
 pub fn router(server: Arc<Server>) -> Router {
     Router::new()
         .route("/", get(|| async { "manyhands: GET /api/v1/status, or run `manyhands status`\n" }))
         .route(STATUS_PATH, get(|State(server): State<Arc<Server>>| blocking(move || status(&server))))
         .route(DEDUP_PATH, get(|State(server): State<Arc<Server>>| blocking(move || dedup(&server))))
         .route(WHY_PATH, get(why::answer))
+        .route("/_mh/{*rest}", any(|| async { (StatusCode::MISDIRECTED_REQUEST, MISDIRECTED) }))
         .with_state(server)
 }
 
@@ -105,13 +112,13 @@ fn status(server: &Server) -> Status {
 
 fn snapshots(repo: &Repo) -> Vec<SnapshotStatus> {
     let snapshot = repo.snapshot();
-    let keys = repo.keys();
+    let keys = repo.shown_keys(MAX_ASKED);
     let all = keys.into_iter().filter_map(|key| {
         let state = repo.unit_state(&key);
         let unit = snapshot.unit(&key);
-        // What the configuration names and the origin does not have is no news.
-        let is_shown =
-            unit.is_some() || state.trouble.as_ref().is_some_and(|t| t.kind != TroubleKind::Missing);
+        // What a profile names and the origin does not have is no news.
+        let is_trouble = |t: &Trouble| t.kind != TroubleKind::Missing || repo.is_named(&key);
+        let is_shown = unit.is_some() || state.trouble.as_ref().is_some_and(is_trouble);
         is_shown.then(|| snapshot_status(repo, &key, unit, state))
     });
     all.collect()

@@ -48,7 +48,6 @@ mod unnamed;
 mod why;
 mod zone;
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,8 +70,8 @@ use crate::io::shutdown::{DRAIN, HELD_DRAIN, Shutdown};
 use crate::io::sockets::{ADMIN, PUBLIC};
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::{Sites, Upstream};
-use crate::io::{self, clock, listen, scrub};
-use crate::model::{Blob, Size};
+use crate::io::{self, clock, confined, listen, scrub};
+use crate::model::Blob;
 use crate::policy::{KEPT_FOR, Params};
 
 /// Bytes of metadata kept: some generations of every suite of several distributions.
@@ -164,7 +163,7 @@ fn open(
 ) -> anyhow::Result<Server> {
     let dir = config.state_dir.clone();
     let named = |what: &str| format!("cannot open {} in state_dir {}", what, dir.display());
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create state_dir {}", dir.display()))?;
+    confined::writable_folder(&dir).with_context(|| format!("cannot use state_dir {}", dir.display()))?;
     let db = Db::open(&dir.join("manyhands.redb"))
         .with_context(|| format!("{}; is another server using it?", named("the database")))?;
     let db = Arc::new(db);
@@ -176,12 +175,7 @@ fn open(
     }));
     let limits = Limits::new(config.cache.max_size.0, config.cache.min_free.0);
     let cache = BlobStore::open(&dir.join("cache"), limits, tell).with_context(|| named("the cache"))?;
-    if cache.max_bytes() < limits.max_bytes {
-        tracing::warn!(
-            max_size = %config.cache.max_size, used_at_most = %Size(cache.max_bytes()), dir = %dir.display(),
-            "cache.max_size is more than the file system holds"
-        );
-    }
+    cache.tell_limits(limits);
     // What the cache leaves free, metadata may use.
     let metadata = BlobStore::open(&dir.join("metadata"), Limits::new(METADATA_MAX, 0), OnChange::ignore())
         .with_context(|| named("the metadata"))?;
@@ -189,7 +183,9 @@ fn open(
     let upstream = Upstream::with_sites(sites(&config)?)?;
     let access = match &config.access_log {
         Some(path) => Some(
-            AccessLog::open(path).with_context(|| format!("cannot open access_log {}", path.display()))?,
+            AccessLog::open(path)
+                .map_err(|e| confined::explain(path, e))
+                .with_context(|| format!("cannot open access_log {}", path.display()))?,
         ),
         None => None,
     };
@@ -214,9 +210,9 @@ fn open_repos(config: &ServeConfig) -> anyhow::Result<Vec<Repo>> {
 
 fn open_repo(index: usize, config: &RepoConfig) -> anyhow::Result<Repo> {
     if let Origin::Tree(tree) = &config.origin
-        && !tree.is_dir()
+        && let Some(problem) = confined::no_folder(tree)
     {
-        anyhow::bail!("repo {:?}: tree {} is not a folder", config.name, tree.display());
+        anyhow::bail!("repo {:?}: the tree {problem}", config.name);
     }
     let keyring = read_keyring(&config.keyring).with_context(|| format!("repo {:?}", config.name))?;
     let trust = Trust { keyring, check_valid_until: config.check_valid_until };

@@ -12,6 +12,7 @@ use super::origin::Validator;
 use super::refresh::Known;
 use crate::catalog::{Needed, Snapshot, Trust, Unit, UnitKey, Warm};
 use crate::config::{Layout, Origin, RepoConfig};
+use crate::io::hush::Hush;
 use crate::model::{BlobId, Digest, Expected, RepoPath, Time};
 
 /// A client's request for a root file makes the server look at the origin again if its last look is older.
@@ -27,6 +28,8 @@ const DISCOVERIES: usize = 16;
 /// Members of one unit that are fetched before clients ask again: clients of many languages and
 /// architectures together ask for some hundred.
 const MAX_ASKED: usize = 1024;
+/// Reasons that are told of one outage: it may be another one at every look.
+const MAX_TOLD: usize = 3;
 /// A member that nobody asked for in two weeks is fetched when somebody does.
 const ASKED_SECS: u64 = 14 * 86_400;
 
@@ -68,6 +71,8 @@ pub struct Trouble {
     /// When looks began to fail.
     pub since: Time,
     pub kind: TroubleKind,
+    /// The reasons that the log has since then, at most [`MAX_TOLD`].
+    pub told: BTreeSet<String>,
 }
 
 /// What a client may expect of waiting.
@@ -109,6 +114,8 @@ pub struct Repo {
     is_warm: tokio::sync::watch::Sender<bool>,
     /// Looks at units that are not known yet: whoever asks for random names must not flood the upstream.
     pub discoveries: Arc<tokio::sync::Semaphore>,
+    /// Files that no metadata names cannot be had.
+    pub passing_trouble: Hush,
 }
 
 impl Repo {
@@ -124,6 +131,7 @@ impl Repo {
             pending: Mutex::default(),
             is_warm,
             discoveries: Arc::new(tokio::sync::Semaphore::new(DISCOVERIES)),
+            passing_trouble: Hush::default(),
         }
     }
 
@@ -222,6 +230,60 @@ impl Repo {
             units.retain(|_, state| state.is_adopted || state.refreshing.try_lock().is_err());
         }
         change(units.entry(key.clone()).or_default())
+    }
+
+    /// Notes how a look ended, in `trouble` or none. An outage is told once for each of its reasons,
+    /// however these alternate. Returns what there was before, and whether this is to be told.
+    pub fn note_look(
+        &self,
+        key: &UnitKey,
+        trouble: Option<(TroubleKind, String)>,
+        now: Time,
+    ) -> (Option<Trouble>, bool) {
+        let known = if trouble.is_some() { self.keys() } else { BTreeSet::new() };
+        let is_named = self.is_named(key);
+        let mut units = self.lock();
+        let before = units.get(key).and_then(|state| state.trouble.clone());
+        let Some((kind, text)) = trouble else {
+            units.entry(key.clone()).or_default().trouble = None;
+            return (before, false);
+        };
+        let lasting = before.as_ref().filter(|trouble| trouble.kind != TroubleKind::Missing);
+        let since = lasting.map_or(now, |trouble| trouble.since.min(now));
+        let mut told = before.as_ref().map(|trouble| trouble.told.clone()).unwrap_or_default();
+        // What clients ask for may be any name: of all these one line is enough. And where the origin does not answer,
+        // it answers for none of its units.
+        let is_same = |other: &UnitKey| match known.contains(key) {
+            true => kind == TroubleKind::Outage && known.contains(other),
+            false => true,
+        };
+        let is_told = |trouble: &Trouble| trouble.kind == kind && !trouble.told.is_empty();
+        let is_told = units.iter().any(|(other, state)| {
+            other != key && is_same(other) && state.trouble.as_ref().is_some_and(is_told)
+        });
+        let is_of_interest = (kind != TroubleKind::Missing || is_named) && told.len() < MAX_TOLD;
+        let is_news = is_of_interest && !is_told && told.insert(text.clone());
+        units.entry(key.clone()).or_default().trouble = Some(Trouble { text, since, kind, told });
+        (before, is_news)
+    }
+
+    /// Whether the administrator has named this unit, rather than a profile, a tree or a client.
+    pub fn is_named(&self, key: &UnitKey) -> bool {
+        let RepoConfig { profile, named, .. } = &self.config;
+        named.suites && profile.suites.iter().any(|suite| UnitKey::of_suite(suite, profile.layout) == *key)
+    }
+
+    /// Units that are looked at, and others that clients asked for in vain: at most so many of these.
+    pub fn shown_keys(&self, most: usize) -> BTreeSet<UnitKey> {
+        let mut keys = self.keys();
+        let is_failing = |state: &UnitState| {
+            state.trouble.as_ref().is_some_and(|trouble| trouble.kind != TroubleKind::Missing)
+        };
+        let units = self.lock();
+        let failing = units.iter().filter(|(key, state)| is_failing(state) && !keys.contains(*key));
+        let failing: Vec<UnitKey> = failing.map(|(key, _)| key.clone()).take(most).collect();
+        keys.extend(failing);
+        keys
     }
 
     /// What is said of a file that the origin has damaged. zypper repeats 502, 503 and 504 for as long as it gets them

@@ -21,7 +21,7 @@ use crate::formats::control::{
 use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::tokens::Token;
-use crate::model::{Blob, BlobId, VolunteerId};
+use crate::model::{Blob, BlobId, Notice, Seen, VolunteerId};
 use crate::policy::{Event, Joined, Load, NodeNo, Params, Policy};
 
 /// A volunteer that connects says hello at once.
@@ -125,7 +125,7 @@ async fn refuse(mut socket: WebSocket, peer: SocketAddr, reason: String) {
     let _ = send(&mut socket, &ToVolunteer::Refused { reason }).await;
 }
 
-async fn send(socket: &mut WebSocket, message: &ToVolunteer) -> Result<(), String> {
+async fn send(socket: &mut WebSocket, message: &impl Serialize) -> Result<(), String> {
     let json = serde_json::to_string(message).map_err(|e| e.to_string())?;
     let sent = tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::text(json))).await;
     sent.map_err(|_| "it does not read".to_owned())?.map_err(|_| "connection lost".to_owned())
@@ -329,6 +329,7 @@ async fn serve(
     let mut recheck = tokio::time::interval(RECHECK);
     let mut shutdown = server.shutdown.clone();
     let mut deadline = Instant::now() + silence;
+    let mut told = Seen::default();
     loop {
         tokio::select! {
             _ = shutdown.begun() => return "this server stops".to_owned(),
@@ -347,7 +348,11 @@ async fn serve(
                         let _ = send(socket, &answer).await;
                         return "it leaves".to_owned();
                     }
-                    Ok(None) => {}
+                    Ok(None) => {
+                        if let Err(reason) = tell_seen(session, socket, &mut told).await {
+                            return reason;
+                        }
+                    }
                 }
             }
             () = session.life.asked.notified() => {
@@ -372,6 +377,18 @@ async fn serve(
             }
         }
     }
+}
+
+/// Tells the volunteer how it is seen, if that is not what it was told last.
+async fn tell_seen(session: &Session, socket: &mut WebSocket, told: &mut Seen) -> Result<(), String> {
+    let Session { server, node, .. } = session;
+    let networks = &server.config.networks;
+    let seen = server.policy(|policy| standing::seen(policy.tracker().node(*node), networks, clock::now()));
+    if seen == *told {
+        return Ok(());
+    }
+    *told = seen.clone();
+    send(socket, &Notice::Seen(seen)).await
 }
 
 /// Takes in one message; returns the last one that the volunteer gets, if it leaves.

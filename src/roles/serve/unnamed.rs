@@ -97,8 +97,7 @@ pub async fn pass_through(
             // That its host wants a pause was told when it began.
             Err(UpstreamError::Busy { .. }) => outage = true,
             Err(e) => {
-                let repo = repo.config.name.as_str();
-                tracing::warn!(repo, path = path.as_str(), error = %e, "cannot pass through");
+                tell_failure(repo, path, &e);
                 outage = true;
             }
         }
@@ -109,6 +108,15 @@ pub async fn pass_through(
         plain(StatusCode::FORBIDDEN, "the upstream does not give this file")
     } else {
         plain(StatusCode::NOT_FOUND, "no such file")
+    }
+}
+
+/// An upstream that is down fails every request.
+fn tell_failure(repo: &Repo, path: &RepoPath, error: &UpstreamError) {
+    let (name, path) = (repo.config.name.as_str(), path.as_str());
+    match repo.passing_trouble.may_tell() {
+        true => tracing::warn!(repo = name, path, %error, "cannot pass through"),
+        false => tracing::debug!(repo = name, path, %error, "cannot pass through either"),
     }
 }
 

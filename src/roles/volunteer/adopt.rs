@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::edge::{Adopted, Edge, fingerprint, modified_nanos};
 use crate::formats::control::{MATCH_PATH, MAX_BATCH, MAX_MESSAGE, MatchReply, MatchRequest, TreeFile};
-use crate::io::regular;
-use crate::model::BlobId;
+use crate::io::{confined, regular};
+use crate::model::{BlobId, TreeStatus};
 
 /// How often trees are looked through for new files.
 const RESCAN: Duration = Duration::from_secs(600);
@@ -27,23 +27,57 @@ pub async fn keep(edge: Arc<Edge>) {
     loop {
         pause = (pause * 2).min(RESCAN);
         for tree in edge.config.adopt.clone() {
-            match adopt(&edge, &tree).await {
-                Ok(0) => {}
-                Ok(adopted) => tracing::info!(tree = %tree.display(), adopted, "adopted"),
+            let path = tree.display().to_string();
+            let found = match adopt(&edge, &tree).await {
+                Ok(found) => found,
                 Err(e) => {
-                    tracing::warn!(tree = %tree.display(), error = format!("{e:#}"), "not adopted now; trying again");
+                    tracing::warn!(tree = path, error = format!("{e:#}"), "not adopted now; trying again");
                     pause = FIRST_RESCAN;
+                    edge.note_tree(
+                        &tree,
+                        TreeStatus { path, problem: Some(format!("{e:#}")), ..TreeStatus::default() },
+                    );
+                    continue;
                 }
+            };
+            if found.new > 0 {
+                tracing::info!(tree = path, adopted = found.new, "adopted");
+            }
+            let Found { files, adopted, .. } = found;
+            let is_news =
+                edge.note_tree(&tree, TreeStatus { path: path.clone(), files, adopted, problem: None });
+            if is_news && found.is_doubtful() {
+                tracing::warn!(
+                    tree = path,
+                    "adopted {adopted} of {files} files: is this the root of the repository, and does the server serve \
+                     that one?"
+                );
             }
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// One pass over a tree; returns how many files are new.
-async fn adopt(edge: &Arc<Edge>, tree: &Path) -> anyhow::Result<u64> {
+/// What a pass over a tree found.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    files: u64,
+    /// Those that are served, and those of them that were not before.
+    adopted: u64,
+    new: u64,
+}
+
+impl Found {
+    /// A mirror has lists and images beside its packages, which are not adopted; but packages are most of its files.
+    fn is_doubtful(self) -> bool {
+        self.files > 0 && self.adopted < self.files / 10 + 1
+    }
+}
+
+/// One pass over a tree.
+async fn adopt(edge: &Arc<Edge>, tree: &Path) -> anyhow::Result<Found> {
     let (own, root) = (edge.clone(), tree.to_owned());
-    let files = tokio::task::spawn_blocking(move || list(&own, &root)).await??;
+    let (files, known) = tokio::task::spawn_blocking(move || list(&own, &root)).await??;
     let (total, mut seen, mut adopted) = (files.len(), 0, 0);
     for batch in files.chunks(MAX_BATCH) {
         let matched = matching(edge, batch).await?;
@@ -54,16 +88,17 @@ async fn adopt(edge: &Arc<Edge>, tree: &Path) -> anyhow::Result<u64> {
         seen += batch.len();
         tracing::debug!(tree = %tree.display(), seen, total, adopted, "adopting");
     }
-    Ok(adopted)
+    Ok(Found { files: total as u64 + known, adopted: known + adopted, new: adopted })
 }
 
-/// Files of the tree that are not adopted yet.
-fn list(edge: &Edge, tree: &Path) -> anyhow::Result<Vec<TreeFile>> {
-    let mut files = Vec::new();
+/// Files of the tree that are not adopted yet, and how many others are.
+fn list(edge: &Edge, tree: &Path) -> anyhow::Result<(Vec<TreeFile>, u64)> {
+    let (mut files, mut known) = (Vec::new(), 0);
     let mut open = vec![PathBuf::new()];
     while let Some(dir) = open.pop() {
         let full = tree.join(&dir);
-        let entries = std::fs::read_dir(&full).with_context(|| format!("cannot read {}", full.display()));
+        let entries = std::fs::read_dir(&full).map_err(|e| confined::explain(&full, e));
+        let entries = entries.with_context(|| format!("cannot read {}", full.display()));
         // A folder that vanished or is not readable is skipped; the tree itself must be there.
         let entries = match entries {
             Err(e) if dir.as_os_str().is_empty() => return Err(e),
@@ -77,6 +112,7 @@ fn list(edge: &Edge, tree: &Path) -> anyhow::Result<Vec<TreeFile>> {
                 Ok(meta) if meta.is_file() && meta.len() > 0 => {
                     let modified = modified_nanos(&meta).unwrap_or(0);
                     if edge.is_adopted(&tree.join(&path), meta.len(), modified) {
+                        known += 1;
                         continue;
                     }
                     files.extend(
@@ -88,7 +124,7 @@ fn list(edge: &Edge, tree: &Path) -> anyhow::Result<Vec<TreeFile>> {
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    Ok((files, known))
 }
 
 /// Asks the server which of the files its catalog knows.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
@@ -16,18 +16,20 @@ use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::returners::Returners;
+use super::told::Told;
+use super::traffic::Meter;
 use super::uploads::Uploads;
 use crate::config::VolunteerConfig;
 use crate::formats::control::{HoldingsChange, Report};
 use crate::formats::ticket::Key;
-use crate::io::clock;
 use crate::io::db::Db;
 use crate::io::fetch::Fetcher;
 use crate::io::regular;
 use crate::io::shaper::Shaper;
 use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::Upstream;
-use crate::model::{BlobId, Size, VolunteerId};
+use crate::io::{clock, confined};
+use crate::model::{BlobId, Time, TreeStatus, VolunteerId};
 
 /// Kinds of the database's records.
 const SELF: &str = "self";
@@ -51,6 +53,7 @@ pub struct Edge {
     pub instance: u64,
     /// Where it listens.
     pub address: SocketAddr,
+    pub started: Time,
     pub fetcher: Arc<Fetcher>,
     pub upstream: Upstream,
     pub shaper: Arc<Shaper>,
@@ -63,6 +66,10 @@ pub struct Edge {
     adopted: Arc<AdoptedFiles>,
     pub journal: Arc<Journal>,
     pub uploads: Arc<Uploads>,
+    pub meter: Meter,
+    pub told: Told,
+    /// What the last look at each adopted tree found.
+    trees: Mutex<BTreeMap<PathBuf, TreeStatus>>,
     /// Fetched on order, from other volunteers and from the server.
     pub peer_bytes: AtomicU64,
     pub fetched_bytes: AtomicU64,
@@ -81,7 +88,7 @@ impl Edge {
     /// Opens store and database. Blocks.
     pub fn open(config: VolunteerConfig, address: SocketAddr, token: String) -> anyhow::Result<Self> {
         let named = || format!("cannot open the store in {}", config.store.display());
-        std::fs::create_dir_all(&config.store).with_context(named)?;
+        confined::writable_folder(&config.store).with_context(named)?;
         // First, since it is locked: a second volunteer must not clean up what this one is writing.
         let db = Db::open(&config.store.join("volunteer.redb"));
         let db = Arc::new(db.with_context(|| format!("{}; is another volunteer using it?", named()))?);
@@ -90,10 +97,7 @@ impl Edge {
         let limits = Limits::new(config.max_size.0, config.min_free.0);
         let tell = tell_changes(journal.clone(), adopted.clone());
         let store = BlobStore::open(&config.store, limits, tell).with_context(named)?;
-        if store.max_bytes() < limits.max_bytes {
-            let used_at_most = Size(store.max_bytes());
-            tracing::warn!(max_size = %config.max_size, %used_at_most, "max_size is more than the disk holds");
-        }
+        store.tell_limits(limits);
         let upstream = Upstream::new().context("cannot read the system's certificate authorities")?;
         let mut instance = [0; 8];
         getrandom::fill(&mut instance).map_err(std::io::Error::other)?;
@@ -102,6 +106,7 @@ impl Edge {
             token,
             instance: u64::from_le_bytes(instance),
             address,
+            started: clock::now(),
             fetcher: Fetcher::new(store, db.clone(), upstream.clone()),
             upstream,
             shaper: Arc::new(Shaper::new(config.donate)),
@@ -111,6 +116,9 @@ impl Edge {
             adopted,
             journal,
             uploads: Arc::default(),
+            meter: Meter::default(),
+            told: Told::default(),
+            trees: Mutex::default(),
             peer_bytes: AtomicU64::new(0),
             fetched_bytes: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
@@ -218,10 +226,24 @@ impl Edge {
     }
 
     /// Whether the file is adopted as it is now.
-    pub fn is_adopted(&self, path: &std::path::Path, size: u64, modified_nanos: u128) -> bool {
+    pub fn is_adopted(&self, path: &Path, size: u64, modified_nanos: u128) -> bool {
         let record = self.db.record(ADOPTED, &path.to_string_lossy()).ok().flatten();
         let known = record.and_then(|json| serde_json::from_slice::<Adopted>(&json).ok());
         known.is_some_and(|known| (known.size, known.modified_nanos) == (size, modified_nanos))
+    }
+
+    /// Notes what a look at an adopted tree found; whether that is news.
+    pub fn note_tree(&self, tree: &Path, found: TreeStatus) -> bool {
+        let before = self.lock_trees().insert(tree.to_owned(), found.clone());
+        before != Some(found)
+    }
+
+    pub fn trees(&self) -> Vec<TreeStatus> {
+        self.lock_trees().values().cloned().collect()
+    }
+
+    fn lock_trees(&self) -> MutexGuard<'_, BTreeMap<PathBuf, TreeStatus>> {
+        self.trees.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings adopted files back whose size and date are as they were when they were hashed.

@@ -93,7 +93,8 @@ fn serve(
     response.map(|body| body.counted(move |bytes| upload.sent(bytes)))
 }
 
-fn is_overloaded(edge: &Edge, class: Class) -> bool {
+/// Whether one more upload would get too little, or be one too many.
+pub fn is_overloaded(edge: &Edge, class: Class) -> bool {
     let running = edge.uploads.running(class);
     match class {
         Class::Client => edge.config.donate.0 / (running as u64 + 1) < MIN_SHARE,

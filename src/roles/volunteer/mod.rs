@@ -4,7 +4,9 @@
 //! keeps the control connection, [`orders`] carries out what it brings, [`journal`] numbers what it is told of,
 //! [`adopt`] takes in an existing mirror tree. What a volunteer lacks or must not serve now, it sends back to the
 //! server: it never answers a client with an error of its own.
+//! [`admin`] shows its administrator what it does and what it was [`told`], [`traffic`] writes that into the log.
 
+mod admin;
 mod adopt;
 mod edge;
 mod http;
@@ -12,6 +14,8 @@ mod journal;
 mod orders;
 mod returners;
 mod session;
+mod told;
+mod traffic;
 mod uploads;
 
 use std::net::SocketAddr;
@@ -29,7 +33,7 @@ use crate::io::listen::{Bounds, Ends};
 use crate::io::patience::Patience;
 use crate::io::shaper::Class;
 use crate::io::shutdown::{DRAIN, Shutdown};
-use crate::io::sockets::PUBLIC;
+use crate::io::sockets::{ADMIN, PUBLIC};
 use crate::io::{listen, scrub};
 
 /// After saying that it leaves, a volunteer still answers those who were sent to it just before, by sending
@@ -64,6 +68,8 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     let token = read_token(&config)?;
     let listeners = start.sockets.open(PUBLIC, &[config.listen])?;
     let address = listen::local_addresses(&listeners)?[0];
+    let admin_listeners = start.sockets.open(ADMIN, config.admin.as_slice())?;
+    let admin = listen::local_addresses(&admin_listeners)?.first().map(ToString::to_string);
     let shutdown = Shutdown::on_signals(DRAIN)?;
     let life = start.may_open().await?;
     let max_connections = config.max_connections;
@@ -71,7 +77,7 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     let edge = Arc::new(opening.await??);
     let (blobs, bytes) = edge.totals();
     tracing::info!(
-        listen = %address, id = %edge.id, server = edge.config.server, donate = %edge.config.donate, blobs, bytes,
+        listen = %address, id = %edge.id, server = edge.config.server, donate = %edge.config.donate, blobs, bytes, admin,
         version = env!("CARGO_PKG_VERSION"), "ready"
     );
     let control = tokio::spawn(session::keep(edge.clone(), shutdown.clone()));
@@ -79,6 +85,7 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
         tokio::spawn(adopt::keep(edge.clone()));
     }
     scrub::keep(&edge.fetcher.store, edge.config.scrub_days);
+    tokio::spawn(traffic::report(edge.clone()));
     // Who leaves still answers, by sending on; who is succeeded makes way at once.
     let (closing, mut begun) = (edge.clone(), shutdown.clone());
     let closed = Shutdown::when(async move {
@@ -98,8 +105,10 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     let slow = edge.clone();
     let cut_off = Arc::new(move |peer: SocketAddr| slow.returners.is_slow(peer.ip().to_canonical()));
     let bounds = Bounds { connections: max_connections, patience: PATIENCE, cut_off };
+    let admin = admin::serve(edge.clone(), admin_listeners, closed.clone());
     let serve = listen::serve(listeners, bounds, answer, closed);
-    let (_, end) = tokio::join!(serve, life.run(Arc::new(Reload { edge: edge.clone(), options }), shutdown));
+    let reload = Arc::new(Reload { edge: edge.clone(), options });
+    let (_, (), end) = tokio::join!(serve, admin, life.run(reload, shutdown));
     let _ = control.await;
     scrub::save_use(&edge.fetcher.store).await;
     end?;

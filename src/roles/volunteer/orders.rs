@@ -40,6 +40,7 @@ impl Orders {
     /// Fetches a blob in a task of its own.
     pub fn fetch(&self, blob: Blob, file_name: String, sources: Vec<PeerSource>) {
         let orders = self.clone();
+        orders.edge.told.ordered();
         tokio::spawn(async move {
             let Ok(_permit) = orders.permits.acquire().await else { return };
             let (fetched, bad) = fetch(&orders.edge, blob, &file_name, sources).await;
@@ -51,6 +52,7 @@ impl Orders {
     /// Removes a blob from the store in a task of its own.
     pub fn let_go(&self, blob: BlobId) {
         let orders = self.clone();
+        orders.edge.told.ordered();
         tokio::spawn(async move {
             let edge = orders.edge.clone();
             let removing = tokio::task::spawn_blocking(move || {
@@ -68,6 +70,7 @@ impl Orders {
     }
 
     async fn done(&self, blob: BlobId, error: Option<String>, bad: Vec<VolunteerId>) {
+        self.edge.told.carried_out(error.as_deref());
         // The session may have ended meanwhile; the next one announces what is held.
         let _ = self.outcomes.send(ToServer::Done { blob, error, bad }).await;
     }

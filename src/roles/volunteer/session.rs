@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use http::StatusCode;
 use rand::{RngExt, SeedableRng};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -25,7 +26,8 @@ use crate::formats::control::{
 };
 use crate::io::clock;
 use crate::io::shutdown::Shutdown;
-use crate::model::BlobId;
+use crate::io::upstream::explain;
+use crate::model::{BlobId, Notice};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest pause before connecting again.
@@ -68,6 +70,7 @@ pub async fn keep(edge: Arc<Edge>, mut shutdown: Shutdown) {
         }
         let started = Instant::now();
         let ended = session(&edge, &mut shutdown, &mut away_since).await;
+        edge.told.parted(ended.as_ref().err().map(|e| format!("{e:#}")));
         if shutdown.has_begun() {
             return;
         }
@@ -108,6 +111,7 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown, away_since: &mut Ins
     edge.shaper.set_usual_sync_share();
     let (told, announced) = introduce(edge, &mut socket, welcome.announce_from).await?;
     tracing::info!(server = edge.config.server, holdings = edge.totals().0, announced, "joined");
+    edge.told.joined();
     let ended = run(edge, Session { socket, told }, &welcome, shutdown).await;
     *away_since = Instant::now();
     ended
@@ -151,7 +155,10 @@ async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(WsError::Http(response))) => {
             let body = response.body().as_deref().unwrap_or_default();
-            let why = format!("{} ({})", String::from_utf8_lossy(body).trim(), response.status());
+            let mut why = format!("{} ({})", String::from_utf8_lossy(body).trim(), response.status());
+            if response.status() == StatusCode::NOT_FOUND {
+                why.push_str(": is this the URL of a manyhands server?");
+            }
             // What is wrong at the server may be over soon.
             if response.status().is_client_error() {
                 return Err(Refused(why).into());
@@ -159,7 +166,7 @@ async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
             bail!("the server cannot take it now: {why}");
         }
         // This error's text names its cause already.
-        Ok(Err(e)) => Err(anyhow!("cannot connect to {url}: {e}")),
+        Ok(Err(e)) => Err(anyhow!("cannot connect to {url}: {}", explain(e.to_string()))),
         Err(_) => bail!("cannot connect to {url} within {} s", CONNECT_TIMEOUT.as_secs()),
     }
 }
@@ -254,8 +261,9 @@ async fn run(
                     Ok(ToVolunteer::SyncShare { percent }) => edge.shaper.set_sync_share(percent),
                     Ok(ToVolunteer::Refused { reason }) => return Err(Refused(reason).into()),
                     Ok(ToVolunteer::Standing { problem }) => tell_standing(edge, problem.as_deref()),
+                    Ok(ToVolunteer::Welcome(_) | ToVolunteer::Farewell { .. }) => {}
                     // A newer server may say more than we understand.
-                    Ok(ToVolunteer::Welcome(_) | ToVolunteer::Farewell { .. }) | Err(_) => {}
+                    Err(_) => if let Ok(Notice::Seen(seen)) = serde_json::from_str(&text) { edge.told.seen(seen) },
                 },
                 Some(Ok(Message::Close(_))) | None => bail!("the server ended the connection"),
                 Some(Ok(_)) => {}

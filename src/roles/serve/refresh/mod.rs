@@ -160,16 +160,18 @@ pub async fn refresh(
         Err(error) => Some(error),
     };
     let now = clock::now();
-    let (before, trouble) = repo.with_unit(key, |state| {
-        // A single try is no answer to a client: an update may be under way.
-        let is_answer = tries == Tries::Several || !error.as_ref().is_some_and(RefreshError::is_of_update);
-        state.looked = is_answer.then_some(now);
-        let before = state.trouble.as_ref().filter(|trouble| trouble.kind != TroubleKind::Missing);
-        let since = before.map_or(now, |trouble| trouble.since.min(now));
-        let trouble = error.map(|e| Trouble { text: e.to_string(), since, kind: e.kind() });
-        (std::mem::replace(&mut state.trouble, trouble.clone()), trouble)
-    });
-    report(repo, key, current.as_deref(), trouble.as_ref(), before.as_ref());
+    // A single try is no answer to a client: an update may be under way.
+    let is_answer = tries == Tries::Several || !error.as_ref().is_some_and(RefreshError::is_of_update);
+    repo.with_unit(key, |state| state.looked = is_answer.then_some(now));
+    let (before, is_news) = repo.note_look(key, error.map(|e| (e.kind(), e.to_string())), now);
+    let trouble = repo.unit_state(key).trouble;
+    match &trouble {
+        Some(trouble) => report(repo, key, current.as_deref(), trouble, is_news),
+        None if before.is_some_and(|before| !before.told.is_empty()) => {
+            tracing::info!(repo = repo.config.name, unit = %key, "the origin is well again");
+        }
+        None => {}
+    }
     tell_expiry(repo, key);
     Looked::of(trouble.as_ref())
 }
@@ -201,29 +203,21 @@ fn tell_expiry(repo: &Repo, key: &UnitKey) {
     }
 }
 
-/// Says what is new about how the origin is doing: an outage of hours is a line, not one every minute.
-fn report(
-    repo: &Repo,
-    key: &UnitKey,
-    current: Option<&Unit>,
-    trouble: Option<&Trouble>,
-    before: Option<&Trouble>,
-) {
-    let repo = repo.config.name.as_str();
-    let before = before.map(|before| before.text.as_str());
-    match (trouble, current) {
-        (Some(Trouble { text: error, .. }), Some(current)) if before != Some(error) => {
+/// Says why a unit has no new generation: an outage of hours is a line, not one every minute.
+fn report(repo: &Repo, key: &UnitKey, current: Option<&Unit>, trouble: &Trouble, is_news: bool) {
+    let (repo, error) = (repo.config.name.as_str(), trouble.text.as_str());
+    match (trouble.kind, current) {
+        _ if !is_news => tracing::debug!(repo, unit = %key, error, "nothing new of the unit"),
+        (_, Some(current)) => {
             let generation = current.generation;
             tracing::warn!(repo, unit = %key, generation, error, "keeping the last good generation");
         }
-        (Some(Trouble { text: error, kind: TroubleKind::Missing, .. }), None) => {
-            tracing::debug!(repo, unit = %key, error, "no such unit");
+        (TroubleKind::Missing, None) => {
+            tracing::warn!(repo, unit = %key, error, "the origin does not have what `suites` names: is it spelt so there?");
         }
-        (Some(Trouble { text: error, .. }), None) if before != Some(error) => {
-            tracing::warn!(repo, unit = %key, error, "not adopted, and there is no earlier generation");
+        (_, None) => {
+            tracing::warn!(repo, unit = %key, error, "not adopted, and there is no earlier generation")
         }
-        (None, _) if before.is_some() => tracing::info!(repo, unit = %key, "the origin is well again"),
-        _ => {}
     }
 }
 

@@ -1,26 +1,34 @@
-//! `manyhands status`: asks a server's admin API and shows the answer to people, or as JSON to programs.
+//! `manyhands status`: asks the admin address of a server or a volunteer and shows the answer to people, or as JSON
+//! to programs.
+
+mod edge;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use http::{HeaderMap, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use crate::config::ConfigError;
 use crate::formats::status::{
     CrowdStatus, DEDUP_PATH, DedupCount, DedupPair, DedupReport, STATUS_PATH, SnapshotStatus, Status,
     VolunteerStatus, WHY_PATH, Why,
 };
 use crate::io::clock;
+use crate::io::config_file::{is_of_volunteer, read_serve_config, read_volunteer_options};
 use crate::io::upstream::{Upstream, whole};
-use crate::model::{Rate, Size, VolunteerId};
+use crate::model::{EdgeStatus, Rate, Size, VolunteerId};
 
 /// Largest report taken: ten thousand volunteers are 4 MB.
 const MAX_REPORT: u64 = 64 << 20;
+/// Where a server's is, unless its configuration says otherwise.
+const DEFAULT_ADMIN: &str = "http://127.0.0.1:8081";
 const WATCH_PERIOD: Duration = Duration::from_secs(2);
 
 /// Which report, and in which form.
@@ -44,12 +52,48 @@ pub enum Report {
     },
 }
 
+/// What answers at an admin address. A volunteer's status has fields that a server's lacks.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Volunteer(Box<EdgeStatus>),
+    Server(Box<Status>),
+}
+
+/// Where to ask: as the flag says, else as a configuration file does, else where a server's status is by default.
+pub fn place(admin: Option<String>, config: Option<&Path>) -> anyhow::Result<String> {
+    match (admin, config) {
+        (Some(admin), _) => Ok(admin),
+        (None, None) => Ok(DEFAULT_ADMIN.to_owned()),
+        (None, Some(path)) if is_of_volunteer(path)? => {
+            let admin = read_volunteer_options(path)?.admin_address()?;
+            let admin = admin.ok_or_else(|| ConfigError::Value {
+                key: path.display().to_string(),
+                problem: "there is no admin address in it: write admin = \"127.0.0.1:8091\", and restart or reload \
+                          the volunteer"
+                    .to_owned(),
+            })?;
+            Ok(reachable(admin))
+        }
+        (None, Some(path)) => Ok(reachable(read_serve_config(path)?.admin)),
+    }
+}
+
+/// What listens at every address does so at loopback.
+fn reachable(admin: SocketAddr) -> String {
+    match (admin.ip().is_unspecified(), admin.port()) {
+        (false, _) => admin.to_string(),
+        (true, port) if admin.is_ipv6() => format!("[::1]:{port}"),
+        (true, port) => format!("127.0.0.1:{port}"),
+    }
+}
+
 /// Prints a report once, or again and again.
 pub async fn run(admin: &str, shown: &Shown) -> anyhow::Result<()> {
     let client = Upstream::new()?;
     loop {
         let text = match &shown.report {
-            Report::Status => told::<Status>(&client, admin, STATUS_PATH, shown, show).await?,
+            Report::Status => told::<Answer>(&client, admin, STATUS_PATH, shown, show_any).await?,
             Report::Dedup => told::<DedupReport>(&client, admin, DEDUP_PATH, shown, show_dedup).await?,
             Report::Why { client: address, path, can_return } => {
                 address.parse::<IpAddr>().with_context(|| format!("{address:?} is no IP address"))?;
@@ -85,7 +129,10 @@ async fn told<T: DeserializeOwned + Serialize>(
     let base = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
     let url = format!("{}{path}", base.trim_end_matches('/'));
     let reply = client.probe(&url, HeaderMap::new()).await.with_context(|| {
-        format!("no status from {admin}: does the server run, and is this its admin address?")
+        format!(
+            "no status from {admin}: does it run, and is this its admin address? Of a volunteer, or of a server with \
+             another one: --config FILE, or --admin HOST:PORT"
+        )
     })?;
     let status = reply.status;
     let bytes = whole(reply, MAX_REPORT).await?;
@@ -99,6 +146,13 @@ async fn told<T: DeserializeOwned + Serialize>(
     let report: T =
         serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;
     Ok(if shown.json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { show(&report) })
+}
+
+fn show_any(answer: &Answer) -> String {
+    match answer {
+        Answer::Volunteer(status) => edge::show(status),
+        Answer::Server(status) => show(status),
+    }
 }
 
 fn show_why(why: &Why) -> String {
@@ -120,7 +174,7 @@ fn show_why(why: &Why) -> String {
     };
     let width = why.holders.iter().map(|h| h.id.as_str().len()).max().unwrap_or(0).max(6);
     if !why.holders.is_empty() {
-        let _ = writeln!(text, "\n{:<width$} STATE       {:>9} {:>14} RUNNING", "HOLDER", "COST", "RATE");
+        let _ = writeln!(text, "\n{:<width$} STATE       {:>9} {:>14} RUNNING", "HOLDER", "COST", "CAPACITY");
     }
     for h in &why.holders {
         let (cost, rate) = (format!("{:.0} ms", h.cost_ms), Rate(h.rate).to_string());
@@ -295,7 +349,7 @@ fn volunteers(text: &mut String, volunteers: &[VolunteerStatus]) {
     let _ = writeln!(
         text,
         "\n{:<id$} {:<address$} STATE       HOLDINGS ORDERS UPLOADS {:>14} {:>12} {:>12}",
-        "VOLUNTEER", "ADDRESS", "RATE", "REDIRECTED", "SERVED"
+        "VOLUNTEER", "ADDRESS", "CAPACITY", "REDIRECTED", "SERVED"
     );
     for v in volunteers {
         let _ = writeln!(
