@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs that the tests and the bench drive: package managers, repository tools, peers.
+# Installs the programs that the tests and the bench drive: package managers, repository tools, peers,
+# and what judges packages.
 # As root on Debian or Ubuntu it installs what is missing; elsewhere it says what is missing.
 set -euo pipefail
 
