@@ -3,9 +3,8 @@ CARGO ?= cargo
 DEMO_ARGS ?=
 # Seconds for each target.
 FUZZ_SECONDS ?= 600
-DIST := target/dist
 
-.PHONY: help build demo testbed test test-real faults strictness compare soak simulate fuzz bench bench-check fmt lint deb rpm dist clean
+.PHONY: help build demo testbed test test-real faults strictness compare soak simulate fuzz bench bench-check fmt lint deb rpm clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -84,18 +83,13 @@ lint: ## formatting and clippy, warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-dist: build ## man pages and shell completions, made by the program itself: target/dist
-	mkdir -p $(DIST)/man
-	target/release/manyhands man $(DIST)/man
-	target/release/manyhands completions bash >$(DIST)/manyhands.bash
-	target/release/manyhands completions zsh >$(DIST)/_manyhands
-	target/release/manyhands completions fish >$(DIST)/manyhands.fish
+# RPM_SIGN_KEY=ID signs rpm packages with this key of gpg's.
+TARGET := $${CARGO_TARGET_DIR:-target}
+deb: build ## Debian packages, the program and its symbols: target/packages (needs dpkg-dev)
+	packaging/build.sh deb $(TARGET)/release/manyhands $(TARGET)/packages
 
-deb: dist ## Debian package (needs cargo-deb)
-	$(CARGO) deb --no-build
-
-rpm: dist ## rpm package (needs cargo-generate-rpm)
-	$(CARGO) generate-rpm
+rpm: build ## rpm packages, the same (needs rpmbuild)
+	packaging/build.sh rpm $(TARGET)/release/manyhands $(TARGET)/packages
 
 clean: ## remove what builds made
 	$(CARGO) clean

@@ -1,5 +1,8 @@
 //! L5: the command line. Arguments to options; nothing else knows clap.
 
+mod man;
+mod markdown;
+
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -323,7 +326,7 @@ impl Command {
             Self::Check { config, quiet } => roles::check::run(&config, quiet)?,
             Self::Simulate(args) => return roles::simulate::run(&args.options()),
             Self::Demo { repos, listen } => block_on(roles::demo::run(&repos, listen))?,
-            Self::Man { dir } => clap_mangen::generate_to(Cli::command(), dir)?,
+            Self::Man { dir } => man::write(Cli::command(), &dir)?,
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "manyhands", &mut script);

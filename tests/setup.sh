@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs that the tests and the bench drive: package managers, repository tools, peers.
+# Installs the programs that the tests and the bench drive: package managers, repository tools, peers,
+# and what judges packages.
 # As root on Debian or Ubuntu it installs what is missing; elsewhere it says what is missing.
 set -euo pipefail
 
@@ -10,7 +11,8 @@ needed="
     wget:wget curl:curl gpg:gnupg xz:xz-utils openssl:openssl zstd:zstd bzip2:bzip2 ip:iproute2
     zckdl:zchunk nsenter:util-linux apt-cacher-ng:apt-cacher-ng
     dig:bind9-dnsutils debmirror:debmirror apt-mirror:apt-mirror aptly:aptly
-    mmdebstrap:mmdebstrap lftp:lftp systemd-nspawn:systemd-container"
+    mmdebstrap:mmdebstrap lftp:lftp systemd-nspawn:systemd-container
+    dpkg-shlibdeps:dpkg-dev objcopy:binutils lintian:lintian rpmlint:rpmlint logrotate:logrotate man:man-db"
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
