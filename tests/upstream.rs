@@ -232,6 +232,17 @@ fn a_forbidden_file_is_403() {
 }
 
 #[test]
+fn a_proxy_before_the_upstream_may_say_that_it_is_one() {
+    let scratch = Scratch::new();
+    let upstream = Upstream::start(&test_repos("t0"));
+    for path in [ALDER, "alder/dists/stable/InRelease"] {
+        upstream.set_fault(path, Some(Fault::Proxied));
+    }
+    let server = serve(&scratch, &upstream);
+    assert_eq!(sha256_hex(&fetch(&server.url(ALDER))), sha256_file(&committed(ALDER)));
+}
+
+#[test]
 fn what_was_fetched_outlives_a_restart() {
     let scratch = Scratch::new();
     let upstream = Upstream::start(&test_repos("t0"));

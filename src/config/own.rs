@@ -32,12 +32,11 @@ pub(super) fn check_upstreams(
     listen: &[SocketAddr],
     public_url: Option<&str>,
 ) -> Result<(), ConfigError> {
-    let public = public_url.and_then(authority);
     for repo in repos {
         let Origin::Upstream(urls) = &repo.origin else { continue };
         let is_own = |url: &&String| {
-            authority(url)
-                .is_some_and(|place| Some(&place) == public.as_ref() || is_here(&place, url, listen))
+            authority(url).is_some_and(|place| is_here(&place, url, listen))
+                || public_url.is_some_and(|public| is_below(url, public, repos))
         };
         if let Some(url) = urls.iter().find(is_own) {
             let problem = format!(
@@ -51,6 +50,17 @@ pub(super) fn check_upstreams(
 
 fn authority(url: &str) -> Option<Authority> {
     url.split('/').nth(2).and_then(Authority::parse)
+}
+
+/// Whether a URL is one of the repositories below the public URL. A reverse proxy may have other trees on that host.
+fn is_below(url: &str, public: &str, repos: &[RepoConfig]) -> bool {
+    let path = |url: &str| url.splitn(4, '/').nth(3).unwrap_or("").trim_end_matches('/').to_owned();
+    let (asked, own) = (path(url), path(public));
+    let Some(rest) = asked.strip_prefix(&own).filter(|_| authority(url) == authority(public)) else {
+        return false;
+    };
+    let name = rest.trim_start_matches('/').split('/').next().unwrap_or("");
+    repos.iter().any(|repo| repo.name == name || repo.aliases.iter().any(|alias| alias == name))
 }
 
 /// Whether a listening socket of this server is at that place.
@@ -89,7 +99,8 @@ mod tests {
             ("", "http://[::1]:8080/", "is this server itself"),
             ("listen=['127.0.0.1:80']", "http://localhost/debian", "is this server itself"),
             ("listen=['192.0.2.1:80']", "http://192.0.2.1/debian", "is this server itself"),
-            ("public_url='http://mirror.example'", "http://Mirror.example/debian", "is this server itself"),
+            ("public_url='http://mirror.example'", "http://Mirror.example/x", "is this server itself"),
+            ("public_url='http://mirror.example/m/'", "http://mirror.example/m/x/", "is this server itself"),
         ] {
             let error = parse(server, upstream).expect_err(server);
             assert!(error.contains(word), "{server}, {upstream}: {error}");
@@ -100,6 +111,8 @@ mod tests {
             ("listen=['192.0.2.1:8080']", "http://127.0.0.1:8080/debian"),
             ("listen=['192.0.2.1:80']\nadmin='127.0.0.1:80'", "http://192.0.2.1:8080/debian"),
             ("", "http://127.0.0.1/debian"),
+            ("public_url='http://mirror.example'", "http://mirror.example/debian"),
+            ("public_url='http://mirror.example/m'", "http://mirror.example/x"),
             ("public_url='http://mirror.example:8080'", "http://mirror.example:8081/debian"),
         ] {
             assert_eq!(parse(server, upstream), Ok(()), "{server}, {upstream}");

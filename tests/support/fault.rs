@@ -49,6 +49,8 @@ pub enum Fault {
     Part,
     /// Two Content-Length headers that differ.
     TwoLengths,
+    /// The file with status 203, as a proxy on the way may call it.
+    Proxied,
     /// Compressed on the way, and says so.
     Gzip,
     /// The raw bytes, called gzip.
@@ -120,6 +122,7 @@ fn compose(fault: Option<Fault>, asked: Asked<'_>, mut body: Vec<u8>) -> (String
     let from = if fault == Some(Fault::Part) { Some(middle) } else { from };
     match fault {
         Some(Fault::Status(code) | Fault::Once(code)) => (status, body) = (code, Vec::new()),
+        Some(Fault::Proxied) => status = 203,
         Some(Fault::Damaged) => body[middle] ^= 0xff,
         Some(Fault::Changed) => body = [b"another edition of ", &body[..]].concat(),
         Some(Fault::Short) => body.truncate(middle),

@@ -205,7 +205,11 @@ impl Upstream {
         let mut reach = Reach::Own;
         for _ in 0..=MAX_REDIRECTS {
             let reply = self.once(method, url, &at, &own, self.line(site, reach)).await;
-            let reply = reply.inspect_err(|_| self.report(url, Outcome::Failed(None)))?;
+            let mut reply = reply.inspect_err(|_| self.report(url, Outcome::Failed(None)))?;
+            // A proxy before the origin says so; it is checked here like all else, and apt takes it.
+            if reply.status == StatusCode::NON_AUTHORITATIVE_INFORMATION {
+                reply.status = StatusCode::OK;
+            }
             match reply.status {
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => return Ok(reply),
                 StatusCode::NOT_FOUND | StatusCode::GONE => {

@@ -377,7 +377,7 @@ pub fn fetch_failed(repo: &Repo, error: &FetchError) -> Response<Body> {
         }
         FetchError::Upstream(_) => plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again"),
         FetchError::Wrong { .. } => {
-            plain(repo.status_of_damage(), "the upstream's file is not what its metadata says; try again")
+            plain(repo.status_of_damage(), "the upstream's file is not what its metadata says")
         }
         FetchError::Late => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the upstream sends this file slowly; try again soon")
