@@ -395,3 +395,49 @@ fn copies_for_others_take_a_fifth_of_the_line_while_clients_download() {
     );
     drop(others);
 }
+
+/// How long a client of that name takes, redirects and all.
+fn download_as(url: &str, agent: &str) -> Duration {
+    let begin = Instant::now();
+    let mut url = url.to_owned();
+    for _ in 0..3 {
+        let (address, target) = split_url(&url);
+        let mut connection = Conn::open(address);
+        let headers = [("User-Agent", agent), ("Connection", "close")];
+        let answer = connection.ask("GET", target, &headers);
+        if answer.status == 302 {
+            url = answer.must("location").to_owned();
+            continue;
+        }
+        assert!(answer.expect(200).body.len() == 5_000_000);
+        break;
+    }
+    begin.elapsed()
+}
+
+#[test]
+fn forty_who_come_at_once_for_a_new_file_wait_seconds_and_are_told_of() {
+    let scratch = Scratch::new();
+    let (server, files) = serve_sizes(&scratch, &[5_000_000]);
+    let join =
+        |n| Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, n).donate("4MiB/s"));
+    let _volunteers: Vec<Volunteer> = (1..=4).map(join).collect();
+    let url = server.url(&files[0]);
+    let mut took: Vec<Duration> = std::thread::scope(|scope| {
+        let client = |n| (format!("apt {n}"), url.clone());
+        let clients = (0..40).map(client);
+        let running: Vec<_> =
+            clients.map(|(agent, url)| scope.spawn(move || download_as(&url, &agent))).collect();
+        running.into_iter().map(|client| client.join().expect("it has all of it")).collect()
+    });
+    took.sort();
+    let (p50, p90) = (took[20], took[36]);
+    println!("p50 {p50:.1?}, p90 {p90:.1?}\n{}", server.status().pretty());
+    // Sent to the first that gets a copy, they would wait for most of a minute: 200 MB at 4 MiB/s.
+    assert!(p90 < Duration::from_secs(10), "p50 {p50:.1?}, p90 {p90:.1?}");
+    server.wait_within("the crowd is told of", Duration::from_secs(15), |status| {
+        status.0["crowds"].as_array().is_some_and(|crowds| !crowds.is_empty())
+    });
+    let told = server.process.messages("a flash crowd begins");
+    assert_eq!(told.len(), 1, "{told:?}");
+}

@@ -33,6 +33,10 @@ pub struct ServeConfig {
     pub access_log: Option<PathBuf>,
     /// What the server's own line carries; decides when it counts as busy. Default 1 Gbit/s.
     pub uplink: Rate,
+    /// Nobody is sent to a volunteer that takes more than so many times as long as the server at leisure. Default 2.
+    pub patience: f64,
+    /// What such a redirect leaves each client at least. Default 1 MiB/s.
+    pub min_share: Rate,
     /// Most connections at a time. Default 20000.
     pub max_connections: usize,
     /// The zone that the server's own DNS answers for. Default: none.
@@ -134,6 +138,8 @@ struct RawServer {
     public_url: Option<String>,
     access_log: Option<PathBuf>,
     uplink: Rate,
+    patience: f64,
+    min_share: Rate,
     max_connections: usize,
     distros_dir: Option<PathBuf>,
     failover_zone: Option<String>,
@@ -151,6 +157,8 @@ impl Default for RawServer {
             public_url: None,
             access_log: None,
             uplink: Rate(125_000_000),
+            patience: 2.0,
+            min_share: Rate(1 << 20),
             max_connections: 20_000,
             distros_dir: None,
             failover_zone: None,
@@ -232,6 +240,9 @@ impl ServeConfig {
             addresses: server.failover_addresses,
             port: server.failover_port,
         };
+        if !(server.patience.is_finite() && server.patience >= 1.0) {
+            return Err(ConfigError::value("server.patience", "must be a number of 1 or more"));
+        }
         let admin = address("server.admin", &server.admin)?;
         let public_url = server.public_url.map(|url| base_url("server.public_url", &url)).transpose()?;
         own::check_admin("server.admin", admin, &listen)?;
@@ -244,6 +255,8 @@ impl ServeConfig {
             public_url,
             access_log: server.access_log,
             uplink: server.uplink,
+            patience: server.patience,
+            min_share: server.min_share,
             max_connections: server.max_connections.max(1),
             cache,
             proxy: ProxyConfig::from_raw(&proxy)?,

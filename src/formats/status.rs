@@ -55,6 +55,9 @@ pub struct WhyHolder {
     pub problem: Option<String>,
     /// One more download would get less than its minimum share.
     pub is_saturated: bool,
+    /// The server is at leisure, and so much faster that it serves itself.
+    #[serde(default)]
+    pub is_slow: bool,
     /// Time to the end of this download and the delay it inflicts on others, estimated.
     pub cost_ms: f64,
     pub rate: u64,

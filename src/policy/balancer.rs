@@ -51,6 +51,7 @@ pub enum OriginReason {
     /// There are holders, none for this client.
     NoneEligible,
     AllSaturated,
+    AllSlow,
     OnlySuspects,
     OnlyBrief,
 }
@@ -64,6 +65,7 @@ impl OriginReason {
             Self::NoHolder => "no volunteer holds it",
             Self::NoneEligible => "none of its holders is for this client",
             Self::AllSaturated => "every holder is saturated",
+            Self::AllSlow => "its holders would take more than `patience` times as long as the server itself",
             Self::OnlySuspects => "its holders miss heartbeats",
             Self::OnlyBrief => {
                 "its holders may leave before the download ends, and this client could not come back"
@@ -79,6 +81,8 @@ pub struct Rank {
     pub is_brief: bool,
     /// A new download would get less than the minimum share.
     pub is_saturated: bool,
+    /// The server is at leisure, and would be so much faster.
+    pub is_slow: bool,
     pub cost_micros: u64,
 }
 
@@ -106,11 +110,18 @@ pub struct Explanation {
 }
 
 impl Rank {
+    /// Whether a client goes past a holder that the network's rule prefers: not for the server's line alone, which
+    /// may be far away.
+    fn is_bad(&self) -> bool {
+        self.is_brief || self.is_saturated
+    }
+
     /// Why the server should rather serve itself while it can.
     fn objection(&self) -> Option<OriginReason> {
         match () {
             () if self.is_brief => Some(OriginReason::OnlyBrief),
             () if self.is_saturated => Some(OriginReason::AllSaturated),
+            () if self.is_slow => Some(OriginReason::AllSlow),
             () => None,
         }
     }
@@ -177,7 +188,7 @@ fn choose_holder(
     }
     let near = preferred(tracker, &mut scratch.eligible, rule);
     if let Some((node, rank)) = best(tracker, view, &scratch.eligible[..near], &mut scratch.hopes, rng)
-        && rank.objection().is_none()
+        && !rank.is_bad()
     {
         return Decision::Volunteer { node, candidates, cost_micros: rank.cost_micros };
     }
@@ -198,14 +209,15 @@ fn choose_holder(
 
 /// Whether the server serves itself rather than leave a request to a holder that there is something against.
 fn origin_helps(view: &View<'_>, reason: OriginReason, rank: Rank) -> bool {
-    let View { params, request, origin_queue, .. } = *view;
-    if request.origin_load < params.origin_load {
+    let View { params, request, offer, .. } = *view;
+    // That the server is faster, even with what it is about to send, was found out already.
+    if request.origin_load < params.origin_load || reason == OriginReason::AllSlow {
         return true;
     }
     // As a holder's cost: until the end, and the delay of the others.
-    let own = (1.0 + params.beta) * origin_queue + request.len as f64 / params.uplink.max(1.0);
+    let own = (1.0 + params.beta) * offer.queue + request.len as f64 / params.uplink.max(1.0);
     reason == OriginReason::AllSaturated
-        && origin_queue <= params.rescue_queue.as_secs_f64()
+        && offer.queue <= params.rescue_queue.as_secs_f64()
         && rank.cost_micros as f64 > params.rescue * own * 1e6
 }
 
@@ -237,7 +249,7 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanati
             problem: node.standing.problem.clone(),
         });
     }
-    if candidates.iter().any(|c| near.contains(&c.node) && c.rank.objection().is_none()) {
+    if candidates.iter().any(|c| near.contains(&c.node) && !c.rank.is_bad()) {
         let left_out = candidates.iter_mut().filter(|c| c.excluded.is_none());
         for candidate in left_out.filter(|c| !near.contains(&c.node)) {
             candidate.excluded = Some(Exclusion::NotPreferred);
@@ -249,6 +261,7 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanati
         None => Some(OriginReason::NoHolder),
         Some(best) if best.excluded.is_some() && suspects.is_empty() => Some(nobody(has_others)),
         Some(best) if best.excluded.is_some() => (!is_busy).then_some(OriginReason::OnlySuspects),
+        Some(best) if near.contains(&best.node) && !best.rank.is_bad() => None,
         Some(best) => best.rank.objection().filter(|reason| origin_helps(view, *reason, best.rank)),
     });
     Explanation { candidates, origin }
@@ -384,7 +397,8 @@ fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo, past: f64) -> Rank {
         && break_risk(params, now.since(node.connected), seconds()) > params.break_risk;
     Rank {
         is_brief,
-        is_saturated: node.ledger.is_saturated(params.min_share, rate, share),
+        is_slow: seconds() > params.patience * view.offer.seconds(params, request.len),
+        is_saturated: node.ledger.is_saturated(params.least_share, rate, share),
         cost_micros: micros(((len + (1.0 + params.beta) * backlog) * stretch + past) / rate),
     }
 }
@@ -435,3 +449,7 @@ mod tests;
 #[cfg(test)]
 #[path = "balancer_best_tests.rs"]
 mod best_tests;
+
+#[cfg(test)]
+#[path = "balancer_leisure_tests.rs"]
+mod leisure_tests;

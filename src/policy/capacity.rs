@@ -68,7 +68,7 @@ impl Capacity {
     pub fn tested(&mut self, params: &Params, bytes_per_sec: f64, sharing: usize, now: Time) -> f64 {
         let alone = bytes_per_sec * (sharing + 1) as f64;
         self.carries = match self.carries {
-            _ if sharing > 0 && bytes_per_sec < params.min_share => Some(alone),
+            _ if sharing > 0 && bytes_per_sec < params.least_share => Some(alone),
             carries => carries.map(|carries| carries * RELAX),
         };
         self.test = Some((bytes_per_sec, now));

@@ -3,7 +3,8 @@
 //!
 //! Requests are counted in slots, with a moving mean and variance per file that is asked for a lot and per
 //! release of late. A slot of a burst has `burst_sigmas` standard deviations more than that forecast and more
-//! than a handful of requests; `burst_slots` of them in a row are a crowd, told of when the last one closes.
+//! than a handful of requests; `burst_slots` of them in a row are a crowd, told of when the last one closes, and one
+//! is enough where `burst_at_once` want the same file within it.
 //!
 //! Properties, tested below:
 //! - a crowd is told of once when it begins, within 15 s, every `crowd_every` while it goes, and once when it has
@@ -354,14 +355,15 @@ impl Crowds {
 
     /// Makes crowds of those that were over their forecast for long enough.
     fn begin(&mut self, params: &Params) {
-        let began = self.slot - params.slot * params.burst_slots;
         // Of releases whose crowd seems to begin, and goes; they come before all files.
         let (mut seems, mut goes) = (BTreeSet::new(), BTreeSet::new());
         for (key, watch) in &mut self.watches {
             let is_file = matches!(key, Key::File(_));
             let is_part =
                 |of: &BTreeSet<ReleaseNo>| is_file && watch.release.is_some_and(|no| of.contains(&no));
-            let may_begin = watch.over >= params.burst_slots && !is_part(&seems);
+            // One client that upgrades asks for many files of a release, and for each of them once.
+            let is_at_once = is_file && watch.over > 0 && watch.last >= params.burst_at_once;
+            let may_begin = (watch.over >= params.burst_slots || is_at_once) && !is_part(&seems);
             let is_joined = is_part(&goes);
             match &mut watch.crowd {
                 // It goes on as part of the release's.
@@ -370,7 +372,7 @@ impl Crowds {
                     self.count += 1;
                     watch.crowd = Some(Running {
                         number: self.count,
-                        began,
+                        began: self.slot - params.slot * watch.over.min(params.burst_slots),
                         told: self.slot,
                         is_told: false,
                         usual: watch.mean / params.slot.as_secs_f64(),

@@ -3,6 +3,7 @@
 
 use super::askers::{Asker, Tries};
 use super::node::{NodeNo, NodeState};
+use super::origin::Offer;
 use super::params::Params;
 use super::tracker::Tracker;
 use crate::config::{NetworkRule, Networks};
@@ -59,8 +60,8 @@ pub struct View<'a> {
     pub request: &'a Request,
     /// Where the client was sent for the same blob a moment ago.
     pub tries: Option<Tries>,
-    /// Seconds until the server has sent what it is about to send.
-    pub origin_queue: f64,
+    /// What the server itself has to offer.
+    pub offer: Offer,
     pub now: Time,
 }
 

@@ -151,8 +151,8 @@ impl Policy {
         let request = &self.at_this_instant(request, now);
         self.tracker.note_origin_load(request.origin_load);
         let tries = self.tries(request, now);
-        let origin_queue = self.origin.queue(&self.params);
-        let view = View { params: &self.params, networks: &self.networks, request, tries, origin_queue, now };
+        let offer = self.origin.offer(&self.params);
+        let view = View { params: &self.params, networks: &self.networks, request, tries, offer, now };
         let decision = balancer::choose(&mut self.tracker, &view, rng);
         let mut recent = Recent::default();
         if request.len > 0 {
@@ -275,8 +275,8 @@ impl Policy {
         let request = &self.at_this_instant(request, now);
         let tries = self.tries(request, now);
         self.tracker.note_origin_load(request.origin_load);
-        let origin_queue = self.origin.queue(&self.params);
-        let view = View { params: &self.params, networks: &self.networks, request, tries, origin_queue, now };
+        let offer = self.origin.offer(&self.params);
+        let view = View { params: &self.params, networks: &self.networks, request, tries, offer, now };
         balancer::explain(&mut self.tracker, &view, balancer::MAX_HOLDERS)
     }
 
@@ -284,8 +284,8 @@ impl Policy {
     pub fn others(&mut self, request: &Request, now: Time) -> impl Iterator<Item = NodeNo> + use<> {
         let request = &self.at_this_instant(request, now);
         let tries = self.tries(request, now);
-        let origin_queue = self.origin.queue(&self.params);
-        let view = View { params: &self.params, networks: &self.networks, request, tries, origin_queue, now };
+        let offer = self.origin.offer(&self.params);
+        let view = View { params: &self.params, networks: &self.networks, request, tries, offer, now };
         let explained = balancer::explain(&mut self.tracker, &view, OTHERS);
         let able = explained.candidates.into_iter().filter(|candidate| candidate.excluded.is_none());
         able.map(|candidate| candidate.node)

@@ -21,35 +21,71 @@ pub struct Line {
     bytes: f64,
     /// The same in full.
     queue: f64,
+    /// Of its credit, so many bytes are spent.
+    spent: f64,
+    measured: f64,
     updated: Time,
 }
 
 impl Line {
-    fn advance(&mut self, rate: f64, now: Time) {
+    fn advance(&mut self, params: &Params, now: Time) {
+        let rate = params.uplink.max(1.0);
         let sent = now.seconds_since(self.updated) * rate;
         self.bytes = (self.bytes - sent).max(0.0);
         self.queue = (self.queue - sent).max(0.0);
+        self.spent = (self.spent - sent * params.credit_refill).max(0.0);
         self.updated = self.updated.max(now);
     }
 
     /// Books a download of `len` bytes.
     pub fn add(&mut self, params: &Params, len: u64, now: Time) {
         let uplink = params.uplink.max(1.0);
-        self.advance(uplink, now);
+        self.advance(params, now);
         self.bytes = (self.bytes + (len as f64).min(uplink * COUNTED)).min(uplink * MOST);
         self.queue = (self.queue + len as f64).min(uplink * LONGEST);
+        self.spent = (self.spent + len as f64).min(credit(params));
     }
 
-    /// Seconds until all that was decided is sent. To be asked after [`Self::load`].
-    pub fn queue(&self, params: &Params) -> f64 {
-        self.queue / params.uplink.max(1.0)
+    /// What it has to offer. To be asked after [`Self::load`].
+    pub fn offer(&self, params: &Params) -> Offer {
+        Offer { queue: self.queue / params.uplink.max(1.0), spent: self.spent, measured: self.measured }
     }
 
     /// 0 to 1 and beyond.
     pub fn load(&mut self, params: &Params, measured: f64, now: Time) -> f64 {
         let uplink = params.uplink.max(1.0);
-        self.advance(uplink, now);
+        self.advance(params, now);
+        self.measured = measured;
         measured.max(self.bytes / (uplink * COUNTED))
+    }
+}
+
+/// Bytes that the server gives at once to clients who have a holder.
+fn credit(params: &Params) -> f64 {
+    params.uplink.max(1.0) * params.credit.as_secs_f64()
+}
+
+/// What the server's line has to offer at this instant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offer {
+    /// Seconds until all that was decided is sent.
+    pub queue: f64,
+    spent: f64,
+    measured: f64,
+}
+
+impl Offer {
+    /// Seconds until a client who has a holder would get so many bytes from here, with their price: it rises with
+    /// what was given lately and with the measured load, beyond all bounds. What was decided since is in the queue.
+    pub fn seconds(&self, params: &Params, len: u64) -> f64 {
+        let bytes = len as f64;
+        let spent = (self.spent + bytes) / credit(params);
+        let left = 1.0 - spent.max(self.measured / params.origin_load);
+        if left <= 0.0 {
+            return f64::INFINITY;
+        }
+        let line = self.queue + bytes / params.uplink.max(1.0);
+        line.max(bytes / (params.patience * params.min_share)) / left
     }
 }
 

@@ -41,7 +41,16 @@ pub struct Params {
     pub score_all_up_to: usize,
     pub sample: usize,
     /// A volunteer that could give a new download less than this, in bytes/s, is saturated.
+    pub least_share: f64,
+    /// Nobody is sent to a holder that takes more than so many times as long as the idle server would, which is
+    /// taken to give each client `patience` times this share, in bytes/s, unless its line is slower: so
+    /// nobody gets less than this share while the server is at leisure.
+    pub patience: f64,
     pub min_share: f64,
+    /// So many seconds of its line the server gives clients who have a holder, and a share of its line more in the
+    /// long run: enough for the first minute of a crowd, and little of the whole.
+    pub credit: Duration,
+    pub credit_refill: f64,
     /// Smaller files stay at the server while it is less than `small_file_load` busy: the redirect's round
     /// trip would cost more than the bytes.
     pub small_file: u64,
@@ -121,6 +130,8 @@ pub struct Params {
     pub burst_sigmas: f64,
     pub burst_requests: u32,
     pub burst_release: u32,
+    /// So many requests for one file within one slot need no second one.
+    pub burst_at_once: u32,
     /// A crowd is over after so long at the usual rate.
     pub crowd_quiet: Duration,
     /// How often there is something to say of a crowd that goes on.
@@ -153,7 +164,11 @@ impl Default for Params {
             fairness_window: Duration::from_secs(30),
             score_all_up_to: 16,
             sample: 8,
-            min_share: 128_000.0,
+            least_share: 128_000.0,
+            patience: 2.0,
+            min_share: 1_048_576.0,
+            credit: Duration::from_secs(5),
+            credit_refill: 0.02,
             small_file: 32 << 10,
             small_file_load: 0.5,
             uplink: 125_000_000.0,
@@ -194,6 +209,7 @@ impl Default for Params {
             burst_sigmas: 3.0,
             burst_requests: 8,
             burst_release: 20,
+            burst_at_once: 20,
             crowd_quiet: Duration::from_secs(30),
             crowd_every: Duration::from_secs(10),
             gate_wait: Duration::from_secs(120),

@@ -367,7 +367,7 @@ fn goal(rings: &Rings, params: &Params, blob: Blob, want: Want) -> Goal {
 /// are busy with something else.
 fn are_full(scene: &mut Scene<'_>, blob: BlobId) -> bool {
     let Scene { tracker, params, now, .. } = scene;
-    let enough = 2.0 * params.min_share;
+    let enough = 2.0 * params.least_share;
     let mut holders = [None; MAX_SOURCES];
     holders.iter_mut().zip(tracker.live_holders(blob, *now)).for_each(|(slot, no)| *slot = Some(no));
     holders.into_iter().flatten().all(|no| {

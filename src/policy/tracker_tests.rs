@@ -162,7 +162,7 @@ fn classes_follow_presence() {
 
 #[test]
 fn who_may_leave_before_the_end_gets_no_client_that_cannot_come_back() {
-    let mut policy = Policy::new(Params::default(), Networks::default());
+    let mut policy = Policy::new(Params { min_share: 0.0, ..Params::default() }, Networks::default());
     let mut rng = Pcg64Mcg::seed_from_u64(1);
     policy.join(joined(0, 10 << 20), START);
     let day = START + Duration::from_secs(86_400);

@@ -188,7 +188,9 @@ impl Server {
         let params = Params::default();
         let gate_wait = gates.max().unwrap_or_default().max(params.gate_wait);
         let uplink = config.uplink.0 as f64;
-        let mut policy = Policy::new(Params { gate_wait, uplink, ..params }, config.networks.clone());
+        let (patience, min_share) = (config.patience, config.min_share.0 as f64);
+        let params = Params { gate_wait, uplink, patience, min_share, ..params };
+        let mut policy = Policy::new(params, config.networks.clone());
         policy.import_demand(popularity::read(&config.state_dir), clock::now());
         let chooser = Chooser { policy, rng: Pcg64Mcg::from_seed(seed), signers: BTreeMap::new() };
         let ten_minutes = Duration::from_secs(600);

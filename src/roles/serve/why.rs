@@ -99,6 +99,7 @@ fn holder(policy: &Policy, candidate: &Candidate, now: Time) -> WhyHolder {
         excluded: candidate.excluded.map(|excluded| excluded.name().to_owned()),
         problem: candidate.problem.clone(),
         is_saturated: candidate.rank.is_saturated,
+        is_slow: candidate.rank.is_slow,
         cost_ms: candidate.rank.cost_micros as f64 / 1000.0,
         rate: candidate.rate as u64,
         in_flight: candidate.in_flight as u64,

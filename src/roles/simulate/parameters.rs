@@ -59,6 +59,7 @@ fn set_time(params: &mut Params, name: &str, secs: f64) -> bool {
         report_lag,
         fairness_window,
         rescue_queue,
+        credit,
         demand_half_life,
         demand_long_half_life,
         order_timeout,
@@ -86,7 +87,10 @@ fn set_number(params: &mut Params, name: &str, number: f64) -> bool {
         beta,
         fairness,
         rescue,
+        least_share,
+        patience,
         min_share,
+        credit_refill,
         small_file_load,
         origin_load,
         target_utilisation,
@@ -114,7 +118,7 @@ fn set_number(params: &mut Params, name: &str, number: f64) -> bool {
         fan_out,
         origin_fan,
     ) || by_name!(params, name, number as u64, small_file, probation_size, gate_bytes)
-        || by_name!(params, name, number as u32, burst_slots, burst_requests, burst_release)
+        || by_name!(params, name, number as u32, burst_slots, burst_requests, burst_release, burst_at_once)
 }
 
 #[cfg(test)]

@@ -181,6 +181,7 @@ fn show_why(why: &Why) -> String {
         let mut notes: Vec<&str> = h.excluded.as_deref().filter(|e| *e != h.state).into_iter().collect();
         notes.extend(h.problem.as_deref());
         notes.extend(h.is_saturated.then_some("saturated"));
+        notes.extend(h.is_slow.then_some("slower than the server"));
         notes.extend(Some(h.stability.as_str()).filter(|class| !matches!(*class, "" | "stable")));
         let _ = writeln!(
             text,
