@@ -419,8 +419,7 @@ fn download_as(url: &str, agent: &str) -> Duration {
 fn forty_who_come_at_once_for_a_new_file_wait_seconds_and_are_told_of() {
     let scratch = Scratch::new();
     let (server, files) = serve_sizes(&scratch, &[5_000_000]);
-    let join =
-        |n| Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, n).donate("4MiB/s"));
+    let join = |n| Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, n).donate("4MiB/s"));
     let _volunteers: Vec<Volunteer> = (1..=4).map(join).collect();
     let url = server.url(&files[0]);
     let mut took: Vec<Duration> = std::thread::scope(|scope| {
