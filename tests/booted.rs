@@ -77,7 +77,8 @@ fn drains(machine: &Machine, unit: &str, url: &str, what: &str) {
 /// Starts a service and waits until it answers.
 fn start(machine: &Machine, unit: &str) {
     machine.run(&["systemctl", "reset-failed"]);
-    machine.run(&["systemctl", "start", unit]);
+    let started = machine.command(&["systemctl", "start", unit]).status().expect("systemctl starts");
+    assert!(started.success(), "{unit} does not start\n{}", machine.journal(unit));
 }
 
 fn main_process(machine: &Machine, unit: &str) -> String {

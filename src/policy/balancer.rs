@@ -81,9 +81,10 @@ pub struct Rank {
     pub is_brief: bool,
     /// A new download would get less than the minimum share.
     pub is_saturated: bool,
-    /// The server is at leisure, and would be so much faster.
-    pub is_slow: bool,
     pub cost_micros: u64,
+    /// The server is at leisure, and would be so much faster. Last: among holders it would prefer the fast, and leave
+    /// the others idle.
+    pub is_slow: bool,
 }
 
 /// One holder, as the decision sees it.
@@ -362,7 +363,7 @@ fn best(
     let mut chosen: Option<(NodeNo, Rank)> = None;
     let mut equals = 0_u32;
     for &Hope { node: no, past, least_micros } in &*hopes {
-        if chosen.is_some_and(|(_, rank)| rank.objection().is_none() && rank.cost_micros < least_micros) {
+        if chosen.is_some_and(|(_, rank)| !rank.is_bad() && rank.cost_micros < least_micros) {
             continue;
         }
         let rank = rank(tracker, view, no, past);

@@ -39,9 +39,10 @@ impl Goods {
         goods
     }
 
-    /// A server of both.
+    /// A server of both, which sends clients to volunteers however much faster it is itself.
     pub fn config(&self) -> ServerConfig {
-        ServerConfig::default().tree(DEB, "generic-deb", &self.tree.join(DEB), "suites = [\"stable\"]").tree(
+        let server = ServerConfig::default().server_lines("min_share = \"0B/s\"");
+        server.tree(DEB, "generic-deb", &self.tree.join(DEB), "suites = [\"stable\"]").tree(
             RPM,
             "generic-rpm",
             &self.tree.join(RPM),
