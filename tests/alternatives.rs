@@ -233,28 +233,30 @@ fn volunteers_copy_and_adopt_the_file_that_the_origin_has() {
 /// A file that is replaced under its own path, generation after generation, is always the one that the newest names.
 #[test]
 fn a_file_that_is_replaced_again_and_again_is_always_the_newest() {
-    for is_tree in [false, true] {
-        let world = World::new(is_tree, |pool| {
-            pool.put("a", b"first");
-            pool.publish("new", By::Sha256, &[("a", b"first")]);
-        });
-        world.read("new");
-        for generation in 2..=4_u64 {
-            let bytes = random_bytes(generation, 50_000 + generation as usize);
-            world.pool.put("a", &bytes);
-            world.pool.publish("new", By::Sha256, &[("a", &bytes)]);
-            let known = poll(support::DEADLINE, || {
-                let release = get(&world.server.url("d/dists/new/Release")).expect(200);
-                let published =
-                    std::fs::read(world.pool.root.join("dists/new/Release")).expect("just published");
-                (release.body == published).then_some(())
-            });
-            assert!(known.is_some(), "generation {generation} is not adopted, tree: {is_tree}");
-            let answer = get(&world.url()).expect(200);
-            assert!(
-                !answer.cut && answer.body == bytes,
-                "generation {generation}, tree: {is_tree}: other bytes"
-            );
+    std::thread::scope(|scope| {
+        for is_tree in [false, true] {
+            scope.spawn(move || replaced_again_and_again(is_tree));
         }
+    });
+}
+
+fn replaced_again_and_again(is_tree: bool) {
+    let world = World::new(is_tree, |pool| {
+        pool.put("a", b"first");
+        pool.publish("new", By::Sha256, &[("a", b"first")]);
+    });
+    world.read("new");
+    for generation in 2..=4_u64 {
+        let bytes = random_bytes(generation, 50_000 + generation as usize);
+        world.pool.put("a", &bytes);
+        world.pool.publish("new", By::Sha256, &[("a", &bytes)]);
+        let known = poll(support::DEADLINE, || {
+            let release = get(&world.server.url("d/dists/new/Release")).expect(200);
+            let published = std::fs::read(world.pool.root.join("dists/new/Release")).expect("just published");
+            (release.body == published).then_some(())
+        });
+        assert!(known.is_some(), "generation {generation} is not adopted, tree: {is_tree}");
+        let answer = get(&world.url()).expect(200);
+        assert!(!answer.cut && answer.body == bytes, "generation {generation}, tree: {is_tree}: other bytes");
     }
 }

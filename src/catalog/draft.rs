@@ -314,8 +314,7 @@ impl Draft {
 
     /// Notes families that the origin does not have.
     pub fn lacks(&mut self, stems: impl Iterator<Item = String>) {
-        let refusals = &self.refusals;
-        self.absent.extend(stems.filter(|stem| refusals.of_list(stem).is_none()));
+        self.absent.extend(stems);
     }
 
     /// Takes the bytes of a wanted member, verified as far as they can be.
@@ -414,7 +413,9 @@ impl Draft {
     /// architectures that the suite is not said to have.
     pub fn misses(&self, stem: &str) -> bool {
         let is_listed = || Compression::names(stem).any(|name| self.members.contains_key(name.as_str()));
+        let is_unread = self.no_list_for_all && stem.ends_with("/binary-all/Packages");
         is_index(stem)
+            && !is_unread
             && warm::is_said(&self.key, stem, &self.components, &self.architectures)
             && !is_listed()
     }

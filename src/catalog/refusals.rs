@@ -56,7 +56,7 @@ impl Refusals {
         self.whole.clone().or(weak).or(disputed)
     }
 
-    /// The lists, and warnings of what clients refuse where there was nothing to keep instead.
+    /// The lists, and warnings of what all clients of a kind refuse where there was nothing to keep instead.
     pub(super) fn into_warnings(self) -> (BTreeMap<String, String>, Vec<String>) {
         let lists = self.lists.iter().map(|(list, problem)| format!("{list}: {problem}"));
         let warnings = self.whole.into_iter().chain(lists);

@@ -182,8 +182,11 @@ impl Policy {
                         self.askers.redirected((asker, blob.id), node, tries, now);
                     }
                 }
-                Decision::Origin(_) => {
-                    self.origin.add(&self.params, request.len, now);
+                Decision::Origin(reason) => {
+                    match reason {
+                        OriginReason::AllSlow => self.origin.give(&self.params, request.len, now),
+                        _ => self.origin.add(&self.params, request.len, now),
+                    }
                     self.askers.served((asker, blob.id), tries, now);
                 }
             }

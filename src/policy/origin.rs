@@ -21,7 +21,7 @@ pub struct Line {
     bytes: f64,
     /// The same in full.
     queue: f64,
-    /// Of its credit, so many bytes are spent.
+    /// Bytes of its credit that are spent.
     spent: f64,
     measured: f64,
     updated: Time,
@@ -43,6 +43,11 @@ impl Line {
         self.advance(params, now);
         self.bytes = (self.bytes + (len as f64).min(uplink * COUNTED)).min(uplink * MOST);
         self.queue = (self.queue + len as f64).min(uplink * LONGEST);
+    }
+
+    /// The same of a client who has a holder: that is what the credit is for.
+    pub fn give(&mut self, params: &Params, len: u64, now: Time) {
+        self.add(params, len, now);
         self.spent = (self.spent + len as f64).min(credit(params));
     }
 

@@ -44,7 +44,7 @@ pub struct Params {
     pub least_share: f64,
     /// Nobody is sent to a holder that takes more than so many times as long as the idle server would, which is
     /// taken to give each client `patience` times this share, in bytes/s, unless its line is slower: so
-    /// nobody gets less than this share while the server is at leisure.
+    /// nobody gets less than this share while the server is at leisure, of a file that its credit is enough for.
     pub patience: f64,
     pub min_share: f64,
     /// So many seconds of its line the server gives clients who have a holder, and a share of its line more in the

@@ -10,6 +10,21 @@ use super::{BINARY, DEADLINE, poll, run, run_ok, run_within};
 /// For the packages of a small system.
 const LONG: Duration = Duration::from_secs(300);
 
+/// Where control groups are, in one hierarchy or in several.
+const HIERARCHIES: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
+
+/// Runs a command in the control groups named; two systems in one would each end the other's services. The shell has no
+/// child of its own.
+const IN_GROUPS: &str = "for group in $0; do echo $$ >$group/cgroup.procs; done; exec \"$@\"";
+
+/// Control groups for the system of this folder alone.
+fn groups_of(root: &Path) -> Vec<PathBuf> {
+    let name: String = root.display().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+    let has_groups = |all: &&&str| Path::new(all).join("cgroup.procs").exists();
+    let group = |all: &&str| Path::new(all).join(format!("manyhands-{name}"));
+    HIERARCHIES.iter().filter(has_groups).map(group).collect()
+}
+
 /// A running system, without a network but its own loopback. It ends with this value.
 #[derive(Debug)]
 pub struct Machine {
@@ -38,14 +53,36 @@ impl Machine {
             };
             fs::copy(&unit, to).expect("the new system is writable");
         }
-        let mut boot = Command::new("systemd-nspawn");
-        boot.args(["--quiet", "--register=no", "--keep-unit", "--private-network", "--boot", "--directory"]);
+        let groups = groups_of(root);
+        groups
+            .iter()
+            .for_each(|group| fs::create_dir_all(group).expect("control groups can be made (as root)"));
+        let groups: Vec<String> = groups.iter().map(|group| group.display().to_string()).collect();
+        let mut boot = Command::new("sh");
+        boot.args([
+            "-c",
+            IN_GROUPS,
+            &groups.join(" "),
+            "systemd-nspawn",
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--private-network",
+            "--boot",
+            "--directory",
+        ]);
         let log = fs::File::create(root.with_extension("log")).expect("the scratch folder is writable");
         boot.arg(root).stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let container = boot.spawn().expect("systemd-nspawn starts (as root)");
         let mut machine = Self { root: root.to_owned(), container, init: 0 };
         let children = format!("/proc/{0}/task/{0}/children", machine.container.id());
-        let first = || fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse().ok();
+        // Not the helpers that set it up.
+        let is_init =
+            |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd\n");
+        let first = || {
+            let children = fs::read_to_string(&children).ok()?;
+            children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_init)
+        };
         machine.init = poll(DEADLINE, first).expect("systemd-nspawn starts a system");
         let is_up = || {
             let (_, state, _) = run(&mut machine.command(&["systemctl", "is-system-running"]), DEADLINE);
@@ -112,6 +149,10 @@ impl Drop for Machine {
             }
             let _ = self.container.kill();
             let _ = self.container.wait();
+        }
+        for group in groups_of(&self.root) {
+            // Its folders alone can be removed, the innermost first.
+            let _ = Command::new("find").arg(group).args(["-depth", "-type", "d", "-delete"]).output();
         }
     }
 }

@@ -80,7 +80,7 @@ impl BlobStore {
     pub(super) fn no_room(&self, need: u64) -> StoreError {
         let Limits { max_bytes: max, min_free, .. } = self.limits;
         match total(&self.dir) {
-            Some(total) if total.saturating_sub(min_free) <= max => {
+            Some(total) if min_free > 0 && total.saturating_sub(min_free) <= max => {
                 StoreError::DiskSmall { need, total: Size(total), min_free: Size(min_free) }
             }
             _ => StoreError::NoRoom { need, max },

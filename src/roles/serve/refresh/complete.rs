@@ -82,8 +82,8 @@ pub async fn complete(
     }
     flawed::report(repo, &key, &flaws);
     // Whoever asks for one of them and gets it makes us read it then.
-    let lists: BTreeSet<String> =
-        flaws.into_iter().filter(|flaw| flaw.is_list).map(|flaw| flaw.name).collect();
+    let lists = flaws.into_iter().filter(|flaw| flaw.is_list).map(|flaw| flaw.name);
+    let lists: BTreeSet<String> = lists.filter(|stem| draft.refusal_of(stem).is_none()).collect();
     repo.with_unit(&key, |state| state.learned.retain(|stem| !lists.contains(stem)));
     draft.lacks(lists.into_iter());
     let finish = move || draft.finish(generation, adopted_secs);
@@ -134,12 +134,12 @@ impl Work<'_> {
             let read = tokio::task::spawn_blocking(read).await.map_err(RefreshError::internal)?;
             draft = read.0;
             match read.1 {
-                // Empty ones of source packages are usual, and equal in all generations: they say nothing.
-                Ok(()) if draft.entries() == before && !stem.ends_with("/Packages") => {}
                 Ok(()) if self.is_lost(&draft, &stem) => {
                     let problem = format!("{stem}: {}", draft.refusal_of(&stem).unwrap_or_default());
                     self.list_lost(&stem, problem)?;
                 }
+                // Empty ones of source packages are usual, and equal in all generations: they say nothing.
+                Ok(()) if draft.entries() == before && !stem.ends_with("/Packages") => {}
                 Ok(()) => {
                     self.whole.lists += 1;
                     self.whole.needed_lists += usize::from(self.needed.has_list(&self.key, &stem));
@@ -171,7 +171,8 @@ impl Work<'_> {
     }
 
     fn list_failed(&mut self, stem: &str, error: RefreshError) -> Result<(), RefreshError> {
-        // What cannot be read here, because it is so large, reaches clients all the same, if it is so large.
+        // A list that is too large to be read here reaches clients all the same. One that they had is more likely
+        // to have a wrong size than to have grown so much.
         let is_readable = !matches!(error, RefreshError::TooLarge { .. });
         let had_it = self.current.is_some_and(|current| had(current, stem));
         let is_needed = (is_readable || had_it) && self.needed.has_list(&self.key, stem);
