@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use super::builder::PathTableBuilder;
 use super::dates::Dates;
+use super::error::IngestError;
 use super::members::{Member, Unproven, open_limit};
-use super::refusals::Refusals;
+use super::refusals::{self, Refusals};
 use super::sink::{Sink, is_reserved};
 use super::table::PathTable;
 use super::unit::{Root, Unit, UnitKey, UnitKind};
@@ -23,8 +24,6 @@ use crate::formats::repomd::Repomd;
 use crate::formats::{self, Entry, FormatError, Skipped, checksums, clearsign, treeinfo};
 use crate::model::{Algorithm, Expected, RepoPath};
 
-const NO_PRIMARY: &str = "repomd.xml lists no primary, without which dnf refuses it";
-const NO_SUM: &str = "primary has no checksum, without which zypper refuses it";
 /// Warnings kept of one generation: one of each kind says enough.
 const MAX_WARNINGS: usize = 16;
 
@@ -39,27 +38,6 @@ impl RootFile {
     pub fn new(path: RepoPath, bytes: Bytes) -> Self {
         Self { path, root: Root::new(bytes) }
     }
-}
-
-/// Why metadata is refused. The unit's last good generation stays.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    #[error("{path}: {source}")]
-    Format { path: String, source: FormatError },
-    #[error("{path}: {problem}")]
-    Member { path: String, problem: String },
-    #[error("{path}, decompressed: {problem}")]
-    Opened { path: String, problem: String },
-    #[error("clients would refuse what they accept now: {problem}")]
-    Refused { problem: String },
-    #[error("{dir}: neither InRelease nor Release is there")]
-    NoRelease { dir: String },
-    #[error("{dir}: InRelease and Release are of different generations")]
-    Mixed { dir: String },
-    #[error("{dir}: repomd.xml is missing")]
-    NoRepomd { dir: String },
-    #[error("{dir}: no checksum file is there")]
-    NoChecksums { dir: String },
 }
 
 /// What a draft still needs: one member of a family, any of which will do, best first.
@@ -185,32 +163,17 @@ impl Draft {
                 }
             };
             if record.kind == "primary" {
-                self.judge_place(&path);
+                self.refusals.note_place(&path, self.key.member_base());
                 self.stems.insert(path.to_string());
             }
             self.members.insert(path.clone(), Member::of_record(&record));
             self.kinds.insert(path.to_string(), record.kind);
         }
         if self.stems.is_empty() {
-            self.refusals.note_disputed(|| NO_PRIMARY.to_owned());
+            self.refusals.note_disputed(|| refusals::NO_PRIMARY.to_owned());
         }
         self.merge(repomd.skipped);
         Ok(())
-    }
-
-    /// dnf makes no folder but `repodata`, zypper reads nothing outside of it.
-    fn judge_place(&mut self, primary: &RepoPath) {
-        let below = primary.as_str().strip_prefix(self.key.member_base()).unwrap_or(primary.as_str());
-        match below.trim_start_matches('/').split('/').collect::<Vec<_>>()[..] {
-            ["repodata", _] => {}
-            ["repodata", ..] => {
-                self.refusals.note_disputed(|| format!("{primary}: dnf refuses a list in such a folder"))
-            }
-            [_] => self
-                .refusals
-                .note_disputed(|| format!("{primary}: zypper refuses a list outside of repodata")),
-            _ => self.refusals.note(|| format!("{primary} is outside of repodata")),
-        }
     }
 
     fn read_checksums(&mut self, roots: &[RootFile]) -> Result<(), IngestError> {
@@ -327,7 +290,7 @@ impl Draft {
             return Err(IngestError::Member { path: path.to_string(), problem });
         }
         if member.is_some_and(|member| member.digests.is_empty()) {
-            self.refusals.note_disputed(|| NO_SUM.to_owned());
+            self.refusals.note_disputed(|| refusals::NO_SUM.to_owned());
         }
         if let Some(problem) = member.and_then(|member| member.objection(bytes)) {
             self.refusals.note_disputed(|| format!("{path}: {problem}"));

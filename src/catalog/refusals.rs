@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::unit::Unit;
+use crate::model::RepoPath;
 
+pub(super) const NO_PRIMARY: &str = "repomd.xml lists no primary, without which dnf refuses it";
+pub(super) const NO_SUM: &str = "primary has no checksum, without which zypper refuses it";
 const WEAK: &str = "nothing but MD5 and SHA-1 is listed, which apt takes for unsigned";
 
 /// What was found while a generation was read.
@@ -30,6 +33,19 @@ impl Refusals {
 
     pub(super) fn note_disputed(&mut self, problem: impl FnOnce() -> String) {
         self.disputed.get_or_insert_with(problem);
+    }
+
+    /// Where repomd.xml says that primary is: dnf makes no folder but `repodata`, zypper reads nothing outside of it.
+    pub(super) fn note_place(&mut self, primary: &RepoPath, base: &str) {
+        let below = primary.as_str().strip_prefix(base).unwrap_or(primary.as_str());
+        match below.trim_start_matches('/').split('/').collect::<Vec<_>>()[..] {
+            ["repodata", _] => {}
+            ["repodata", ..] => {
+                self.note_disputed(|| format!("{primary}: dnf refuses a list in such a folder"))
+            }
+            [_] => self.note_disputed(|| format!("{primary}: zypper refuses a list outside of repodata")),
+            _ => self.note(|| format!("{primary} is outside of repodata")),
+        }
     }
 
     pub(super) fn note_list(&mut self, stem: &str, problem: String) {
