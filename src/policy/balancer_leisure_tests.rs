@@ -92,8 +92,7 @@ fn a_crowd_that_lasts_is_carried_by_volunteers() {
 
 #[test]
 fn credit_comes_back() {
-    let params = Params { credit_refill: 0.02, ..Params::default() };
-    let mut policy = fleet(params, 1, 500_000);
+    let mut policy = fleet(Params::default(), 1, 500_000);
     let mut rng = Pcg64Mcg::seed_from_u64(1);
     let mut served = |policy: &mut Policy, secs: u64| {
         let asked = (0..1000).map(|n| {

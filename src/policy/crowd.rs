@@ -4,7 +4,7 @@
 //! Requests are counted in slots, with a moving mean and variance per file that is asked for a lot and per
 //! release of late. A slot of a burst has `burst_sigmas` standard deviations more than that forecast and more
 //! than a handful of requests; `burst_slots` of them in a row are a crowd, told of when the last one closes, and one
-//! is enough where `burst_at_once` want the same file within it.
+//! is enough where [`AT_ONCE`] want the same file within it.
 //!
 //! Properties, tested below:
 //! - a crowd is told of once when it begins, within 15 s, every `crowd_every` while it goes, and once when it has
@@ -30,6 +30,8 @@ use crate::model::{Blob, BlobId, Time};
 const MAX_FILES: usize = 4096;
 /// Releases likewise: as many as are remembered.
 const MAX_RELEASES: usize = 64;
+/// So many requests for one file within one slot need no second one.
+const AT_ONCE: u32 = 20;
 /// Recent requests from which a file is counted.
 const WATCHED_FROM: f64 = 4.0;
 /// A file that was not asked for in so many slots is not counted any more.
@@ -362,7 +364,7 @@ impl Crowds {
             let is_part =
                 |of: &BTreeSet<ReleaseNo>| is_file && watch.release.is_some_and(|no| of.contains(&no));
             // One client that upgrades asks for many files of a release, and for each of them once.
-            let is_at_once = is_file && watch.over > 0 && watch.last >= params.burst_at_once;
+            let is_at_once = is_file && watch.over > 0 && watch.last >= AT_ONCE;
             let may_begin = (watch.over >= params.burst_slots || is_at_once) && !is_part(&seems);
             let is_joined = is_part(&goes);
             match &mut watch.crowd {

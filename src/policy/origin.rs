@@ -13,6 +13,9 @@ const MOST: f64 = 2.0;
 /// A queue of more seconds is not counted.
 const LONGEST: f64 = 600.0;
 
+/// Credit comes back at this share of the line.
+const CREDIT_REFILL: f64 = 0.02;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Line {
@@ -33,7 +36,7 @@ impl Line {
         let sent = now.seconds_since(self.updated) * rate;
         self.bytes = (self.bytes - sent).max(0.0);
         self.queue = (self.queue - sent).max(0.0);
-        self.spent = (self.spent - sent * params.credit_refill).max(0.0);
+        self.spent = (self.spent - sent * CREDIT_REFILL).max(0.0);
         self.updated = self.updated.max(now);
     }
 

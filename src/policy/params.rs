@@ -47,10 +47,9 @@ pub struct Params {
     /// nobody gets less than this share while the server is at leisure, of a file that its credit is enough for.
     pub patience: f64,
     pub min_share: f64,
-    /// So many seconds of its line the server gives clients who have a holder, and a share of its line more in the
+    /// So many seconds of its line the server gives clients who have a holder, and a little of its line more in the
     /// long run: enough for the first minute of a crowd, and little of the whole.
     pub credit: Duration,
-    pub credit_refill: f64,
     /// Smaller files stay at the server while it is less than `small_file_load` busy: the redirect's round
     /// trip would cost more than the bytes.
     pub small_file: u64,
@@ -130,8 +129,6 @@ pub struct Params {
     pub burst_sigmas: f64,
     pub burst_requests: u32,
     pub burst_release: u32,
-    /// So many requests for one file within one slot need no second one.
-    pub burst_at_once: u32,
     /// A crowd is over after so long at the usual rate.
     pub crowd_quiet: Duration,
     /// How often there is something to say of a crowd that goes on.
@@ -168,7 +165,6 @@ impl Default for Params {
             patience: 2.0,
             min_share: 1_048_576.0,
             credit: Duration::from_secs(5),
-            credit_refill: 0.02,
             small_file: 32 << 10,
             small_file_load: 0.5,
             uplink: 125_000_000.0,
@@ -209,7 +205,6 @@ impl Default for Params {
             burst_sigmas: 3.0,
             burst_requests: 8,
             burst_release: 20,
-            burst_at_once: 20,
             crowd_quiet: Duration::from_secs(30),
             crowd_every: Duration::from_secs(10),
             gate_wait: Duration::from_secs(120),

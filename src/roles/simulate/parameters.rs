@@ -90,7 +90,6 @@ fn set_number(params: &mut Params, name: &str, number: f64) -> bool {
         least_share,
         patience,
         min_share,
-        credit_refill,
         small_file_load,
         origin_load,
         target_utilisation,
@@ -118,7 +117,7 @@ fn set_number(params: &mut Params, name: &str, number: f64) -> bool {
         fan_out,
         origin_fan,
     ) || by_name!(params, name, number as u64, small_file, probation_size, gate_bytes)
-        || by_name!(params, name, number as u32, burst_slots, burst_requests, burst_release, burst_at_once)
+        || by_name!(params, name, number as u32, burst_slots, burst_requests, burst_release)
 }
 
 #[cfg(test)]
