@@ -5,6 +5,10 @@
 # PACKED=fast packs quickly rather than well, for tests.
 set -euo pipefail
 
+case "${1:-} $#" in
+    "deb 3" | "rpm 3") ;;
+    *) echo "usage: packaging/build.sh deb|rpm PROGRAM DIR" >&2; exit 2 ;;
+esac
 form=$1 program=$(realpath "$2")
 mkdir -p "$3"
 dir=$(realpath "$3")
