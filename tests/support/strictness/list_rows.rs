@@ -164,6 +164,10 @@ fn listings() -> Vec<Row> {
         Row::deb("short-line-first", "Release lists a file without digest and size first", |deb| {
             deb.sections.iter_mut().for_each(|(_, lines)| lines.insert(0, line_of("", "", "main/else")));
         }),
+        Row::deb("short-line-two", "Release lists a digest and a size without a file", |deb| {
+            let digest = "0".repeat(64);
+            deb.sections.iter_mut().for_each(|(_, lines)| lines.push(line_of(&digest, "5", "")));
+        }),
         Row::deb("short-line-one", "Release lists a file without digest and size below MD5Sum", |deb| {
             let lines = deb.sections.iter_mut().filter(|(name, _)| *name == "MD5Sum");
             lines.for_each(|(_, lines)| lines.push(line_of("", "", "main/else")));
