@@ -94,6 +94,7 @@ pub fn rows() -> Vec<Row> {
         }
     }
     rows.extend(listings());
+    rows.extend(lines());
     rows.extend(digests());
     rows
 }
@@ -142,6 +143,12 @@ fn listings() -> Vec<Row> {
         Row::deb("size-no-number-elsewhere", "Sources: size is no number", |deb| {
             deb.edit_lines(SOURCES, |line| "big".clone_into(&mut line.size));
         }),
+    ]
+}
+
+/// Lines of a Release file that are short, or name their file in an unusual way.
+fn lines() -> Vec<Row> {
+    vec![
         Row::deb("short-line", "Release lists a file without digest and size", |deb| {
             deb.sections.iter_mut().for_each(|(_, lines)| lines.push(line_of("", "", "main/else")));
         }),
