@@ -336,9 +336,13 @@ fn a_crowd_is_told_of_from_its_beginning_to_its_end() {
     );
     assert!(number(&goes, "volunteers") >= 1.0 && number(&goes, "requests_per_sec") > 1.0, "{goes}");
     assert!(number(&ended, "duration_secs") < 120.0, "{ended}");
+    assert!(ended["download_p50"].is_string() && goes["download_p90"].is_string(), "{goes} {ended}");
     let status = server.status();
     assert_eq!(status.0["crowds"][0]["is_over"], true);
     let crowd = &status.0["crowds"][0];
+    let rate = |field: &str| crowd[field].as_u64().unwrap_or_default();
+    let (p50, p90) = (rate("download_p50_bytes_per_sec"), rate("download_p90_bytes_per_sec"));
+    assert!(0 < p90 && p90 <= p50, "{crowd}");
     let sum = crowd["redirected_bytes"].as_u64().zip(crowd["origin_bytes"].as_u64()).map(|(a, b)| a + b);
     let expected = requests * wanted.len() as f64;
     assert!(sum.is_some_and(|sum| (sum as f64 / expected - 1.0).abs() < 0.1), "{crowd}: {expected}");

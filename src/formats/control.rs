@@ -32,6 +32,10 @@ pub const MAX_HOLDINGS: usize = 16_384;
 pub const MAX_BATCH: usize = 1000;
 /// Running uploads listed in a report; the busiest volunteer only summarises the rest.
 pub const MAX_UPLOADS: usize = 256;
+/// Downloads named in one report that ended: a sample of them.
+pub const MAX_ENDED: usize = 64;
+/// Orders that a volunteer carries out at a time; the rest wait.
+pub const MAX_FETCHES: usize = 4;
 /// Other volunteers named as sources of one order. The server comes after them, and a fetch goes on elsewhere five
 /// times at most.
 pub const MAX_SOURCES: usize = 4;
@@ -133,6 +137,17 @@ pub struct Report {
     pub peer_bytes: u64,
     #[serde(default)]
     pub fetched_bytes: u64,
+    /// A sample of the clients' downloads that ended as a whole since the last report; at most [`MAX_ENDED`].
+    #[serde(default)]
+    pub ended: Vec<Ended>,
+}
+
+/// How one download fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    pub blob: BlobId,
+    /// From the answer to the last byte, as the sender saw it.
+    pub bytes_per_sec: u64,
 }
 
 /// From the server.

@@ -58,6 +58,9 @@ pub struct WhyHolder {
     /// The server is at leisure, and so much faster that it serves itself.
     #[serde(default)]
     pub is_slow: bool,
+    /// It is fetching the file, and passes on what it has.
+    #[serde(default)]
+    pub is_arriving: bool,
     /// Time to the end of this download and the delay it inflicts on others, estimated.
     pub cost_ms: f64,
     pub rate: u64,
@@ -147,6 +150,11 @@ pub struct CrowdStatus {
     pub origin_bytes: u64,
     /// redirected / (redirected + origin).
     pub ratio: f64,
+    /// Downloads of a file that run now.
+    pub downloads_running: u64,
+    /// What half and nine of ten of the downloads had at least that ended within the span, as their senders say.
+    pub download_p50_bytes_per_sec: Option<u64>,
+    pub download_p90_bytes_per_sec: Option<u64>,
     pub volunteers: u64,
 }
 

@@ -18,7 +18,7 @@ use super::shaper::Flow;
 /// thousands of downloads fit in memory.
 const CHUNK: u64 = 128 << 10;
 /// The same under a shaper: a sixteenth of a second at 1 MiB/s, so that downloads alternate smoothly.
-const SHAPED_CHUNK: u64 = 32 << 10;
+pub(super) const SHAPED_CHUNK: u64 = 32 << 10;
 
 type BoxStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 

@@ -10,6 +10,7 @@ pub mod config_file;
 pub mod confined;
 pub mod db;
 pub mod dns;
+pub mod endings;
 pub mod fetch;
 pub mod handover;
 pub mod hasher;

@@ -99,6 +99,8 @@ pub struct Candidate {
     pub in_flight: usize,
     /// Why it is not well, in words.
     pub problem: Option<String>,
+    /// It is fetching the file, and passes on what it has.
+    pub is_arriving: bool,
 }
 
 /// Why a request goes where it goes.
@@ -113,7 +115,7 @@ pub struct Explanation {
 impl Rank {
     /// Whether a client goes past a holder that the network's rule prefers: not for the server's line alone, which
     /// may be far away.
-    fn is_bad(&self) -> bool {
+    pub(super) fn is_bad(&self) -> bool {
         self.is_brief || self.is_saturated
     }
 
@@ -144,7 +146,7 @@ pub(super) struct Scratch {
 
 /// A holder before its line is looked at.
 #[derive(Clone, Copy, Debug)]
-struct Hope {
+pub(super) struct Hope {
     node: NodeNo,
     /// What it was given lately, in bytes.
     past: f64,
@@ -224,7 +226,7 @@ fn origin_helps(view: &View<'_>, reason: OriginReason, rank: Rank) -> bool {
 
 /// The same view of up to `most` holders without choosing, for people.
 pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanation {
-    let View { params, request, now, .. } = *view;
+    let View { params, request, .. } = *view;
     let rule = view.rule();
     let mut eligible_ones = Vec::new();
     let has_others = eligible(tracker, view, &mut eligible_ones, |_| 0);
@@ -233,23 +235,7 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanati
     let near = &eligible_ones[..near];
     let is_busy = request.origin_load >= params.origin_load;
     let all: Vec<NodeNo> = tracker.holders(request.blob.id).take(most).collect();
-    let mut candidates = Vec::with_capacity(all.len());
-    let fading = tracker.fading(now);
-    for no in all {
-        let past = past(view, tracker.brief(no), fading);
-        let rank = rank(tracker, view, no, past);
-        let node = tracker.node(no);
-        candidates.push(Candidate {
-            node: no,
-            id: node.id.clone(),
-            state: node.state(params, now),
-            excluded: view.exclusion(tracker, no),
-            rank,
-            rate: node.rate(),
-            in_flight: node.in_flight(),
-            problem: node.standing.problem.clone(),
-        });
-    }
+    let mut candidates: Vec<Candidate> = all.into_iter().map(|no| candidate(tracker, view, no)).collect();
     if candidates.iter().any(|c| near.contains(&c.node) && !c.rank.is_bad()) {
         let left_out = candidates.iter_mut().filter(|c| c.excluded.is_none());
         for candidate in left_out.filter(|c| !near.contains(&c.node)) {
@@ -266,6 +252,24 @@ pub fn explain(tracker: &mut Tracker, view: &View<'_>, most: usize) -> Explanati
         Some(best) => best.rank.objection().filter(|reason| origin_helps(view, *reason, best.rank)),
     });
     Explanation { candidates, origin }
+}
+
+/// A volunteer as the decision sees it.
+pub(super) fn candidate(tracker: &mut Tracker, view: &View<'_>, no: NodeNo) -> Candidate {
+    let past = past(view, tracker.brief(no), tracker.fading(view.now));
+    let rank = rank(tracker, view, no, past);
+    let node = tracker.node(no);
+    Candidate {
+        node: no,
+        id: node.id.clone(),
+        state: node.state(view.params, view.now),
+        excluded: view.exclusion(tracker, no),
+        rank,
+        rate: node.rate(),
+        in_flight: node.in_flight(),
+        problem: node.standing.problem.clone(),
+        is_arriving: false,
+    }
 }
 
 /// What keeps a request at the server whoever holds the file.
@@ -337,7 +341,7 @@ fn nobody(has_others: bool) -> OriginReason {
 }
 
 /// The best ranked; equal ones with equal chance. Those that are not known yet have fewer turns than others.
-fn best(
+pub(super) fn best(
     tracker: &mut Tracker,
     view: &View<'_>,
     holders: &[NodeNo],
@@ -382,6 +386,13 @@ fn best(
         }
     }
     chosen
+}
+
+/// Until a request would be served there, if nothing changes.
+pub(super) fn seconds(tracker: &Tracker, view: &View<'_>, no: NodeNo) -> f64 {
+    let ledger = &tracker.node(no).ledger;
+    let bytes = view.request.len as f64 + ledger.backlog(view.request.len);
+    bytes * ledger.stretch(bytes, tracker.sync_share()) / tracker.brief(no).rate
 }
 
 fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo, past: f64) -> Rank {
@@ -454,3 +465,7 @@ mod best_tests;
 #[cfg(test)]
 #[path = "balancer_leisure_tests.rs"]
 mod leisure_tests;
+
+#[cfg(test)]
+#[path = "balancer_arriving_tests.rs"]
+mod arriving_tests;

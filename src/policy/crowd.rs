@@ -4,10 +4,11 @@
 //! Requests are counted in slots, with a moving mean and variance per file that is asked for a lot and per
 //! release of late. A slot of a burst has `burst_sigmas` standard deviations more than that forecast and more
 //! than a handful of requests; `burst_slots` of them in a row are a crowd, told of when the last one closes, and one
-//! is enough where [`AT_ONCE`] want the same file within it.
+//! is enough where [`AT_ONCE`] want the same file within it. So many downloads of one file that run at once, and are
+//! more than its forecast of these, are a crowd too, however slowly they came.
 //!
 //! Properties, tested below:
-//! - a crowd is told of once when it begins, within 15 s, every `crowd_every` while it goes, and once when it has
+//! - a crowd is told of once when it begins, within 15 s, every ten seconds while it goes, and once when it has
 //!   ended; steady demand however high, and a few requests however sudden, are none;
 //! - what volunteers and server were chosen for adds up to what was asked for, from the first slot of the burst;
 //! - while a release has its crowd, its files have none of their own;
@@ -22,16 +23,24 @@ use super::buckets::BlobKey;
 use super::demand::Recent;
 use super::node::NodeNo;
 use super::params::Params;
+use super::rates::Rates;
 use super::release::ReleaseNo;
 use super::tracker::Tracker;
+use crate::formats::control::Ended;
 use crate::model::{Blob, BlobId, Time};
 
 /// Files whose requests are counted in slots.
 const MAX_FILES: usize = 4096;
 /// Releases likewise: as many as are remembered.
 const MAX_RELEASES: usize = 64;
-/// So many requests for one file within one slot need no second one.
+/// So many requests for one file within one slot need no second one. So many downloads under way are a crowd.
 const AT_ONCE: u32 = 20;
+/// Where requests are usual, so are the downloads that they begin, for so many slots.
+const USUAL_SLOTS: f64 = 12.0;
+/// How long a count of running downloads holds if nobody says another: more than two heartbeats.
+const COUNT_LASTS: Duration = Duration::from_secs(12);
+/// Volunteers whose counts are kept for one file.
+const MAX_COUNTS: usize = 512;
 /// Recent requests from which a file is counted.
 const WATCHED_FROM: f64 = 4.0;
 /// A file that was not asked for in so many slots is not counted any more.
@@ -40,6 +49,8 @@ const MAX_IDLE: u32 = 120;
 const WEIGHT: f64 = 0.05;
 /// The same during a crowd: what lasts for hours is usual. At 5 s, 2000 slots are nearly 3 hours.
 const CROWD_WEIGHT: f64 = 0.0005;
+/// How often there is something to say of a crowd that goes on.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 /// A crowd is taken to fade with a half-life of its age, within these: those that came fast go fast.
 const HALF_LIFE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(6 * 3600)];
 
@@ -80,6 +91,12 @@ pub struct CrowdReport {
     /// server would have had to send both.
     pub redirected_bytes: u64,
     pub origin_bytes: u64,
+    /// Downloads running now, of a file; the last reports of volunteers and the server's own count.
+    pub in_flight: u32,
+    /// What half and nine of ten of the downloads had at least that ended within the span, in bytes/s, as their
+    /// senders say.
+    pub rate_p50: Option<u64>,
+    pub rate_p90: Option<u64>,
     /// Volunteers chosen within the span, and the one whose downloads take longest now, in bytes/s each.
     pub volunteers: usize,
     pub slowest: Option<(NodeNo, f64)>,
@@ -124,6 +141,7 @@ struct Tally {
     redirected: u64,
     origin: u64,
     nodes: Nodes,
+    rates: Rates,
 }
 
 impl Tally {
@@ -141,7 +159,51 @@ impl Tally {
     /// Begins anew; keeps its memory.
     fn clear(&mut self) {
         self.nodes.0.fill(0);
+        self.rates.clear();
         (self.requests, self.redirected, self.origin) = (0, 0, 0);
+    }
+}
+
+/// Moving mean and variance of a number per slot.
+#[derive(Clone, Copy, Debug)]
+struct Forecast {
+    mean: f64,
+    variance: f64,
+}
+
+impl Forecast {
+    fn new(mean: f64) -> Self {
+        Self { mean, variance: mean }
+    }
+
+    /// Whether so many are more than chance makes of the usual ones. Requests that do not know of each other vary by
+    /// the root of their number at least.
+    fn is_exceeded(&self, params: &Params, count: u32) -> bool {
+        let deviation = self.variance.max(self.mean).max(1.0).sqrt();
+        f64::from(count) > self.mean + params.burst_sigmas * deviation
+    }
+
+    fn learn(&mut self, count: u32, weight: f64) {
+        let off = f64::from(count) - self.mean;
+        self.mean += weight * off;
+        self.variance = (1.0 - weight) * (self.variance + weight * off * off);
+    }
+}
+
+/// Downloads of one file that run, as those say who send them; `None` is the server.
+#[derive(Clone, Debug, Default)]
+struct InFlight(BTreeMap<Option<NodeNo>, (u32, Time)>);
+
+impl InFlight {
+    fn set(&mut self, sender: Option<NodeNo>, count: u32, now: Time) {
+        if self.0.len() < MAX_COUNTS || self.0.contains_key(&sender) {
+            self.0.insert(sender, (count, now));
+        }
+    }
+
+    fn count(&mut self, now: Time) -> u32 {
+        self.0.retain(|_, (_, told)| now.since(*told) < COUNT_LASTS);
+        self.0.values().fold(0, |sum, (count, _)| sum.saturating_add(*count))
     }
 }
 
@@ -168,11 +230,14 @@ struct Watch {
     /// Requests of the running slot, and of the one before.
     count: u32,
     last: u32,
-    mean: f64,
-    variance: f64,
+    requests: Forecast,
+    in_flight: InFlight,
+    downloads: Forecast,
     /// Slots of a burst up to now, and without a request.
     over: u32,
     idle: u32,
+    /// More downloads ran at the end of the last slot than usual.
+    has_many: bool,
     tally: Tally,
     crowd: Option<Running>,
 }
@@ -185,10 +250,12 @@ impl Watch {
             least,
             count: 0,
             last: 0,
-            mean: forecast,
-            variance: forecast,
+            requests: Forecast::new(forecast),
+            in_flight: InFlight::default(),
+            downloads: Forecast::new(0.0),
             over: 0,
             idle: 0,
+            has_many: false,
             tally: Tally::default(),
             crowd: None,
         }
@@ -202,19 +269,31 @@ impl Watch {
         }
     }
 
-    /// Whether so many requests in a slot are more than chance makes of the usual ones. Requests that do not
-    /// know of each other vary by the root of their number at least.
+    /// Whether so many requests in a slot are a burst.
     fn is_burst(&self, params: &Params, count: u32) -> bool {
-        let deviation = self.variance.max(self.mean).max(1.0).sqrt();
-        count >= self.least && f64::from(count) > self.mean + params.burst_sigmas * deviation
+        count >= self.least && self.requests.is_exceeded(params, count)
+    }
+
+    fn fared(&mut self, rate: u64) {
+        self.tally.rates.add(rate);
+        if let Some(crowd) = &mut self.crowd {
+            crowd.whole.rates.add(rate);
+        }
     }
 
     /// Ends the running slot, and lets `empty` more pass; the last one ends at `end`.
     fn close(&mut self, params: &Params, empty: u32, end: Time) {
-        let is_burst = self.is_burst(params, self.count);
+        let in_flight = self.in_flight.count(end);
+        self.has_many = in_flight >= AT_ONCE
+            && f64::from(in_flight) > self.requests.mean * USUAL_SLOTS
+            && self.downloads.is_exceeded(params, in_flight);
+        let is_burst = self.is_burst(params, self.count) || self.has_many;
         self.over = if is_burst { self.over + 1 } else { 0 };
-        self.learn(self.count, if is_burst || self.crowd.is_some() { CROWD_WEIGHT } else { WEIGHT });
-        self.idle = if self.count == 0 { self.idle + 1 } else { 0 };
+        let weight = if is_burst || self.crowd.is_some() { CROWD_WEIGHT } else { WEIGHT };
+        self.requests.learn(self.count, weight);
+        // Slow downloads pile up slowly: only what lasts for hours is usual.
+        self.downloads.learn(in_flight, CROWD_WEIGHT);
+        self.idle = if self.count == 0 && in_flight == 0 { self.idle + 1 } else { 0 };
         (self.last, self.count) = (self.count, 0);
         if let Some(crowd) = &mut self.crowd {
             crowd.peak = crowd.peak.max(self.last);
@@ -225,7 +304,7 @@ impl Watch {
             (self.over, self.last) = (0, 0);
             self.idle = self.idle.saturating_add(empty);
             // Enough to forget all; a longer pause is no more.
-            (0..empty.min(200)).for_each(|_| self.learn(0, WEIGHT));
+            (0..empty.min(200)).for_each(|_| self.requests.learn(0, WEIGHT));
             if let Some(crowd) = &mut self.crowd {
                 crowd.quiet_since.get_or_insert(end - params.slot * (empty - 1));
             }
@@ -233,12 +312,6 @@ impl Watch {
         if self.over == 0 && self.crowd.is_none() {
             self.tally.clear();
         }
-    }
-
-    fn learn(&mut self, count: u32, weight: f64) {
-        let off = f64::from(count) - self.mean;
-        self.mean += weight * off;
-        self.variance = (1.0 - weight) * (self.variance + weight * off * off);
     }
 }
 
@@ -299,6 +372,29 @@ impl Crowds {
         }
     }
 
+    /// What somebody says who sends packages: the downloads that run, and how those fared that ended; each with the
+    /// release of its file.
+    pub fn told(
+        &mut self,
+        sender: Option<NodeNo>,
+        running: impl Iterator<Item = (BlobId, u32)>,
+        ended: impl Iterator<Item = (Ended, Option<ReleaseNo>)>,
+        now: Time,
+    ) {
+        for (blob, count) in running {
+            if let Some(watch) = self.watches.get_mut(&Key::File(blob.into())) {
+                watch.in_flight.set(sender, count, now);
+            }
+        }
+        for (ended, release) in ended {
+            for key in [Some(Key::File(ended.blob.into())), release.map(Key::Release)].into_iter().flatten() {
+                if let Some(watch) = self.watches.get_mut(&key) {
+                    watch.fared(ended.bytes_per_sec);
+                }
+            }
+        }
+    }
+
     /// Requests/s for a file, where they are as many as a burst's.
     pub fn rate(&self, params: &Params, blob: BlobId) -> f64 {
         let Some(watch) = self.watches.get(&Key::File(blob.into())) else { return 0.0 };
@@ -317,13 +413,15 @@ impl Crowds {
             let stage = match () {
                 () if !crowd.is_told => Stage::Began,
                 () if is_over => Stage::Ended,
-                () if now.since(crowd.told) >= params.crowd_every => Stage::Goes,
+                () if now.since(crowd.told) >= TOLD_EVERY => Stage::Goes,
                 () => continue,
             };
             let since = if stage == Stage::Goes { crowd.told } else { crowd.began };
             let tally = std::mem::take(&mut watch.tally);
             let tally = if stage == Stage::Ended { &crowd.whole } else { &tally };
-            reports.push(report(params, tracker, (crowd, &watch.subject), (stage, since), tally, now));
+            let in_flight = watch.in_flight.count(now);
+            let of = (&*crowd, &watch.subject, in_flight);
+            reports.push(report(params, tracker, of, (stage, since), tally, now));
             (crowd.told, crowd.is_told) = (now, true);
             if stage == Stage::Ended {
                 (watch.crowd, watch.over) = (None, 0);
@@ -364,7 +462,7 @@ impl Crowds {
             let is_part =
                 |of: &BTreeSet<ReleaseNo>| is_file && watch.release.is_some_and(|no| of.contains(&no));
             // One client that upgrades asks for many files of a release, and for each of them once.
-            let is_at_once = is_file && watch.over > 0 && watch.last >= AT_ONCE;
+            let is_at_once = is_file && watch.over > 0 && (watch.last >= AT_ONCE || watch.has_many);
             let may_begin = (watch.over >= params.burst_slots || is_at_once) && !is_part(&seems);
             let is_joined = is_part(&goes);
             match &mut watch.crowd {
@@ -377,7 +475,7 @@ impl Crowds {
                         began: self.slot - params.slot * watch.over.min(params.burst_slots),
                         told: self.slot,
                         is_told: false,
-                        usual: watch.mean / params.slot.as_secs_f64(),
+                        usual: watch.requests.mean / params.slot.as_secs_f64(),
                         peak: watch.last,
                         quiet_since: None,
                         whole: watch.tally.clone(),
@@ -396,7 +494,7 @@ impl Crowds {
 fn report(
     params: &Params,
     tracker: &Tracker,
-    (crowd, subject): (&Running, &Subject),
+    (crowd, subject, in_flight): (&Running, &Subject, u32),
     (stage, since): (Stage, Time),
     tally: &Tally,
     now: Time,
@@ -423,6 +521,9 @@ fn report(
         forecast: if stage == Stage::Ended { 0 } else { to_come as u64 },
         redirected_bytes: tally.redirected,
         origin_bytes: tally.origin,
+        in_flight,
+        rate_p50: tally.rates.reached_by(0.5),
+        rate_p90: tally.rates.reached_by(0.9),
         volunteers: tally.nodes.len(),
         slowest: tally.nodes.iter().map(share).min_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0))),
     }

@@ -148,6 +148,36 @@ fn what_is_usual_or_little_is_none() {
 }
 
 #[test]
+fn many_slow_downloads_are_one_however_slowly_they_came() {
+    let mut bed = Bed::new();
+    let began = bed.now();
+    // One client every other second, and each takes two minutes.
+    for second in 0..300 {
+        if second % 2 == 0 && second < 200 {
+            bed.ask(blob(1), None);
+        }
+        let ended_by_now = u64::saturating_sub(second, 120) / 2;
+        let running = (second.min(200) / 2).saturating_sub(ended_by_now) as u32;
+        let ended = Ended { blob: blob(1).id, bytes_per_sec: 40_000 };
+        let ended = (second > 120 && second % 2 == 0).then_some((ended, None));
+        let now = bed.now();
+        bed.crowds.told(Some(bed.node), [(blob(1).id, running)].into_iter(), ended.into_iter(), now);
+        bed.run(1, 0, |_| (blob(1), None));
+    }
+    assert_eq!(bed.crowds(), 1, "{:?}", bed.reports);
+    let first = &bed.reports[0];
+    assert_eq!((first.stage, first.rate_p50), (Stage::Began, None));
+    // The twentieth runs after 40 s.
+    let told = (first.began + first.span).since(began).as_secs();
+    assert!((40..=55).contains(&told) && first.in_flight >= 20, "{told} s: {first:?}");
+    bed.run(120, 0, |_| (blob(1), None));
+    let last = bed.reports.last().expect("reports");
+    assert!(last.stage == Stage::Ended && last.in_flight < 20, "{last:?}");
+    let p90 = last.rate_p90.expect("downloads ended");
+    assert!((32_000..=40_000).contains(&p90) && last.rate_p50 == Some(p90), "{last:?}");
+}
+
+#[test]
 fn what_stays_becomes_usual() {
     let mut bed = Bed::new();
     bed.run(8 * 3600, 4, |_| (blob(1), None));

@@ -64,6 +64,8 @@ struct Counter {
     updated: Time,
     /// When the copies of the blob were last counted.
     placed: Option<Time>,
+    /// The short counter of that time.
+    placed_at: f64,
     /// The most copies it was seen with, and since when there are fewer.
     copies: u32,
     fewer_since: Option<Time>,
@@ -71,7 +73,16 @@ struct Counter {
 
 impl Counter {
     fn new(size: u64, now: Time) -> Self {
-        Self { size, short: 0.0, long: 0.0, updated: now, placed: None, copies: 0, fewer_since: None }
+        Self {
+            size,
+            short: 0.0,
+            long: 0.0,
+            updated: now,
+            placed: None,
+            placed_at: 0.0,
+            copies: 0,
+            fewer_since: None,
+        }
     }
 }
 
@@ -140,12 +151,13 @@ impl Demand {
     }
 
     /// Whether it is time to count the blob's copies again. Says so once a second at most, and at once for a
-    /// blob that was just asked for the first time.
-    pub fn is_due(&mut self, blob: BlobId, now: Time) -> bool {
+    /// blob that was just asked for the first time; while nobody holds it, also whenever the demand has doubled.
+    pub fn is_due(&mut self, blob: BlobId, is_held: bool, now: Time) -> bool {
         let Some(counter) = self.counters.get_mut(&blob.into()) else { return true };
-        let is_due = counter.placed.is_none_or(|placed| now.since(placed) >= PLACE_EVERY);
+        let has_doubled = !is_held && counter.short >= 2.0 * counter.placed_at;
+        let is_due = has_doubled || counter.placed.is_none_or(|placed| now.since(placed) >= PLACE_EVERY);
         if is_due {
-            counter.placed = Some(now);
+            (counter.placed, counter.placed_at) = (Some(now), counter.short);
         }
         is_due
     }

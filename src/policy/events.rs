@@ -2,7 +2,7 @@
 
 use super::node::NodeNo;
 use super::standing::Outcome;
-use crate::formats::control::HoldingsChange;
+use crate::formats::control::{Ended, HoldingsChange};
 use crate::model::{Blob, BlobId};
 
 /// What happened. Events of an old session (another epoch) are ignored.
@@ -86,4 +86,17 @@ pub struct Load {
     pub sync_bytes: u64,
     pub peer_bytes: u64,
     pub fetched_bytes: u64,
+    /// A sample of the clients' downloads that ended since the last report.
+    pub ended: Vec<Ended>,
+}
+
+/// What the server's own line is doing.
+#[derive(Clone, Debug, Default)]
+pub struct Serving {
+    /// Bytes/s sent over what the line takes, 0 to 1 and beyond.
+    pub load: f64,
+    /// Downloads of packages running now, by blob.
+    pub running: Vec<(BlobId, u32)>,
+    /// A sample of those that ended since this was last told.
+    pub ended: Vec<Ended>,
 }

@@ -27,7 +27,7 @@ pub enum Violation {
     OverBudget(NodeNo),
     /// The server has more to send for copies than it may, by more than one order.
     OriginOverBudget,
-    /// From itself, one that does not hold it, one that is not up, or one that does not serve it.
+    /// From itself, one that neither holds nor fetches it, one that is not up, or one that does not serve it.
     FromItself(NodeNo, BlobId),
     NotAtPeer(NodeNo, BlobId),
     PeerNotUp(NodeNo),
@@ -95,7 +95,9 @@ impl Policy {
         if peer == order.node {
             found.push(Violation::FromItself(peer, order.blob.id));
         }
-        if !self.tracker.holders(order.blob.id).any(|holder| holder == peer) {
+        let is_arriving =
+            self.params.cut_through && source.orders.get(&order.blob.id).is_some_and(|o| !o.has_failed);
+        if !is_arriving && !self.tracker.holders(order.blob.id).any(|holder| holder == peer) {
             found.push(Violation::NotAtPeer(peer, order.blob.id));
         }
         if !self.tracker.is_up(peer, now) {

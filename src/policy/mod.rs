@@ -4,6 +4,7 @@
 //! are arguments everywhere, so the same log gives the same decisions in production and in a simulation.
 //! Formulas and their sources: reference policy section E; parameters: [`Params`].
 
+mod arriving;
 mod askers;
 mod balancer;
 mod buckets;
@@ -21,6 +22,7 @@ mod orders;
 mod origin;
 mod params;
 mod placement;
+mod rates;
 mod release;
 mod resume;
 mod rings;
@@ -31,7 +33,7 @@ mod standing;
 mod sync;
 mod tracker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,7 +42,7 @@ pub use balancer::{Candidate, Decision, Explanation, OriginReason};
 pub use crowd::{CrowdReport, Stage, Subject};
 pub use demand::Remembered;
 pub use eligible::{Exclusion, Request};
-pub use events::{Event, Load};
+pub use events::{Event, Load, Serving};
 pub use lint::Violation;
 pub use node::{Joined, Node, NodeNo, NodeState};
 pub use params::Params;
@@ -61,7 +63,7 @@ use rand::Rng;
 use release::Releases;
 
 use crate::config::Networks;
-use crate::formats::control::JournalSpan;
+use crate::formats::control::{Ended, JournalSpan};
 use crate::model::{Blob, BlobId, Time};
 
 /// Blobs looked at per [`Policy::tend`]: bounds how long the policy is held.
@@ -135,7 +137,26 @@ impl Policy {
         if matches!(event, Event::Left { .. } | Event::Probed { .. }) {
             self.placer.rings.changed();
         }
+        if let Event::Reported { node, load, .. } = event {
+            let mut running = BTreeMap::new();
+            load.remaining.iter().for_each(|blob| *running.entry(blob.id).or_default() += 1);
+            self.fared(Some(node), running, &load.ended, now);
+        }
         self.tracker.handle(event, now);
+    }
+
+    /// What a sender says of its downloads.
+    fn fared(
+        &mut self,
+        sender: Option<NodeNo>,
+        running: impl IntoIterator<Item = (BlobId, u32)>,
+        ended: &[Ended],
+        now: Time,
+    ) {
+        let Self { crowds, releases, params, .. } = self;
+        let release = |blob| releases.of(params, blob, now).map(|file| file.release);
+        let ended = ended.iter().map(|ended| (*ended, release(ended.blob)));
+        crowds.told(sender, running.into_iter(), ended, now);
     }
 
     /// Decides who answers a package request, and books it.
@@ -153,7 +174,13 @@ impl Policy {
         let tries = self.tries(request, now);
         let offer = self.origin.offer(&self.params);
         let view = View { params: &self.params, networks: &self.networks, request, tries, offer, now };
-        let decision = balancer::choose(&mut self.tracker, &view, rng);
+        let decision = match balancer::choose(&mut self.tracker, &view, rng) {
+            Decision::Origin(reason) if arriving::may_help(&view, reason) => {
+                let coming = self.placer.coming(blob.id);
+                arriving::choose(&mut self.tracker, &view, coming, rng).unwrap_or(Decision::Origin(reason))
+            }
+            decision => decision,
+        };
         let mut recent = Recent::default();
         if request.len > 0 {
             // A download in parts is asked for once.
@@ -204,10 +231,11 @@ impl Policy {
         self.demand.record(blob, now);
     }
 
-    /// How busy the server's line is, 0 to 1: to be told every second, since no request may say it.
-    pub fn measured(&mut self, origin_load: f64, now: Time) {
-        let load = self.origin.load(&self.params, origin_load, now);
+    /// What the server's own line is doing: to be told every second, since no request may say it.
+    pub fn measured(&mut self, serving: Serving, now: Time) {
+        let load = self.origin.load(&self.params, serving.load, now);
         self.tracker.note_origin_load(load);
+        self.fared(None, serving.running, &serving.ended, now);
     }
 
     fn tries(&self, request: &Request, now: Time) -> Option<askers::Tries> {
@@ -265,7 +293,8 @@ impl Policy {
                 Decision::Origin(_) => true,
                 Decision::Volunteer { .. } => recent.requests >= self.params.hot_requests,
             };
-        let orders = if may_place && self.demand.is_due(request.blob.id, now) {
+        let is_held = !self.params.cut_through || self.tracker.holders(request.blob.id).next().is_some();
+        let orders = if may_place && self.demand.is_due(request.blob.id, is_held, now) {
             self.place(request.blob, now)
         } else {
             Vec::new()
@@ -280,7 +309,16 @@ impl Policy {
         self.tracker.note_origin_load(request.origin_load);
         let offer = self.origin.offer(&self.params);
         let view = View { params: &self.params, networks: &self.networks, request, tries, offer, now };
-        balancer::explain(&mut self.tracker, &view, balancer::MAX_HOLDERS)
+        let mut explanation = balancer::explain(&mut self.tracker, &view, balancer::MAX_HOLDERS);
+        if explanation.origin.is_some_and(|reason| arriving::may_help(&view, reason)) {
+            let coming = self.placer.coming(request.blob.id);
+            let (candidates, is_sooner) = arriving::explain(&mut self.tracker, &view, coming);
+            if is_sooner {
+                explanation.origin = None;
+            }
+            explanation.candidates.splice(0..0, candidates);
+        }
+        explanation
     }
 
     /// Holders that would do besides the chosen one, the best first, of the first few that there are.

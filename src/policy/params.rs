@@ -131,8 +131,8 @@ pub struct Params {
     pub burst_release: u32,
     /// A crowd is over after so long at the usual rate.
     pub crowd_quiet: Duration,
-    /// How often there is something to say of a crowd that goes on.
-    pub crowd_every: Duration,
+    /// Volunteers pass on what they are still fetching.
+    pub cut_through: bool,
     /// A generation waits for the copies of its hot files so long at most.
     pub gate_wait: Duration,
     /// Share of a release's files that counts as likely hot, by the demand for their predecessors.
@@ -206,7 +206,7 @@ impl Default for Params {
             burst_requests: 8,
             burst_release: 20,
             crowd_quiet: Duration::from_secs(30),
-            crowd_every: Duration::from_secs(10),
+            cut_through: true,
             gate_wait: Duration::from_secs(120),
             gate_share: 0.2,
             gate_bytes: 4 << 30,

@@ -159,7 +159,14 @@ impl Placer {
             return Vec::new();
         }
         let holders: BTreeSet<NodeNo> = scene.tracker.holders(blob.id).collect();
-        let mut sources = self.sources(scene, blob, &holders);
+        // What is still arriving is passed on, which spares a busy server all copies but the first.
+        let are_arriving = holders.is_empty()
+            && scene.params.cut_through
+            && scene.tracker.origin_load() >= scene.params.origin_load;
+        let mut sources = match are_arriving {
+            true => self.sources(scene, blob, &self.coming(blob.id).collect()),
+            false => self.sources(scene, blob, &holders),
+        };
         // Whether that one may send now is another question: the orders given must not change the answer.
         let is_stable = |no: &NodeNo| {
             scene.tracker.is_up(*no, scene.now) && scene.tracker.brief(*no).class == Class::Stable
@@ -174,6 +181,9 @@ impl Placer {
             let Some(peers) = self.choose_source(scene, blob, node, &mut sources) else { continue };
             orders.extend(self.cold.make_room(scene, node, blob, self.rings.full.contains(&node)));
             orders.push(self.book(scene, blob, node, peers));
+            if are_arriving {
+                sources.extend(self.sources(scene, blob, &[node].into()));
+            }
         }
         orders
     }
@@ -186,6 +196,11 @@ impl Placer {
         let least = copies.min(scene.params.hot_copies);
         let census = self.census(scene, blob.id, Goal { copies: least, ..goal });
         least.saturating_sub(census.live).max(safe.saturating_sub(census.safe))
+    }
+
+    /// Volunteers that were ordered to fetch it, and are not known to have ended.
+    pub fn coming(&self, blob: BlobId) -> impl Iterator<Item = NodeNo> + '_ {
+        self.open.get(&blob).into_iter().flatten().map(|open| open.node)
     }
 
     /// Whether a copy that no demand pays for costs nobody anything.

@@ -260,6 +260,7 @@ fn a_first_request_fills_a_fleet_that_is_at_leisure() {
 #[test]
 fn a_crowd_doubles_its_copies_from_peers() {
     let mut bed = Bed::with(9, 10 * MIB);
+    bed.policy.params.cut_through = false;
     let wanted = blob(1, 8 * MIB);
     let mut rounds = Vec::new();
     for _ in 0..6 {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use futures_util::stream;
 use tokio::sync::watch;
 
-use super::super::body::{Body, read_at};
+use super::super::body::{Body, SHAPED_CHUNK, read_at};
+use super::super::shaper::Flow;
 use super::FetchError;
 use crate::model::Blob;
 
@@ -34,9 +35,18 @@ pub(super) enum State {
 
 /// See the module's documentation. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Flight(pub(super) watch::Receiver<State>);
+pub struct Flight {
+    pub(super) state: watch::Receiver<State>,
+    /// The size that is wanted, if it is only one.
+    pub(super) wanted: Option<u64>,
+}
 
 impl Flight {
+    /// The size of the whole, as far as it was known before anybody was asked.
+    pub fn wanted_size(&self) -> Option<u64> {
+        self.wanted
+    }
+
     /// Waits until bytes come; the size of the whole, or an error while nothing was sent yet.
     pub async fn size(&mut self) -> Result<u64, FetchError> {
         self.wait(|state| match state {
@@ -58,16 +68,23 @@ impl Flight {
         .await
     }
 
-    /// The bytes of `range` as they arrive.
-    pub fn body(self, range: Range<u64>) -> Body {
-        Body::stream(stream::try_unfold((self, range), |(mut flight, range)| async move {
-            if range.is_empty() {
-                return Ok(None);
+    /// The bytes of `range` as they arrive, perhaps at a bounded rate.
+    pub fn body(self, range: Range<u64>, flow: Option<Arc<Flow>>) -> Body {
+        Body::stream(stream::try_unfold((self, range), move |(mut flight, range)| {
+            let flow = flow.clone();
+            async move {
+                if range.is_empty() {
+                    return Ok(None);
+                }
+                let limit = if flow.is_some() { SHAPED_CHUNK } else { READ_CHUNK };
+                let (file, available) = flight.available(range.start).await.map_err(io::Error::other)?;
+                let len = (available.min(range.end) - range.start).min(limit);
+                if let Some(flow) = flow {
+                    flow.take(len).await;
+                }
+                let bytes = read_at(file, range.start, len).await?;
+                Ok(Some((bytes, (flight, range.start + len..range.end))))
             }
-            let (file, available) = flight.available(range.start).await.map_err(io::Error::other)?;
-            let len = (available.min(range.end) - range.start).min(READ_CHUNK);
-            let bytes = read_at(file, range.start, len).await?;
-            Ok(Some((bytes, (flight, range.start + len..range.end))))
         }))
     }
 
@@ -88,7 +105,7 @@ impl Flight {
         &mut self,
         known: impl Fn(&State) -> Option<Result<T, FetchError>>,
     ) -> Result<T, FetchError> {
-        let state = self.0.wait_for(|state| known(state).is_some()).await;
+        let state = self.state.wait_for(|state| known(state).is_some()).await;
         state.ok().and_then(|state| known(&state)).unwrap_or_else(|| Err(FetchError::aborted()))
     }
 }

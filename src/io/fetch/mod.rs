@@ -210,7 +210,7 @@ impl Fetcher {
             return Ok(content);
         }
         let (sender, state) = watch::channel(State::Starting);
-        let flight = Flight(state);
+        let flight = Flight { state, wanted: wanted.size() };
         flights.insert(key.clone(), flight.clone());
         drop(flights);
         let fetcher = self.clone();
@@ -226,6 +226,12 @@ impl Fetcher {
             });
         });
         Ok(Content::Arriving(flight))
+    }
+
+    /// A fetch of this blob that runs.
+    pub fn arriving(&self, blob: BlobId) -> Option<Flight> {
+        let flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.get(&vec![blob.digest()]).cloned()
     }
 
     /// A store that takes nothing fails every fetch, an upstream that is down most of them: that is told once a minute.

@@ -10,7 +10,7 @@ use super::traffic::Traffic;
 use crate::formats::status::CrowdStatus;
 use crate::io::clock;
 use crate::model::{Rate, Size, VolunteerId};
-use crate::policy::{CrowdReport, Stage, Subject};
+use crate::policy::{CrowdReport, Serving, Stage, Subject};
 
 /// How often the policy is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -59,8 +59,9 @@ pub async fn keep(server: Arc<Server>) {
     loop {
         tick.tick().await;
         let (load, now) = (server.traffic.load(server.config.uplink), clock::now());
+        let (running, ended) = server.downloads.take();
         let reports = server.policy(|policy| {
-            policy.measured(load, now);
+            policy.measured(Serving { load, running, ended }, now);
             policy.crowds(now)
         });
         for report in reports {
@@ -101,6 +102,9 @@ fn status(report: &CrowdReport, what: String) -> CrowdStatus {
         redirected_bytes: report.redirected_bytes,
         origin_bytes: report.origin_bytes,
         ratio: Traffic::offload_ratio(report.redirected_bytes, report.origin_bytes),
+        downloads_running: report.in_flight.into(),
+        download_p50_bytes_per_sec: report.rate_p50,
+        download_p90_bytes_per_sec: report.rate_p90,
         volunteers: report.volunteers as u64,
     }
 }
@@ -110,6 +114,7 @@ fn tell(crowd: &CrowdStatus, stage: Stage, slowest: Option<(VolunteerId, Rate)>)
     let rate = |of: f64| tracing::field::display(format!("{of:.2}"));
     // Of nothing there is no part.
     let is_any = crowd.redirected_bytes > 0 || crowd.origin_bytes > 0;
+    let (p50, p90) = (fared(crowd.download_p50_bytes_per_sec), fared(crowd.download_p90_bytes_per_sec));
     let absorbed = is_any.then(|| tracing::field::display(format!("{:.1}", 100.0 * crowd.ratio)));
     match stage {
         Stage::Began => tracing::info!(
@@ -128,6 +133,9 @@ fn tell(crowd: &CrowdStatus, stage: Stage, slowest: Option<(VolunteerId, Rate)>)
             absorbed_percent = absorbed,
             redirected = %Size(crowd.redirected_bytes),
             served_per_sec = %Rate((crowd.origin_bytes as f64 / crowd.span_secs.max(0.001)) as u64),
+            downloads = crowd.downloads_running,
+            download_p50 = p50,
+            download_p90 = p90,
             volunteers,
             slowest = slowest.as_ref().map(|(id, _)| tracing::field::display(id)),
             slowest_share = slowest.as_ref().map(|(_, rate)| tracing::field::display(rate)),
@@ -143,10 +151,16 @@ fn tell(crowd: &CrowdStatus, stage: Stage, slowest: Option<(VolunteerId, Rate)>)
             redirected = %Size(crowd.redirected_bytes),
             served = %Size(crowd.origin_bytes),
             alone = %Size(crowd.redirected_bytes.saturating_add(crowd.origin_bytes)),
+            download_p50 = p50,
+            download_p90 = p90,
             volunteers,
             "a flash crowd has ended"
         ),
     }
+}
+
+fn fared(rate: Option<u64>) -> Option<impl tracing::Value> {
+    rate.map(|rate| tracing::field::display(Rate(rate)))
 }
 
 #[cfg(test)]
@@ -187,6 +201,9 @@ mod tests {
             forecast: 0,
             redirected_bytes: 900,
             origin_bytes: 100,
+            in_flight: 0,
+            rate_p50: None,
+            rate_p90: None,
             volunteers: 3,
             slowest: None,
         };

@@ -39,6 +39,7 @@ mod refresh;
 mod repo;
 mod representation;
 mod server;
+mod serving;
 mod session;
 mod standing;
 mod traffic;

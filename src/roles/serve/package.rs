@@ -340,7 +340,18 @@ fn held_response(
         Body::file(file.clone(), part, None).watched(move |e| store.read_failed(blob.id, e))
     };
     let response = respond::respond(&asked.method, &asked.headers, &what, open);
-    response.map(|body| server.traffic.count(asked.kind, body))
+    counted(server, Some(blob.id), response, asked)
+}
+
+/// Counts an answer with a package; of which blob, if that is known.
+pub fn counted(
+    server: &Server,
+    blob: Option<BlobId>,
+    response: Response<Body>,
+    asked: &Asked,
+) -> Response<Body> {
+    let response = response.map(|body| server.traffic.count(asked.kind, body));
+    server.downloads.follow(asked.kind, blob, response)
 }
 
 fn arriving(
@@ -352,9 +363,10 @@ fn arriving(
     asked: &Asked,
 ) -> Response<Body> {
     let what = representation::of_expected(server, sought.repo, sought.path, wanted, size, asked);
-    let open = move |part| flight.clone().body(part);
+    let open = move |part| flight.clone().body(part, None);
     let response = respond::respond(&asked.method, &asked.headers, &what, open);
-    response.map(|body| server.traffic.count(asked.kind, body))
+    let blob = sought.wanted.only().and_then(|expected| server.packages.resolve(&expected));
+    counted(server, blob, response, asked)
 }
 
 /// Where to fetch a package: at its repository, then at others that publish the same bytes.

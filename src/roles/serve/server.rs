@@ -23,6 +23,7 @@ use super::orders;
 use super::pins::Pins;
 use super::popularity;
 use super::repo::Repo;
+use super::serving::Downloads;
 use super::traffic::Traffic;
 use super::zone::Failover;
 use crate::catalog::{Census, PathTable, Snapshot};
@@ -67,6 +68,7 @@ pub struct Server {
     pub db: Arc<Db>,
     pub tokens: TokenFile,
     pub traffic: Arc<Traffic>,
+    pub downloads: Arc<Downloads>,
     pub access: Option<AccessLog>,
     pub started: Time,
     /// Encoded generations, for a quick start.
@@ -210,6 +212,7 @@ impl Server {
             db,
             access,
             traffic: Arc::default(),
+            downloads: Arc::default(),
             started: clock::now(),
             indexes: Mutex::new(indexes),
             census: Mutex::default(),

@@ -15,8 +15,8 @@ use super::server::{Life, OUTBOX, Server, Signer};
 use super::standing;
 use super::tree;
 use crate::formats::control::{
-    Hello, MAX_DONATE, MAX_NETWORKS, MAX_SOURCES, MAX_UPLOADS, MIN_DONATE, PROTOCOL, Report, ToServer,
-    ToVolunteer, Welcome, decode_holdings,
+    Hello, MAX_DONATE, MAX_ENDED, MAX_NETWORKS, MAX_SOURCES, MAX_UPLOADS, MIN_DONATE, PROTOCOL, Report,
+    ToServer, ToVolunteer, Welcome, decode_holdings,
 };
 use crate::formats::ticket::Key;
 use crate::io::clock;
@@ -465,8 +465,9 @@ fn suspect(server: &Server, session: &Session, blob: BlobId, bad: &[VolunteerId]
 }
 
 fn load(report: Report) -> Load {
-    let Report { mut remaining, sync_uploads: mut syncs, .. } = report;
+    let Report { mut remaining, sync_uploads: mut syncs, mut ended, .. } = report;
     remaining.truncate(MAX_UPLOADS);
+    ended.truncate(MAX_ENDED);
     syncs.truncate(MAX_UPLOADS);
     Load {
         uploads: report.uploads,
@@ -479,6 +480,7 @@ fn load(report: Report) -> Load {
         served_requests: report.served_requests,
         store_bytes: report.store_bytes,
         adopted: report.adopted,
+        ended,
     }
 }
 

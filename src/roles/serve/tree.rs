@@ -15,7 +15,7 @@ use http::{Method, Response, StatusCode, header};
 use super::alternatives;
 use super::http::Asked;
 use super::origin::{self, TreeFile};
-use super::package::Sought;
+use super::package::{self, Sought};
 use super::repo::Repo;
 use super::representation;
 use super::server::Server;
@@ -96,7 +96,7 @@ pub async fn answer(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) ->
             let blob = Blob { id: BlobId(known.digests.sha256), size: known.fingerprint.size };
             let meant = representation::meant(server, &sought.wanted, blob);
             let what = representation::of_blob(server, sought.repo, sought.path, &meant, blob, asked);
-            counted(server, &what, asked, move |part| opened.body(part))
+            counted(server, sought, &what, asked, move |part| opened.body(part))
         }
         Ok(Found::Reading(opened, reading)) => {
             let size = opened.fingerprint.size;
@@ -106,7 +106,7 @@ pub async fn answer(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) ->
             let is_right: Arc<dyn Fn(&Known) -> bool + Send + Sync> =
                 Arc::new(move |known| case.check(&path, known).is_ok());
             let open = move |part| reading.clone().body(opened.clone(), part, is_right.clone());
-            counted(server, &what, asked, open)
+            counted(server, sought, &what, asked, open)
         }
         Err(e) => e.response(sought.repo),
     }
@@ -114,12 +114,14 @@ pub async fn answer(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked) ->
 
 fn counted(
     server: &Arc<Server>,
+    sought: &Sought<'_>,
     what: &Representation<'_>,
     asked: &Asked,
     open: impl FnMut(std::ops::Range<u64>) -> Body + Send + 'static,
 ) -> Response<Body> {
     let response = respond::respond(&asked.method, &asked.headers, what, open);
-    response.map(|body| server.traffic.count(asked.kind, body))
+    let blob = sought.wanted.only().and_then(|expected| server.packages.resolve(&expected));
+    package::counted(server, blob, response, asked)
 }
 
 enum Found {

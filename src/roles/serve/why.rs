@@ -100,6 +100,7 @@ fn holder(policy: &Policy, candidate: &Candidate, now: Time) -> WhyHolder {
         problem: candidate.problem.clone(),
         is_saturated: candidate.rank.is_saturated,
         is_slow: candidate.rank.is_slow,
+        is_arriving: candidate.is_arriving,
         cost_ms: candidate.rank.cost_micros as f64 / 1000.0,
         rate: candidate.rate as u64,
         in_flight: candidate.in_flight as u64,

@@ -226,6 +226,7 @@ impl World<'_> {
             sync_bytes: line.sent().1 as u64,
             peer_bytes: node.from_peers,
             fetched_bytes: node.from_server,
+            ended: Vec::new(),
         };
         let Some((node, epoch)) = node.known else { return };
         let now = self.now();

@@ -283,7 +283,9 @@ impl Scenario {
 
     /// The policy's parameters.
     pub fn params(&self) -> Result<Params, ScenarioError> {
-        let mut params = Params { uplink: self.server.uplink.0 as f64, ..Params::default() };
+        // Copies that are passed on while they arrive are not played yet: clients wait for whole ones.
+        let mut params =
+            Params { uplink: self.server.uplink.0 as f64, cut_through: false, ..Params::default() };
         // What follows from the heartbeat may be set after it.
         let is_heartbeat = |(name, _): &(&String, &toml::Value)| *name == "heartbeat";
         let (first, rest): (Vec<_>, Vec<_>) = self.params.iter().partition(is_heartbeat);

@@ -181,6 +181,7 @@ fn show_why(why: &Why) -> String {
         let mut notes: Vec<&str> = h.excluded.as_deref().filter(|e| *e != h.state).into_iter().collect();
         notes.extend(h.problem.as_deref());
         notes.extend(h.is_saturated.then_some("saturated"));
+        notes.extend(h.is_arriving.then_some("fetching it"));
         notes.extend(h.is_slow.then_some("slower than the server"));
         notes.extend(Some(h.stability.as_str()).filter(|class| !matches!(*class, "" | "stable")));
         let _ = writeln!(
@@ -307,9 +308,16 @@ fn show(status: &Status) -> String {
 
 fn crowds(text: &mut String, crowds: &[CrowdStatus]) {
     for crowd in crowds.iter().filter(|crowd| !crowd.is_over) {
+        let fared = match (crowd.download_p50_bytes_per_sec, crowd.download_p90_bytes_per_sec) {
+            (Some(p50), Some(p90)) => {
+                format!(", half got {} or more, nine of ten {} or more", Rate(p50), Rate(p90))
+            }
+            _ => String::new(),
+        };
         let _ = writeln!(
             text,
-            "crowd     {} since {}: {:.1} requests/s (usually {:.2}), {:.1} % absorbed by {} volunteers, {} from here",
+            "crowd     {} since {}: {:.1} requests/s (usually {:.2}), {:.1} % absorbed by {} volunteers, {} from \
+             here{fared}",
             crowd.what,
             duration(clock::now().as_secs().saturating_sub(crowd.began_unix_secs)),
             crowd.requests_per_sec,

@@ -1,36 +1,54 @@
-//! What a volunteer answers: signed requests from its holdings, everything else back to the server.
+//! What a volunteer answers: signed requests from its holdings and from what it is fetching, everything else back to
+//! the server.
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http::request::Parts;
+use http::{Method, Response, StatusCode, header};
+use tokio::time::Instant;
 
 use super::edge::Edge;
 use crate::formats::control::MAX_SYNC_UPLOADS;
 use crate::formats::control::{SYNC_HEADER, WHO_PATH};
 use crate::formats::ticket::Ticket;
 use crate::io::body::Body;
+use crate::io::fetch::Flight;
 use crate::io::respond::{Representation, content_length, plain, redirect, respond};
 use crate::io::shaper::Class;
-use crate::model::Blob;
+use crate::model::{Blob, BlobId};
 
 /// How far the server's clock may have been set back since it told its time.
 const CLOCK_SLACK_SECS: u64 = 300;
 /// A download that would get less than this, in bytes/s, is better off at the server.
 const MIN_SHARE: u64 = 32 << 10;
 
+/// The server sends an order and the client at once: so long the order may take more.
+const ORDER_LAG: Duration = Duration::from_millis(200);
+const ORDER_POLL: Duration = Duration::from_millis(20);
+/// How long the first bytes of what is being fetched are waited for, before the client is told that it can have it.
+const FIRST_BYTES: Duration = Duration::from_secs(5);
+
+/// Where the bytes come from.
+enum Copy {
+    Held(Arc<File>),
+    Arriving(Flight),
+}
+
 /// Answers one request.
-pub fn answer(edge: &Arc<Edge>, request: &Request<Incoming>, client: IpAddr) -> Response<Body> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+pub async fn answer(edge: &Arc<Edge>, request: &Parts, client: IpAddr) -> Response<Body> {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
         response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    match Ticket::parse(request.uri().path()) {
-        Some(ticket) => serve(edge, request, &ticket, client),
-        None if request.uri().path().starts_with(WHO_PATH) => who(edge, request.uri().path()),
-        None if request.uri().path() == "/" => {
+    let path = request.uri.path();
+    match Ticket::parse(path) {
+        Some(ticket) => serve(edge, request, &ticket, client).await,
+        None if path.starts_with(WHO_PATH) => who(edge, path),
+        None if path == "/" => {
             plain(StatusCode::OK, format!("manyhands volunteer of {}", edge.config.server))
         }
         None => plain(StatusCode::NOT_FOUND, "only what the mirror server signed is served here"),
@@ -45,16 +63,11 @@ fn who(edge: &Edge, path: &str) -> Response<Body> {
     }
 }
 
-fn serve(
-    edge: &Arc<Edge>,
-    request: &Request<Incoming>,
-    ticket: &Ticket<'_>,
-    client: IpAddr,
-) -> Response<Body> {
+async fn serve(edge: &Arc<Edge>, request: &Parts, ticket: &Ticket<'_>, client: IpAddr) -> Response<Body> {
     let Some(key) = edge.key() else {
         return send_back(edge, "/direct", ticket, "not joined");
     };
-    let Some((file, size)) = edge.open_blob(ticket.blob) else {
+    let Some((copy, size)) = find(edge, ticket.blob).await else {
         return send_back(edge, "/direct", ticket, "not held");
     };
     if !key.verifies(ticket, size) {
@@ -68,29 +81,55 @@ fn serve(
         return send_back(edge, "/direct", ticket, "draining");
     }
     // Whether it is a volunteer cannot be told here: who says so gets what clients leave.
-    let class = if request.headers().contains_key(SYNC_HEADER) { Class::Sync } else { Class::Client };
+    let class = if request.headers.contains_key(SYNC_HEADER) { Class::Sync } else { Class::Client };
     if class == Class::Client && edge.returners.knows(client, ticket.blob) {
         return send_back(edge, "/direct", ticket, "did not get it here before");
     }
     if is_overloaded(edge, class) {
         return send_back(edge, "/direct", ticket, "overloaded");
     }
+    if let Copy::Arriving(flight) = &copy {
+        let begins = tokio::time::timeout(FIRST_BYTES, flight.clone().size()).await;
+        if !matches!(begins, Ok(Ok(begun)) if begun == size) {
+            return send_back(edge, "/direct", ticket, "does not arrive");
+        }
+    }
     let digests = edge.fetcher.db.digests(ticket.blob).ok().flatten();
     let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests)
         .dated(ticket.modified_secs);
-    let (file, flow, store) = (Arc::new(file), Arc::new(edge.shaper.flow(class)), edge.fetcher.store.clone());
-    let id = ticket.blob;
-    let open = move |part| {
-        let store = store.clone();
-        Body::file(file.clone(), part, Some(flow.clone())).watched(move |e| store.read_failed(id, e))
+    let (flow, store, id) = (Arc::new(edge.shaper.flow(class)), edge.fetcher.store.clone(), ticket.blob);
+    let open = move |part| match &copy {
+        Copy::Held(file) => {
+            let store = store.clone();
+            Body::file(file.clone(), part, Some(flow.clone())).watched(move |e| store.read_failed(id, e))
+        }
+        Copy::Arriving(flight) => flight.clone().body(part, Some(flow.clone())),
     };
-    let response = respond(request.method(), request.headers(), &what, open);
+    let response = respond(&request.method, &request.headers, &what, open);
     if matches!(response.body(), Body::Empty) {
         return response;
     }
     let (len, returners) = (content_length(&response), edge.returners.clone());
     let upload = edge.uploads.start(class, ticket.blob, client, len, returners);
     response.map(|body| body.counted(move |bytes| upload.sent(bytes)))
+}
+
+/// The blob and its size: held, or on its way here by an order that has come or is about to.
+async fn find(edge: &Edge, blob: BlobId) -> Option<(Copy, u64)> {
+    let until = Instant::now() + ORDER_LAG;
+    loop {
+        if let Some((file, size)) = edge.open_blob(blob) {
+            return Some((Copy::Held(Arc::new(file)), size));
+        }
+        if let Some(flight) = edge.fetcher.arriving(blob) {
+            let size = flight.wanted_size()?;
+            return Some((Copy::Arriving(flight), size));
+        }
+        if Instant::now() >= until {
+            return None;
+        }
+        tokio::time::sleep(ORDER_POLL).await;
+    }
 }
 
 /// Whether one more upload would get too little, or be one too many.

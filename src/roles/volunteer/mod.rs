@@ -100,7 +100,8 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     let serving = edge.clone();
     let answer = move |request: ::http::Request<hyper::body::Incoming>, ends: Ends| {
         let edge = serving.clone();
-        async move { http::answer(&edge, &request, ends.peer.ip().to_canonical()) }
+        let (request, _) = request.into_parts();
+        async move { http::answer(&edge, &request, ends.peer.ip().to_canonical()).await }
     };
     let slow = edge.clone();
     let cut_off = Arc::new(move |peer: SocketAddr| slow.returners.is_slow(peer.ip().to_canonical()));

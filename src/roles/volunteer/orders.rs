@@ -12,13 +12,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::edge::Edge;
 use crate::formats::control::{
-    HoldingsChange, MAX_SOURCE_URL, MAX_SOURCES, PeerSource, SYNC_HEADER, ToServer,
+    HoldingsChange, MAX_FETCHES, MAX_SOURCE_URL, MAX_SOURCES, PeerSource, SYNC_HEADER, ToServer,
 };
 use crate::io::fetch::{FetchError, Given, OnGiven, Source};
 use crate::model::{Blob, BlobId, VolunteerId, encode_path};
-
-/// Orders carried out at a time; the rest wait in the session.
-const PARALLEL: usize = 4;
 
 /// How long the server is shown that we fetch on its order: asking others before it may take minutes.
 const PROOF_SECS: u64 = 3600;
@@ -34,7 +31,7 @@ pub struct Orders {
 
 impl Orders {
     pub fn new(edge: Arc<Edge>, outcomes: mpsc::Sender<ToServer>) -> Self {
-        Self { edge, permits: Arc::new(Semaphore::new(PARALLEL)), outcomes }
+        Self { edge, permits: Arc::new(Semaphore::new(MAX_FETCHES)), outcomes }
     }
 
     /// Fetches a blob in a task of its own.

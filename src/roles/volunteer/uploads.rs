@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::returners::Returners;
 use crate::formats::control::{MAX_UPLOADS, Report};
+use crate::io::endings::Endings;
 use crate::io::shaper::Class;
 use crate::model::{Blob, BlobId};
 
@@ -21,6 +23,7 @@ pub struct Uploads {
     served_requests: AtomicU64,
     sync_bytes: AtomicU64,
     ended: Notify,
+    endings: Endings,
 }
 
 /// By the order of their beginning, with what is left of each.
@@ -48,6 +51,8 @@ pub struct Upload {
     class: Class,
     number: u64,
     remaining: Arc<AtomicU64>,
+    len: u64,
+    since: Instant,
     blob: BlobId,
     client: IpAddr,
     returners: Arc<Returners>,
@@ -67,9 +72,11 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // Another volunteer goes on elsewhere by itself.
-        if self.class == Class::Client && self.remaining.load(Relaxed) > 0 {
-            self.returners.broke_off(self.client, self.blob);
+        match (self.class, self.remaining.load(Relaxed)) {
+            // Another volunteer goes on elsewhere by itself.
+            (Class::Sync, _) => {}
+            (Class::Client, 0) => self.uploads.endings.add(self.blob, self.len, self.since.elapsed()),
+            (Class::Client, _) => self.returners.broke_off(self.client, self.blob),
         }
         self.uploads.lock().of(self.class).remove(&self.number);
         self.uploads.ended.notify_waiters();
@@ -92,7 +99,8 @@ impl Uploads {
             self.served_requests.fetch_add(1, Relaxed);
         }
         self.lock().of(class).insert(number, (blob, remaining.clone()));
-        Upload { uploads: self.clone(), class, number, remaining, blob, client, returners }
+        let since = Instant::now();
+        Upload { uploads: self.clone(), class, number, remaining, len, since, blob, client, returners }
     }
 
     /// Uploads that run.
@@ -131,6 +139,7 @@ impl Uploads {
             served_requests: self.served_requests.load(Relaxed),
             sync_bytes: self.sync_bytes.load(Relaxed),
             sync_uploads: left(&state.sync),
+            ended: self.endings.take(),
             ..Report::default()
         }
     }

@@ -1,0 +1,70 @@
+//! Volunteers that are fetching a file, for requests that no holder is good for.
+//!
+//! They pass on what has arrived (see `roles/volunteer/http.rs`), so whoever is sent there has the file soon after the
+//! copy is whole. At the server a client shares the line with this copy and with all who came before: where these take
+//! longer than the volunteer needs to send the file, the client fares better with the volunteer.
+
+use rand::Rng;
+
+use super::balancer::{self, Candidate, Decision, OriginReason};
+use super::eligible::View;
+use super::node::NodeNo;
+use super::tracker::Tracker;
+use crate::formats::control::MAX_FETCHES;
+
+/// Such volunteers looked at per decision.
+const MAX_LOOKED_AT: usize = 16;
+
+/// Whether the server would answer only because there is nobody else.
+pub(super) fn may_help(view: &View<'_>, reason: OriginReason) -> bool {
+    let is_for_want_of_holders =
+        matches!(reason, OriginReason::NoHolder | OriginReason::NoneEligible | OriginReason::AllSaturated);
+    view.params.cut_through && view.request.len > 0 && is_for_want_of_holders
+}
+
+/// The one of them that serves this request, if one does so before the server would.
+pub(super) fn choose(
+    tracker: &mut Tracker,
+    view: &View<'_>,
+    coming: impl Iterator<Item = NodeNo>,
+    rng: &mut impl Rng,
+) -> Option<Decision> {
+    let able: Vec<NodeNo> = able(tracker, view, coming);
+    let (node, rank) = balancer::best(tracker, view, &able, &mut Vec::new(), rng)?;
+    let is_sooner = !rank.is_bad() && balancer::seconds(tracker, view, node) <= view.offer.queue;
+    let decision = Decision::Volunteer { node, candidates: able.len(), cost_micros: rank.cost_micros };
+    is_sooner.then_some(decision)
+}
+
+/// The same for people: candidates, and whether one of them would be chosen.
+pub(super) fn explain(
+    tracker: &mut Tracker,
+    view: &View<'_>,
+    coming: impl Iterator<Item = NodeNo>,
+) -> (Vec<Candidate>, bool) {
+    let able = able(tracker, view, coming);
+    let mut candidates: Vec<Candidate> = able
+        .into_iter()
+        .map(|node| Candidate { is_arriving: true, ..balancer::candidate(tracker, view, node) })
+        .collect();
+    candidates.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
+    let best = candidates.first().map(|best| (best.node, best.rank));
+    let is_sooner = best.is_some_and(|(node, rank)| {
+        !rank.is_bad() && balancer::seconds(tracker, view, node) <= view.offer.queue
+    });
+    (candidates, is_sooner)
+}
+
+fn able(tracker: &Tracker, view: &View<'_>, coming: impl Iterator<Item = NodeNo>) -> Vec<NodeNo> {
+    let is_fetching = |no: &NodeNo| {
+        let orders = &tracker.node(*no).orders;
+        // One that waits behind others has not begun.
+        orders.get(&view.request.blob.id).is_some_and(|order| !order.has_failed)
+            && orders.open() <= MAX_FETCHES
+    };
+    coming
+        .filter(is_fetching)
+        .filter(|no| view.exclusion(tracker, *no).is_none())
+        .take(MAX_LOOKED_AT)
+        .collect()
+}
