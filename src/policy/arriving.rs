@@ -31,7 +31,7 @@ pub(super) fn choose(
 ) -> Option<Decision> {
     let able: Vec<NodeNo> = able(tracker, view, coming);
     let (node, rank) = balancer::best(tracker, view, &able, &mut Vec::new(), rng)?;
-    let is_sooner = !rank.is_bad() && balancer::seconds(tracker, view, node) <= view.offer.queue;
+    let is_sooner = !rank.is_bad() && is_soon_enough(tracker, view, node);
     let decision = Decision::Volunteer { node, candidates: able.len(), cost_micros: rank.cost_micros };
     is_sooner.then_some(decision)
 }
@@ -49,10 +49,16 @@ pub(super) fn explain(
         .collect();
     candidates.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
     let best = candidates.first().map(|best| (best.node, best.rank));
-    let is_sooner = best.is_some_and(|(node, rank)| {
-        !rank.is_bad() && balancer::seconds(tracker, view, node) <= view.offer.queue
-    });
+    let is_sooner = best.is_some_and(|(node, rank)| !rank.is_bad() && is_soon_enough(tracker, view, node));
     (candidates, is_sooner)
+}
+
+/// Whether it sends the file before the server would, whom clients wait for up to `patience` times as long elsewhere: one
+/// more at the server delays the copy, and with it all who wait for that.
+fn is_soon_enough(tracker: &Tracker, view: &View<'_>, no: NodeNo) -> bool {
+    let View { params, request, offer, .. } = *view;
+    let here = offer.queue + request.len as f64 / params.uplink.max(1.0);
+    balancer::seconds(tracker, view, no) <= params.patience * here
 }
 
 fn able(tracker: &Tracker, view: &View<'_>, coming: impl Iterator<Item = NodeNo>) -> Vec<NodeNo> {
