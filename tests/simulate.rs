@@ -218,3 +218,52 @@ fn what_is_wrong_with_a_scenario_is_said() {
         assert!(err.contains(want), "{want}: {err}");
     }
 }
+
+/// A scenario file, manyhands alone, with some keys changed.
+fn cold_crowd(name: &str, changes: &[&str]) -> Report {
+    let path = format!("{}/scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let scenario = fs::read_to_string(path).expect("a scenario");
+    let changes = [&["baselines=[]"], changes].concat();
+    let arguments: Vec<&str> = changes.iter().flat_map(|change| ["--set", *change]).collect();
+    let out = Played::new().json(&scenario, &arguments);
+    Report(serde_json::from_str(&out).expect("JSON"))
+}
+
+#[test]
+fn volunteers_carry_a_cold_crowd_and_the_idle_server_its_first_minute() {
+    for (name, most) in [("crowd-idle", 4.0), ("crowd-one-copy", 5.0), ("crowd-release", 4.0)] {
+        let report = cold_crowd(name, &[]);
+        assert!(report.ours("offload_bytes") >= 0.9, "{name}: {}", report.ours("offload_bytes"));
+        let ratio = report.ours("first_minute_ratio");
+        assert!((0.5..most).contains(&ratio), "{name}: {ratio}");
+        // Without its credit the server leaves them all to whoever gets a copy first.
+        let stingy = cold_crowd(name, &["params.credit=0"]);
+        for figure in ["first_minute_ratio", "first_minute_idle_origin", "idle_origin"] {
+            let (ours, worse) = (report.ours(figure), stingy.ours(figure));
+            assert!(worse > ours, "{name}: {figure} is {ours}, and {worse} without credit");
+        }
+    }
+}
+
+#[test]
+fn forty_alone_at_an_idle_server_take_what_its_line_takes() {
+    let report = cold_crowd("crowd-idle", &["clients.shape.flash.clients=0", "duration=2min"]);
+    assert_eq!(report.ours("downloads"), 40.0);
+    // 200 MB over 125 MB/s and four times 4 MiB/s; volunteers have nothing before the server is through.
+    let bound = 200e6 / (125e6 + 4.0 * 4_194_304.0);
+    assert!(
+        (report.ours("first_minute_bound") - bound).abs() < 1e-6,
+        "{}",
+        report.ours("first_minute_bound")
+    );
+    assert!(report.ours("first_minute_ratio") < 1.5, "{}", report.ours("first_minute_ratio"));
+}
+
+/// What is missed by far, so that it is seen when it no longer is: see docs/policy.md.
+#[test]
+fn a_slow_server_that_nobody_has_a_copy_from_serves_all_of_a_crowd_itself() {
+    let report = cold_crowd("crowd-thin", &[]);
+    assert_eq!(report.ours("downloads"), 1840.0);
+    assert!(report.ours("offload_bytes") < 0.1 && report.ours("first_minute_ratio") > 100.0);
+    assert!(report.ours("idle_origin") < 0.01, "it is never idle");
+}

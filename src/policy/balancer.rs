@@ -404,12 +404,14 @@ fn rank(tracker: &mut Tracker, view: &View<'_>, no: NodeNo, past: f64) -> Rank {
     let backlog = node.ledger.backlog(request.len);
     let stretch = node.ledger.stretch(len + backlog, share);
     let seconds = || (len + backlog) * stretch / rate;
+    // In a crowd another comes for each that ends: its share of the line stays what it is at first.
+    let shared = len * (node.ledger.flows() + 1) as f64 * stretch / rate;
     let is_brief = !request.can_return
         && brief.class != Class::Stable
         && break_risk(params, now.since(node.connected), seconds()) > params.break_risk;
     Rank {
         is_brief,
-        is_slow: seconds() > params.patience * view.offer.seconds(params, request.len),
+        is_slow: shared > params.patience * view.offer.seconds(params, request.len),
         is_saturated: node.ledger.is_saturated(params.least_share, rate, share),
         cost_micros: micros(((len + (1.0 + params.beta) * backlog) * stretch + past) / rate),
     }

@@ -54,6 +54,20 @@ fn forty_at_once_get_a_decent_share_each() {
     assert_eq!(policy.explain(&request(FILE), START).origin, Some(OriginReason::AllSlow));
 }
 
+/// In a crowd that goes on others come for those that end: what counts is the share, not when this one would end alone.
+#[test]
+fn a_share_counts_as_long_as_others_have_it() {
+    let mut policy = fleet(Params::default(), 1, 4 << 20);
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let mut is_served = |millis| {
+        policy.choose(&request(FILE), later(millis), &mut rng) == Decision::Origin(OriginReason::AllSlow)
+    };
+    assert_eq!([0; 5].map(&mut is_served), [false, false, false, false, true]);
+    // The four have half of it.
+    assert!(is_served(2400));
+    assert!(!is_served(6000), "they have all of it");
+}
+
 #[test]
 fn a_slow_line_of_its_own_keeps_nobody() {
     for params in

@@ -41,6 +41,7 @@ pub fn times(
             (0..clients).map(|_| nanos(rng.random::<f64>() * window.0)).collect()
         }
     };
+    times.extend(std::iter::repeat_n(0, clients.at_once));
     times.sort_unstable();
     Ok(times)
 }
@@ -142,6 +143,7 @@ mod tests {
     fn drawn(shape: Shape, duration: f64) -> Vec<Nanos> {
         let clients = Clients {
             shape,
+            at_once: 3,
             files: 1,
             line: None,
             can_return: 1.0,
@@ -160,7 +162,7 @@ mod tests {
     fn shapes_have_their_rates() {
         let steady = drawn(Shape::Steady { per_second: None, load: Some(0.5) }, 200.0);
         assert!((steady.len() as f64 - 10_000.0).abs() < 400.0, "{}", steady.len());
-        assert!(steady.is_sorted());
+        assert!(steady.is_sorted() && steady[..3] == [0; 3] && steady[3] > 0);
         let daily = drawn(Shape::Daily { per_second: 100.0, swing: 0.8, period: Span(200.0) }, 200.0);
         assert!((daily.len() as f64 - 20_000.0).abs() < 600.0, "{}", daily.len());
         assert!(between(&daily, 75, 125) > 5.0 * between(&daily, 0, 25).max(between(&daily, 175, 200)));
@@ -168,14 +170,14 @@ mod tests {
             Shape::Flash { clients: 10_000, ramp: Span(20.0), half_life: Span(30.0), per_second: 0.0 },
             600.0,
         );
-        assert_eq!(flash.len(), 10_000);
+        assert_eq!(flash.len(), 10_003);
         // Half as many a half-life later; the ramp carries half of its rectangle.
         let (first, second) = (between(&flash, 20, 50), between(&flash, 50, 80));
         assert!((first / second - 2.0).abs() < 0.2, "{first} {second}");
         let ramp = between(&flash, 0, 20) / flash.len() as f64;
         assert!((ramp - 10.0 / (10.0 + 30.0 / 0.693)).abs() < 0.02, "{ramp}");
         let within = drawn(Shape::Within { clients: 60, window: Span(30.0) }, 1.0);
-        assert_eq!((within.len(), between(&within, 30, 1000)), (60, 0.0));
+        assert_eq!((within.len(), between(&within, 30, 1000)), (63, 0.0));
     }
 
     #[test]

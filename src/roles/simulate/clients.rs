@@ -132,10 +132,12 @@ impl World<'_> {
         }
     }
 
-    /// Schedules a look at a line for when its next transfer ends, unless an earlier one is due.
+    /// To be called after each change of a line. Schedules a look at it for when its next transfer ends, unless an
+    /// earlier one is due.
     pub fn look_after(&mut self, line: u32) {
         let now = self.queue.now();
         let state = &mut self.lines[line as usize];
+        self.first_minute.idle.look(line, state, self.account.first_request, now);
         if let Some(end) = state.next_end(now)
             && end < state.wake
         {
@@ -220,6 +222,7 @@ impl World<'_> {
         if asked >= measured_from {
             self.tally.ended(&download);
         }
+        self.first_minute.ended(&download, asked, self.account.first_request.unwrap_or(0));
         self.account.running(-1, now);
         self.account.time_sum += download.seconds;
         self.account.received += size as f64;

@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::engine::{Nanos, SECOND, secs};
+use super::first_minute::Summary;
 use super::stats::{jain, mean, quantile};
 
 /// The figures of a run, in the order of the report. Shares are of 1, times in seconds.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 30] = [
     "offload_bytes",
     "offload_requests",
     "balance_p99",
@@ -23,11 +24,17 @@ pub const NAMES: [&str; 24] = [
     "time_max",
     "slowdown_mean",
     "slowdown_p99",
+    "first_minute_p90",
+    "first_minute_bound",
+    "first_minute_ratio",
+    "first_minute_slowdown_p99",
+    "first_minute_idle_origin",
     "retries",
     "stalls",
     "wasted",
     "sync",
     "origin_bytes",
+    "idle_origin",
     "found",
     "detection",
     "downloads",
@@ -52,11 +59,19 @@ pub fn meaning(name: &str) -> &'static str {
         "time_max" => "download time, longest, s",
         "slowdown_mean" => "download time over that on an idle line of the mean rate, mean",
         "slowdown_p99" => "download time over that on an idle line of the mean rate, 99th percentile",
+        "first_minute_p90" => {
+            "download time of those that began within 60 s of the first request, 90th percentile, s"
+        }
+        "first_minute_bound" => "the longest of these at least, if all lines were one and always full, s",
+        "first_minute_ratio" => "first_minute_p90 over its bound",
+        "first_minute_slowdown_p99" => "slowdown of those that began within 60 s, 99th percentile",
+        "first_minute_idle_origin" => "idle_origin of the first 60 s",
         "retries" => "share of the downloads whose client had to try again",
         "stalls" => "share of the downloads that stood still for 30 s",
         "wasted" => "bytes sent in vain, over all",
         "sync" => "bytes of copies to volunteers, over those sent to clients",
         "origin_bytes" => "sent by the server, copies included, over those sent to clients",
+        "idle_origin" => "share of the server's line that was idle while a client got less than min_share",
         "found" => "share of the volunteers that send wrong bytes which were quarantined",
         "detection" => "first request to the last of their quarantines, or to the end if one is missing, s",
         "downloads" => "downloads measured",
@@ -86,7 +101,7 @@ impl Figures {
 }
 
 /// A download that has ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Download {
     pub seconds: f64,
     /// What it would have taken alone on a line of the mean rate.
@@ -128,6 +143,7 @@ pub struct Totals {
     pub wasted: f64,
     /// When each volunteer that sends wrong bytes was quarantined.
     pub found: Vec<Option<Nanos>>,
+    pub early: Summary,
 }
 
 impl Tally {
@@ -161,7 +177,7 @@ impl Tally {
         let makespan = secs(totals.last_byte.saturating_sub(totals.first_request));
         let mean_of = |values: &[f32]| mean(values.iter().map(|value| f64::from(*value)));
         let time = |q| quantile(&self.times, q);
-        let sent = totals.to_clients.max(1.0);
+        let (sent, early) = (totals.to_clients.max(1.0), &totals.early);
         let found = totals.found.iter().flatten().count() as f64;
         // Who is never found is not found for as long as the run goes.
         let until = |found: &Option<Nanos>| found.unwrap_or(totals.last_byte.max(totals.first_request));
@@ -184,11 +200,17 @@ impl Tally {
             time(1.0),
             mean_of(&self.slowdowns),
             quantile(&self.slowdowns, 0.99),
+            early.time_p90,
+            early.bound,
+            early.time_p90 / early.bound,
+            early.slowdown_p99,
+            early.idle,
             self.retried as f64 / count,
             self.stalled as f64 / count,
             totals.wasted / (totals.to_clients + totals.to_volunteers).max(1.0),
             totals.to_volunteers / sent,
             totals.by_server / sent,
+            early.idle_always,
             found / totals.found.len() as f64,
             detection.unwrap_or(f64::NAN),
             count,
@@ -288,6 +310,7 @@ mod tests {
             by_server: 155.0,
             wasted: 10.0,
             found: vec![Some(3 * SECOND), None, Some(5 * SECOND), Some(2 * SECOND)],
+            early: Summary { time_p90: 6.0, bound: 4.0, slowdown_p99: 3.0, idle: 0.25, idle_always: 0.125 },
         };
         let figures = tally.figures(&[1.0, 1.0], &totals);
         for (name, want) in [
@@ -301,6 +324,11 @@ mod tests {
             ("time_p50", 4.0),
             ("time_max", 6.0),
             ("slowdown_mean", 2.0),
+            ("first_minute_p90", 6.0),
+            ("first_minute_ratio", 1.5),
+            ("first_minute_slowdown_p99", 3.0),
+            ("first_minute_idle_origin", 0.25),
+            ("idle_origin", 0.125),
             ("retries", 1.0 / 3.0),
             ("stalls", 0.0),
             ("wasted", 0.025),

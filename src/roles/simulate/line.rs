@@ -201,6 +201,17 @@ impl Line {
         self.clients.flows.len()
     }
 
+    /// What each download of a client gets, in bytes/s.
+    pub fn share(&self) -> Option<f64> {
+        (self.clients() > 0).then(|| self.each().0)
+    }
+
+    /// Part of its rate that it sends at now.
+    pub fn used(&self) -> f64 {
+        let (client, sync) = self.each();
+        (client * self.clients.flows.len() as f64 + sync * self.sync.flows.len() as f64) / self.rate
+    }
+
     pub fn flows(&self) -> usize {
         self.clients.flows.len() + self.sync.flows.len()
     }

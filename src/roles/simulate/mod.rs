@@ -14,6 +14,7 @@ mod clients;
 mod crowds;
 mod engine;
 mod figures;
+mod first_minute;
 mod html;
 mod laws;
 mod line;

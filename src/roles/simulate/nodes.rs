@@ -308,6 +308,7 @@ impl World<'_> {
         for (transfer, left) in self.lines[index as usize + 1].clear(now) {
             self.broken(transfer, left);
         }
+        self.look_after(index + 1);
     }
 
     /// An order from the server.

@@ -153,15 +153,17 @@ impl World<'_> {
         let account = &self.account;
         let all_rates: f64 = self.lines.iter().map(Line::rate).sum();
         let last_arrival = self.arrivals.last().map_or(0.0, |last| secs(*last));
+        let run = (account.first_request.unwrap_or(0), account.last_byte);
         let totals = Totals {
-            first_request: account.first_request.unwrap_or(0),
-            last_byte: account.last_byte,
+            first_request: run.0,
+            last_byte: run.1,
             fluid_bound: (account.wanted_bytes / all_rates).max(account.longest_alone).max(last_arrival),
             to_clients: clients,
             to_volunteers: copies,
             by_server,
             wasted: account.wasted + account.wasted_copies,
             found: self.nodes.iter().filter(|node| is_wrong(node)).map(|node| node.found).collect(),
+            early: self.first_minute.summary(run, all_rates, self.fastest),
         };
         let span = secs(account.last_byte.saturating_sub(totals.first_request)).max(1e-9);
         let mut volunteers: Vec<(f64, f64)> = (0_u32..)

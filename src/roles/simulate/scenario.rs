@@ -108,6 +108,9 @@ pub struct Files {
 #[serde(deny_unknown_fields)]
 pub struct Clients {
     pub shape: Shape,
+    /// So many more come at the same instant, the first.
+    #[serde(default)]
+    pub at_once: usize,
     /// Files that each fetches, one after the other.
     #[serde(default = "single")]
     pub files: usize,
@@ -363,6 +366,9 @@ impl Clients {
         }
         if self.line.is_some_and(|line| line.0 == 0) {
             return wrong("clients.line", "must be above 0");
+        }
+        if self.at_once > MAX_CLIENTS {
+            return wrong("clients.at_once", format!("must be at most {MAX_CLIENTS}"));
         }
         let key = "clients.shape";
         match self.shape {

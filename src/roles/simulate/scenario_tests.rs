@@ -36,6 +36,7 @@ fn what_is_wrong_is_said() {
         ("0.5", "-0.5", "clients.shape"),
         ("load = 0.5", "load = 0.5, per_second = 1.0", "either per_second or load"),
         ("count = 3", "count = 0", "files.count"),
+        ("load = 0.5 } }", "load = 0.5 } }, at_once = 20000001", "clients.at_once"),
         ("count = 2", "count = 20000", "more than 10000"),
         ("fixed = \"1MB/s\"", "list = []", "volunteers.rate"),
         ("fixed = \"1MB/s\"", "fixed = \"1 parsec\"", "is not a rate"),

@@ -14,6 +14,7 @@ use super::balancers::Balancer;
 use super::crowds::Crowds;
 use super::engine::{Nanos, Queue, SECOND};
 use super::figures::{Curves, Tally};
+use super::first_minute::FirstMinute;
 use super::line::Line;
 use super::nodes::{self, Node};
 use super::samples::{Account, Marks, Outcome};
@@ -216,6 +217,7 @@ pub struct World<'a> {
     pub streams: Streams,
     pub crowds: Crowds,
     pub tally: Tally,
+    pub first_minute: FirstMinute,
     pub curves: Curves,
     pub account: Account,
     pub server_load: f64,
@@ -265,6 +267,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             scenario,
             balancer,
+            first_minute: FirstMinute::new(lines.len(), params.min_share.min(client_rate)),
             queue: Queue::default(),
             policy: Policy::new(params.clone(), crate::config::Networks::default()),
             params,
