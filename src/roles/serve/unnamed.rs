@@ -89,8 +89,11 @@ pub async fn pass_through(
                 );
             }
             Err(e) if e.is_not_found() => {}
-            Err(UpstreamError::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
-                return plain(StatusCode::RANGE_NOT_SATISFIABLE, "the file is not that long");
+            Err(UpstreamError::NoSuchPart { content_range, .. }) => {
+                let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "the file is not that long");
+                // The length, by which a client knows whether it has all.
+                response.headers_mut().extend(content_range.map(|value| (header::CONTENT_RANGE, value)));
+                return response;
             }
             // Object stores say so of what is missing. apt and zypper would repeat what they take for an outage.
             Err(UpstreamError::Status { status: StatusCode::FORBIDDEN, .. }) => forbidden = true,

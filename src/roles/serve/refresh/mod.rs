@@ -109,7 +109,7 @@ impl RefreshError {
     /// The origin does not answer, or breaks off.
     fn is_unanswered_member(&self) -> bool {
         let Self::Member { source: FetchError::Upstream(error), .. } = self else { return false };
-        !matches!(error, UpstreamError::Status { .. })
+        !matches!(error, UpstreamError::Status { .. } | UpstreamError::NoSuchPart { .. })
     }
 
     /// What went wrong has nothing to do with the origin.
