@@ -100,6 +100,9 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let admin_address = addresses(&admin)?;
 
     records::restore(&server).await;
+    if let Err(e) = passed::restore(&server) {
+        tracing::warn!(error = %e, "upstreams' files that no metadata names are not known until they are asked for");
+    }
     let is_awaited = life.is_awaited();
     let reading = spawn_work(&server, committed);
     // Shared with the process before: what arrives at this socket must find somebody.
@@ -149,6 +152,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         let _ = tokio::task::spawn_blocking(keep).await;
     }
     tree_scrub::save_now(&server).await;
+    passed::save_now(&server).await;
     scrub::save_use(&server.packages.store).await;
     end?;
     tracing::info!("stopped");
@@ -255,6 +259,7 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
     }
     tree_scrub::keep(server);
     tokio::spawn(learnt::recall(server.clone()));
+    tokio::spawn(passed::keep(server.clone()));
     tokio::spawn(ranks::keep(server.clone()));
     tokio::spawn(crowds::keep(server.clone()));
     tokio::spawn(popularity::keep(server.clone()));
