@@ -100,6 +100,9 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let admin_address = addresses(&admin)?;
 
     records::restore(&server).await;
+    if let Err(e) = server.learnt.withdrawn.restore() {
+        tracing::warn!(error = %e, "files of local trees with wrong bytes are not known until they are read again");
+    }
     if let Err(e) = passed::restore(&server) {
         tracing::warn!(error = %e, "upstreams' files that no metadata names are not known until they are asked for");
     }
