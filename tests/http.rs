@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use support::{
-    Conn, DebRepo, Nginx, Response, Scratch, Server, ServerConfig, Volunteer, base64_of_hex, fetch_following, get,
-    head, random_bytes, request, run_ok, sha256_file, sha256_hex, test_repos, wait_for,
+    Conn, DebRepo, Nginx, Response, Scratch, Server, ServerConfig, Volunteer, base64_of_hex, fetch_following,
+    get, head, random_bytes, request, run_ok, sha256_file, sha256_hex, test_repos, wait_for,
 };
 
 const COMMON: &str = "pool/main/h/hands-common/hands-common_1.0-1_all.deb";
@@ -81,12 +81,9 @@ fn parts_that_a_file_does_not_have_are_refused_as_nginx_refuses_them() {
         fs::write(repo.root.join(name), random_bytes(1, size)).expect("the scratch folder is writable");
     }
     let nginx = Nginx::start(&scratch, &repo.root);
-    let config = ServerConfig::default().tree("near", "generic-deb", &repo.root, "suites = [\"./\"]").upstream(
-        "far",
-        "generic-deb",
-        nginx.url("").trim_end_matches('/'),
-        "suites = [\"./\"]",
-    );
+    let config = ServerConfig::default()
+        .tree("near", "generic-deb", &repo.root, "suites = [\"./\"]")
+        .upstream("far", "generic-deb", nginx.url("").trim_end_matches('/'), "suites = [\"./\"]");
     let server = Server::start(&scratch, &config);
     for name in ["empty.img", "short.img"] {
         for range in ["bytes=0-", "bytes=0-9", "bytes=-5", "bytes=-0", "bytes=5-", "bytes=2000-"] {

@@ -300,9 +300,9 @@ fn is_outage(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::Status { status, .. } => status.is_server_error(),
         UpstreamError::Broken { .. } | UpstreamError::Silent { .. } | UpstreamError::Busy { .. } => true,
-        UpstreamError::NotFound { .. }
-        | UpstreamError::NoSuchPart { .. }
-        | UpstreamError::TooLong { .. } => false,
+        UpstreamError::NotFound { .. } | UpstreamError::NoSuchPart { .. } | UpstreamError::TooLong { .. } => {
+            false
+        }
     }
 }
 
