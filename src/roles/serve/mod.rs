@@ -99,13 +99,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
-    records::restore(&server).await;
-    if let Err(e) = server.learnt.withdrawn.restore() {
-        tracing::warn!(error = %e, "files of local trees with wrong bytes are not known until they are read again");
-    }
-    if let Err(e) = passed::restore(&server) {
-        tracing::warn!(error = %e, "upstreams' files that no metadata names are not known until they are asked for");
-    }
+    restore(&server).await;
     let is_awaited = life.is_awaited();
     let reading = spawn_work(&server, committed);
     // Shared with the process before: what arrives at this socket must find somebody.
@@ -208,6 +202,17 @@ fn open(
         shutdown,
     };
     Ok(Server::new(parts)?)
+}
+
+/// Brings back what the database knows.
+async fn restore(server: &Arc<Server>) {
+    records::restore(server).await;
+    if let Err(e) = server.learnt.withdrawn.restore() {
+        tracing::warn!(error = %e, "files of local trees with wrong bytes are not known until they are read again");
+    }
+    if let Err(e) = passed::restore(server) {
+        tracing::warn!(error = %e, "upstreams' files that no metadata names are not known until they are asked for");
+    }
 }
 
 /// The repositories with their keyrings, before anything of theirs is read.
