@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use support::{
-    Conn, DebRepo, Response, Scratch, Server, ServerConfig, Volunteer, base64_of_hex, fetch_following, get,
-    head, random_bytes, request, run_ok, sha256_file, sha256_hex, test_repos, wait_for,
+    Conn, DebRepo, Nginx, Response, Scratch, Server, ServerConfig, Volunteer, base64_of_hex, fetch_following,
+    get, head, random_bytes, request, run_ok, sha256_file, sha256_hex, test_repos, wait_for,
 };
 
 const COMMON: &str = "pool/main/h/hands-common/hands-common_1.0-1_all.deb";
@@ -67,6 +67,34 @@ fn ranges_of_packages_and_of_metadata() {
         }
         for range in ["bytes=9-5", "items=0-5", "bytes=a-b", "bytes="] {
             assert!(ranged(&url, range).expect(200).body == whole, "{range:?} is no range");
+        }
+    }
+}
+
+#[test]
+fn parts_that_a_file_does_not_have_are_refused_as_nginx_refuses_them() {
+    let scratch = Scratch::new();
+    let mut repo = DebRepo::new(&scratch.path("tree"));
+    repo.add("small", b"a package");
+    repo.publish();
+    for (name, size) in [("empty.img", 0), ("short.img", 1000)] {
+        fs::write(repo.root.join(name), random_bytes(1, size)).expect("the scratch folder is writable");
+    }
+    let nginx = Nginx::start(&scratch, &repo.root);
+    let config = ServerConfig::default()
+        .tree("near", "generic-deb", &repo.root, "suites = [\"./\"]")
+        .upstream("far", "generic-deb", nginx.url("").trim_end_matches('/'), "suites = [\"./\"]");
+    let server = Server::start(&scratch, &config);
+    for name in ["empty.img", "short.img"] {
+        for range in ["bytes=0-", "bytes=0-9", "bytes=-5", "bytes=-0", "bytes=5-", "bytes=2000-"] {
+            let straight = ranged(&nginx.url(name), range);
+            for repo in ["near", "far"] {
+                let answer = ranged(&server.url(&format!("{repo}/{name}")), range);
+                let what = format!("{range} of {repo}/{name}");
+                assert_eq!(answer.status, straight.status, "{what}");
+                assert_eq!(answer.header("content-range"), straight.header("content-range"), "{what}");
+                assert!(answer.status == 416 || answer.body == straight.body, "{what}");
+            }
         }
     }
 }

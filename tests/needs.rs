@@ -6,11 +6,12 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use support::generation::Signer;
 use support::{
     BINARY, DEADLINE, Process, Scratch, Server, ServerConfig, Upstream, Zypper, free_port, get, poll,
-    run_within, sha256_hex, try_get, wait_for,
+    run_within, sha256_hex, test_key, try_get, wait_for,
 };
 
 const SUITE: &str = "dists/st";
@@ -276,4 +277,33 @@ fn waiting_is_promised_only_where_it_helps() {
         run_within(command.args(["--no-gpg-checks", "search", "-s"]), Duration::from_secs(150));
     assert!(ended.is_some(), "it goes on and on\n{out}\n{err}");
     wait_for("waiting to be of no use", DEADLINE, || get(&stale).status == 404);
+}
+
+#[test]
+fn nobody_waits_for_a_signature_that_is_refused() {
+    let scratch = Scratch::new();
+    let suite = Suite::new(scratch.dir("mirror"));
+    suite.publish(1);
+    let release = suite.root.join(SUITE).join("Release");
+    let text = fs::read(&release).expect("just written");
+    let signed = Signer::stranger(&scratch).clearsign(&text);
+    fs::write(suite.root.join(SUITE).join("InRelease"), signed).expect("the scratch folder is writable");
+    fs::remove_file(release).expect("just written");
+    let upstream = Upstream::start(&suite.root);
+    let url = upstream.url("");
+    let more = format!("suites = [\"other\"]\nkeyring = {:?}", test_key().display().to_string());
+    let config = ServerConfig::default().upstream("r", "generic-deb", url.trim_end_matches('/'), &more);
+    let server = Server::start(&scratch, &config);
+    let url = server.url(&format!("r/{SUITE}/InRelease"));
+    // A crowd, from the first look until after the next.
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                while begin.elapsed() < Duration::from_secs(4) {
+                    assert_eq!(get(&url).status, 502);
+                }
+            });
+        }
+    });
 }

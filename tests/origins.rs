@@ -89,6 +89,18 @@ fn a_short_pause_is_waited_for_and_nobody_asks_within_it() {
 }
 
 #[test]
+fn pauses_that_are_named_do_not_make_others_longer() {
+    let scratch = Scratch::new();
+    let upstream = Upstream::start(&alder());
+    let server = serve(&scratch, upstream.url("").trim_end_matches('/'), "");
+    wait_metadata(&server);
+    upstream.refuse_next(&[Some(1), Some(1), Some(1), None]);
+    let begin = Instant::now();
+    assert!(is_good(&server, DATA));
+    assert!(begin.elapsed() < Duration::from_secs(8), "three times 1 s, then 2 s: {:?}", begin.elapsed());
+}
+
+#[test]
 fn apt_waits_out_a_pause_in_one_run() {
     let scratch = Scratch::new();
     let upstream = Upstream::start(&alder());

@@ -6,9 +6,13 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use manyhands::io::db::Db;
+use manyhands::io::hasher;
+use manyhands::io::regular::Fingerprint;
+use manyhands::model::BlobId;
 use support::{
     Apt, Conn, DebRepo, Scratch, Server, ServerConfig, Volunteer, VolunteerOptions, get, head, random_bytes,
     request, sha256_hex, wait_for,
@@ -16,6 +20,8 @@ use support::{
 
 const WRONG: &str = "a file of the tree is not what its metadata says: it is not served. \
                      Check the disk, or replace the file";
+const ROTTEN: &str = "a file of the tree is not what it was, though its date is the same: it is not served. \
+                      Check the disk, or replace the file";
 /// Large enough to be sent while it is read.
 const LARGE: usize = 10 << 20;
 /// More than the sockets between server and client hold.
@@ -89,7 +95,7 @@ impl World0 {
     }
 }
 
-fn flip(path: &std::path::Path) {
+fn flip(path: &Path) {
     let file = File::options().read(true).write(true).open(path).expect("writable");
     let modified = file.metadata().and_then(|meta| meta.modified()).expect("a date");
     let mut byte = [0];
@@ -185,6 +191,51 @@ fn a_restart_reads_nothing_again() {
     assert_eq!(get(&world.url("large")).status, 502);
     assert_eq!(world.read_files(), 0);
     world.warned(1);
+}
+
+/// Makes a server that is down believe that it read other bytes from a file, which nothing has touched since.
+fn had_other_bytes(scratch: &Scratch, path: &Path, before: &Path) -> String {
+    let db = Db::open(&scratch.path("server-state/manyhands.redb")).expect("the server is down");
+    let (hashes, _) = hasher::hash_file(&File::open(before).expect("there")).expect("readable");
+    db.put_hashes(&hashes).expect("writable");
+    let now = Fingerprint::of(&fs::symlink_metadata(path).expect("there"));
+    // One that is gone, and so large that what is there is read at once rather than within days.
+    let gone = Fingerprint { size: 1 << 50, ..now };
+    let id = BlobId(hashes.digests.sha256);
+    let files = [(path, now, id), (&path.with_extension("gone"), gone, id)];
+    db.put_tree_files(files, u64::MAX).expect("writable");
+    format!("sha256:{id}")
+}
+
+#[test]
+fn a_file_that_no_metadata_names_is_read_again_and_withdrawn() {
+    let mut world = World::new(|_| ());
+    let (path, before) = (world.tree.join("disc.img"), world.scratch.path("before.img"));
+    let found = random_bytes(4, 100_000);
+    fs::write(&path, &found).expect("writable");
+    fs::write(&before, random_bytes(3, 100_000)).expect("writable");
+    let image = |world: &World| world.server.url("flat/disc.img");
+    assert!(get(&image(&world)).expect(200).body == found);
+    wait_for("it is known", support::DEADLINE, || head(&image(&world)).header("repr-digest").is_some());
+    world.server.process.terminate();
+    let expected = had_other_bytes(&world.scratch, &path, &before);
+    world.server = Server::start_file(&world.server.config);
+    let told = world.server.process.wait_message(ROTTEN);
+    assert_eq!(told["file"], path.display().to_string());
+    assert_eq!(told["expected"], expected);
+    assert_eq!(told["found"], format!("sha256:{}", sha256_hex(&found)));
+    for _ in 0..2 {
+        assert_eq!(get(&image(&world)).status, 502);
+        assert_eq!(head(&image(&world)).status, 502);
+        let old = expected.strip_prefix("sha256:").expect("its algorithm");
+        assert_eq!(get(&world.server.url(&format!("_blob/{old}/disc.img"))).status, 404);
+        world.server.process.terminate();
+        world.server = Server::start_file(&world.server.config);
+    }
+    // Replaced, it is served.
+    fs::write(&path, &found).expect("writable");
+    assert!(get(&image(&world)).expect(200).body == found);
+    assert_eq!(world.server.process.messages(ROTTEN).len(), 0);
 }
 
 #[test]

@@ -43,6 +43,11 @@ pub fn answer(header: Option<&str>, size: u64) -> Answer {
     let specs: Option<Vec<_>> =
         set.split(',').map(str::trim).filter(|spec| !spec.is_empty()).map(|spec| range(spec, size)).collect();
     let Some(mut parts) = specs.filter(|specs| !specs.is_empty()) else { return Answer::Whole };
+    // An empty file has no byte to give. nginx gives the whole to whoever asks from its beginning, so that one who
+    // fetches by parts gets the file.
+    if size == 0 && parts.iter().any(|part| part.start == 0) {
+        return Answer::Whole;
+    }
     parts.retain(|part| !part.is_empty());
     match parts.as_slice() {
         [] => Answer::Unsatisfiable,
@@ -139,7 +144,6 @@ mod tests {
         for (header, want) in table {
             assert_eq!(answer(header, 1000), want, "{header:?}");
         }
-        assert_eq!(answer(Some("bytes=0-"), 0), Answer::Unsatisfiable);
     }
 
     #[test]
@@ -167,6 +171,17 @@ mod tests {
         }
         assert_eq!(requested_len(Some("bytes=0-1,5-9,10000-"), SIZE), 7);
         assert_eq!(answer(Some("bytes=0-,0-"), u64::MAX), Answer::Whole, "the sum overflows");
+    }
+
+    #[test]
+    fn an_empty_file_is_given_whole_from_its_beginning() {
+        // As nginx 1.22 answers.
+        for header in ["bytes=0-", "bytes=0-9", "bytes=-5", "bytes=-0", "bytes=0-0,1-1", "bytes=5-,0-"] {
+            assert_eq!(answer(Some(header), 0), Answer::Whole, "{header}");
+        }
+        for header in ["bytes=5-", "bytes=1-9,2-"] {
+            assert_eq!(answer(Some(header), 0), Answer::Unsatisfiable, "{header}");
+        }
     }
 
     #[test]

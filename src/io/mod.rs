@@ -31,3 +31,4 @@ pub mod tokens;
 pub mod tree_hashes;
 pub mod tunnel;
 pub mod upstream;
+pub mod withdrawn;

@@ -1,7 +1,7 @@
 //! An upstream mirror that counts: plain files over HTTP, as bare as some real mirrors are (Content-Length,
 //! but no Last-Modified, no ETag, ranges only if told so), with faults on request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ struct Manners {
     /// The only `Authorization` that is let in.
     demands: Option<String>,
     limit: Option<Limit>,
+    /// The next requests are answered with 429, whenever they come, with these `Retry-After` in seconds or none.
+    too_many: VecDeque<Option<u64>>,
 }
 
 /// A host that has had too many requests: 429 with `Retry-After` from the first request on, and who asks too early
@@ -149,6 +151,11 @@ impl Upstream {
         self.manners(|manners| manners.limit = Some(Limit { length, until: None, refused: 0 }));
     }
 
+    /// Answers the next requests with 429, whenever they come, with these `Retry-After` in seconds or none.
+    pub fn refuse_next(&self, retry_after: &[Option<u64>]) {
+        self.manners(|manners| manners.too_many = retry_after.iter().copied().collect());
+    }
+
     /// How many requests the limit has refused.
     pub fn refused(&self) -> usize {
         self.manners(|manners| manners.limit.as_ref().map_or(0, |limit| limit.refused))
@@ -211,6 +218,10 @@ fn answer(writer: &mut TcpStream, root: &Path, request: &Request, shared: &Share
     let limit = manners.limit.as_mut().filter(|_| !is_stranger);
     let limit = limit.and_then(|limit| limit.refuses().then_some(limit.length));
     let refusal = limit.map(|length| (429, format!("Retry-After: {}\r\n", length.as_secs())));
+    let refusal = refusal.or_else(|| {
+        let wait = manners.too_many.pop_front()?;
+        Some((429, wait.map_or(String::new(), |secs| format!("Retry-After: {secs}\r\n"))))
+    });
     let refusal = refusal.or(is_stranger.then(|| (401, "WWW-Authenticate: Basic\r\n".to_owned())));
     drop(manners);
     if let Some((status, more)) = refusal {

@@ -32,7 +32,7 @@ pub enum Outcome {
 
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
-    /// Failures in a row.
+    /// Failures in a row without a time to come back.
     failures: u32,
     until: Instant,
     /// Until when it is not asked at all.
@@ -90,9 +90,9 @@ impl Health {
                 self.hosts.insert(host, Trouble { failures: 0, until, rest });
             }
             (Outcome::Failed(asked), rest) => {
-                let failures = before.map_or(0, |t| t.failures).saturating_add(1);
-                let backoff = backoff(failures);
-                let pause = asked.map_or(backoff, |asked| asked.clamp(backoff, LONGEST));
+                let failures = failures(before, asked);
+                let pause =
+                    asked.map_or_else(|| backoff(failures), |asked| asked.clamp(SHORTEST_REST, LONGEST));
                 self.hosts.insert(host, Trouble { failures, until: now + pause, rest });
             }
         }
@@ -103,7 +103,7 @@ impl Health {
     pub fn rest(&self, url: &str, asked: Option<Duration>) -> Duration {
         let host = host_of(url);
         let (now, before) = (Instant::now(), self.hosts.get(&host));
-        let failures = before.map_or(0, |t| t.failures).saturating_add(1);
+        let failures = failures(before, asked);
         let left = before.and_then(|before| before.rest_left(now));
         let asked = asked.unwrap_or_else(|| backoff(failures)).clamp(SHORTEST_REST, LONGEST);
         let pause = asked.max(left.unwrap_or_default());
@@ -131,6 +131,11 @@ impl Health {
         let of_file = self.files.get(url).and_then(|until| until.checked_duration_since(now));
         of_host.max(of_file.filter(|left| !left.is_zero()))
     }
+}
+
+/// Failures in a row for which a pause grows. Whoever names a time knows better, and it says nothing of the next.
+fn failures(before: Option<Trouble>, asked: Option<Duration>) -> u32 {
+    before.map_or(0, |trouble| trouble.failures).saturating_add(u32::from(asked.is_none()))
 }
 
 /// How long a host stays behind after so many failures in a row.
@@ -221,6 +226,22 @@ mod tests {
             assert_eq!(health.rest(url, None), seconds(pause));
             tokio::time::advance(seconds(pause)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_is_named_does_not_grow_nor_make_others_grow() {
+        let health = Health::default();
+        let urls = urls(&["http://a.example/x", "http://b.example/x"]);
+        let seconds = Duration::from_secs;
+        for _ in 0..5 {
+            assert_eq!(health.rest(&urls[0], Some(seconds(2))), seconds(2));
+            tokio::time::advance(seconds(2)).await;
+            health.rest_of(&urls[0], seconds(2));
+            assert_eq!(health.order(&urls), [1, 0]);
+            tokio::time::advance(seconds(2)).await;
+            assert_eq!(health.order(&urls), [0, 1], "it is over when it was said to be");
+        }
+        assert_eq!(health.rest(&urls[0], None), seconds(2), "the first that names none");
     }
 
     #[tokio::test(start_paused = true)]

@@ -43,6 +43,9 @@ pub enum UpstreamError {
     NotFound { url: String },
     #[error("{url}: answered {status}")]
     Status { url: String, status: StatusCode },
+    /// It has the file, and not the part that was asked for; with its `Content-Range`.
+    #[error("{url}: has no such part")]
+    NoSuchPart { url: String, content_range: Option<HeaderValue> },
     #[error("{url}: falls silent in mid-file")]
     Silent { url: String },
     #[error("{url}: {problem}")]
@@ -234,6 +237,10 @@ impl Upstream {
                         own.remove(header::AUTHORIZATION);
                     }
                     at = next;
+                }
+                StatusCode::RANGE_NOT_SATISFIABLE => {
+                    let content_range = reply.headers.get(header::CONTENT_RANGE).cloned();
+                    return Err(UpstreamError::NoSuchPart { url: url.into(), content_range });
                 }
                 status => return Err(self.refused(url, status, &reply.headers)),
             }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use super::server::Server;
-use super::{open_repos, popularity};
+use super::{open_repos, passed, popularity};
 use crate::io::config_file::read_serve_config;
 use crate::io::handover::Role;
 
@@ -32,6 +32,7 @@ impl Role for Reload {
         if let Err(e) = self.server.trees.save() {
             tracing::warn!(error = %e, "what was read of local trees is not remembered");
         }
+        passed::save(&self.server);
         // Last: whoever opens it takes the rest as given.
         db.close();
     }

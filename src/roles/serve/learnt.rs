@@ -4,6 +4,8 @@
 //!
 //! Volunteers ask for bytes by their hash, and no catalog says where these are: the places of those that were asked
 //! for lately are kept here. Whoever comes by hash is only given what still has it.
+//!
+//! A file that has other bytes than when it was read first, though nothing has touched it, is not served any more.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,9 +29,11 @@ use crate::catalog::UnitKey;
 use crate::formats::compress::Compression;
 use crate::formats::conditions::Modified;
 use crate::io::body::Body;
-use crate::io::db::DbError;
+use crate::io::db::{Db, DbError};
+use crate::io::regular::Fingerprint;
 use crate::io::respond::{Representation, plain, respond};
 use crate::io::tree_hashes::{Known, Opened};
+use crate::io::withdrawn::Withdrawn;
 use crate::model::{Blob, BlobId, Expected, RepoPath};
 use crate::policy::Params;
 
@@ -56,6 +60,7 @@ pub struct Learnt {
     places: Cache<BlobId, Arc<Place>>,
     readings: Arc<Semaphore>,
     pub passed: Passed,
+    pub withdrawn: Withdrawn,
     /// Smaller files stay at the server anyway.
     smallest: u64,
 }
@@ -68,8 +73,8 @@ struct Place {
     size: u64,
 }
 
-impl Default for Learnt {
-    fn default() -> Self {
+impl Learnt {
+    pub fn new(db: Arc<Db>) -> Self {
         let weight = |_: &BlobId, place: &Arc<Place>| {
             u32::try_from(place.path.as_str().len() + PLACE).unwrap_or(u32::MAX)
         };
@@ -78,12 +83,11 @@ impl Default for Learnt {
             places: places.eviction_policy(EvictionPolicy::lru()).build(),
             readings: Arc::new(Semaphore::new(READINGS)),
             passed: Passed::default(),
+            withdrawn: Withdrawn::new(db),
             smallest: Params::default().small_file,
         }
     }
-}
 
-impl Learnt {
     /// Notes that a path has a blob.
     pub fn put(&self, repo: &Repo, path: &RepoPath, blob: Blob) {
         if !self.has(blob.id, repo, path) {
@@ -120,6 +124,9 @@ pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &
     let Some((opened, known)) = tree::open(server, repo, path).await else {
         return plain(StatusCode::NOT_FOUND, "no such file");
     };
+    if server.learnt.withdrawn.has(&opened.path, &opened.fingerprint) {
+        return plain(repo.status_of_damage(), "the tree's file is not what it was");
+    }
     if !may_be_elsewhere(server, repo, path, opened.fingerprint.size) {
         return as_it_is(server, path, opened, asked);
     }
@@ -180,7 +187,8 @@ pub async fn known(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Option
     }
     let (opened, known) = tree::open(server, repo, path).await?;
     let blob = blob_of(&known?);
-    may_be_elsewhere(server, repo, path, blob.size).then(|| {
+    let is_wrong = server.learnt.withdrawn.has(&opened.path, &opened.fingerprint);
+    (!is_wrong && may_be_elsewhere(server, repo, path, blob.size)).then(|| {
         server.learnt.put(repo, path, blob);
         (blob, modified_secs(&opened))
     })
@@ -298,23 +306,52 @@ pub async fn recall(server: Arc<Server>) {
 
 /// Looks at the next files that were ever read, and returns the last of them and how many are to be found again.
 fn recall_step(server: &Server, last: Option<&Path>) -> Result<(Option<PathBuf>, usize), DbError> {
+    let Step { last, files } = unnamed_after(server, last)?;
+    let mut found = 0;
+    for Unnamed { repo, path, file, fingerprint } in &files {
+        if !server.learnt.withdrawn.has(file, fingerprint)
+            && let Some((_, id)) = server.db.tree_file(file)?
+        {
+            server.learnt.put(&server.repos[*repo], path, Blob { id, size: fingerprint.size });
+            found += 1;
+        }
+    }
+    Ok((last, found))
+}
+
+/// A file of a tree that was read and that no metadata names.
+#[derive(Debug)]
+pub struct Unnamed {
+    /// The repository's number.
+    pub repo: usize,
+    pub path: RepoPath,
+    pub file: PathBuf,
+    pub fingerprint: Fingerprint,
+}
+
+/// Some of all files that were ever read.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// The last that was looked at; none at the end.
+    pub last: Option<PathBuf>,
+    pub files: Vec<Unnamed>,
+}
+
+/// Looks at the next files that were ever read, in the order of their paths. Blocks.
+pub fn unnamed_after(server: &Server, last: Option<&Path>) -> Result<Step, DbError> {
     let trees: Vec<(PathBuf, &Repo)> =
         server.repos.iter().filter_map(|repo| Some((repo.tree()?.canonicalize().ok()?, repo))).collect();
-    let step = server.db.tree_files_after(last, STEP)?;
-    let mut found = 0;
-    for (file, fingerprint) in &step {
+    let mut step = Step::default();
+    for (file, fingerprint) in server.db.tree_files_after(last, STEP)? {
         for (tree, repo) in &trees {
             let path = file.strip_prefix(tree).ok().and_then(|path| RepoPath::new(path.to_str()?).ok());
             let Some(path) = path else { continue };
             let is_named = repo.snapshot().find_package(path.as_str()).is_some();
-            if !is_named
-                && may_be_elsewhere(server, repo, &path, fingerprint.size)
-                && let Some((_, id)) = server.db.tree_file(file)?
-            {
-                server.learnt.put(repo, &path, Blob { id, size: fingerprint.size });
-                found += 1;
+            if !is_named && may_be_elsewhere(server, repo, &path, fingerprint.size) {
+                step.files.push(Unnamed { repo: repo.index, path, file: file.clone(), fingerprint });
             }
         }
+        step.last = Some(file);
     }
-    Ok((step.into_iter().next_back().map(|(file, _)| file), found))
+    Ok(step)
 }

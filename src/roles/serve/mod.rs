@@ -100,7 +100,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
     let public_addresses = addresses(&public)?;
     let admin_address = addresses(&admin)?;
 
-    records::restore(&server).await;
+    restore(&server).await;
     let is_awaited = life.is_awaited();
     let reading = spawn_work(&server, committed);
     // Shared with the process before: what arrives at this socket must find somebody.
@@ -150,6 +150,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         let _ = tokio::task::spawn_blocking(keep).await;
     }
     tree_scrub::save_now(&server).await;
+    passed::save_now(&server).await;
     scrub::save_use(&server.packages.store).await;
     end?;
     tracing::info!("stopped");
@@ -204,6 +205,17 @@ fn open(
     Ok(Server::new(parts)?)
 }
 
+/// Brings back what the database knows.
+async fn restore(server: &Arc<Server>) {
+    records::restore(server).await;
+    if let Err(e) = server.learnt.withdrawn.restore() {
+        tracing::warn!(error = %e, "files of local trees with wrong bytes are not known until they are read again");
+    }
+    if let Err(e) = passed::restore(server) {
+        tracing::warn!(error = %e, "upstreams' files that no metadata names are not known until they are asked for");
+    }
+}
+
 /// The repositories with their keyrings, before anything of theirs is read.
 fn open_repos(config: &ServeConfig) -> anyhow::Result<Vec<Repo>> {
     (0..).zip(&config.repos).map(|(index, repo)| open_repo(index, repo)).collect()
@@ -256,6 +268,7 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
     }
     tree_scrub::keep(server);
     tokio::spawn(learnt::recall(server.clone()));
+    tokio::spawn(passed::keep(server.clone()));
     tokio::spawn(ranks::keep(server.clone()));
     tokio::spawn(crowds::keep(server.clone()));
     tokio::spawn(popularity::keep(server.clone()));

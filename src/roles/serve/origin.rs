@@ -102,6 +102,17 @@ impl Validator {
         &self.url
     }
 
+    /// The entity tag and the date, as they are written down.
+    pub fn written(&self) -> [Option<&str>; 2] {
+        [&self.etag, &self.modified].map(|value| value.as_ref()?.to_str().ok())
+    }
+
+    /// As it was written down.
+    pub fn read(url: String, [etag, modified]: [Option<&str>; 2]) -> Option<Self> {
+        let value = |text: Option<&str>| text.map(HeaderValue::from_str).transpose().ok();
+        Some(Self { url, etag: value(etag)?, modified: value(modified)? })
+    }
+
     /// Whether a reply from the same place is about the same bytes.
     pub fn fits(&self, headers: &HeaderMap) -> bool {
         headers.get(header::ETAG) == self.etag.as_ref()

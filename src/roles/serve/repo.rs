@@ -113,7 +113,7 @@ pub struct Repo {
     pending: Mutex<BTreeMap<UnitKey, Arc<Unit>>>,
     is_warm: tokio::sync::watch::Sender<bool>,
     /// Looks at units that are not known yet: whoever asks for random names must not flood the upstream.
-    pub discoveries: Arc<tokio::sync::Semaphore>,
+    pub discoveries: tokio::sync::Semaphore,
     /// Files that no metadata names cannot be had.
     pub passing_trouble: Hush,
 }
@@ -130,7 +130,7 @@ impl Repo {
             found: Mutex::default(),
             pending: Mutex::default(),
             is_warm,
-            discoveries: Arc::new(tokio::sync::Semaphore::new(DISCOVERIES)),
+            discoveries: tokio::sync::Semaphore::new(DISCOVERIES),
             passing_trouble: Hush::default(),
         }
     }

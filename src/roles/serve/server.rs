@@ -208,7 +208,7 @@ impl Server {
             metadata,
             upstream,
             trees: TreeHashes::new(db.clone()),
-            learnt: Learnt::default(),
+            learnt: Learnt::new(db.clone()),
             db,
             access,
             traffic: Arc::default(),

@@ -89,8 +89,8 @@ pub async fn pass_through(
                 );
             }
             Err(e) if e.is_not_found() => {}
-            Err(UpstreamError::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
-                return plain(StatusCode::RANGE_NOT_SATISFIABLE, "the file is not that long");
+            Err(UpstreamError::NoSuchPart { content_range, .. }) => {
+                return no_such_part(content_range);
             }
             // Object stores say so of what is missing. apt and zypper would repeat what they take for an outage.
             Err(UpstreamError::Status { status: StatusCode::FORBIDDEN, .. }) => forbidden = true,
@@ -109,6 +109,13 @@ pub async fn pass_through(
     } else {
         plain(StatusCode::NOT_FOUND, "no such file")
     }
+}
+
+/// 416 with the file's length, by which a client knows whether it has all.
+fn no_such_part(content_range: Option<HeaderValue>) -> Response<Body> {
+    let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "the file is not that long");
+    response.headers_mut().extend(content_range.map(|value| (header::CONTENT_RANGE, value)));
+    response
 }
 
 /// An upstream that is down fails every request.

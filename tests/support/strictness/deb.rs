@@ -192,6 +192,13 @@ impl Deb {
         self.list_packages();
     }
 
+    /// Gives what begins so in the pool another name, in the list too.
+    pub fn rename_in_pool(&mut self, from: &str, to: &str) {
+        let pool = std::mem::take(&mut self.pool).into_iter();
+        self.pool = pool.map(|(path, bytes)| (path.replace(from, to), bytes)).collect();
+        self.edit_packages(|own| own.replace(from, to));
+    }
+
     pub fn path_of_list(&self) -> &'static str {
         if self.folder.is_empty() { "Packages.xz" } else { LIST }
     }

@@ -156,6 +156,9 @@ fn own_entries() -> Vec<Row> {
         Row::deb("own-slash", "Packages: Filename with //", |deb| {
             deb.edit_packages(|own| own.replace("pool/", "pool//"));
         }),
+        Row::deb("own-backslash", "Packages: Filename with a backslash", |deb| {
+            deb.rename_in_pool("pool/hands", r"pool/back\hands");
+        }),
         Row::deb("own-twice", "Packages: the entry is there twice", |deb| {
             deb.edit_packages(|own| own.repeat(2));
         }),

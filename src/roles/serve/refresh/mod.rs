@@ -109,7 +109,7 @@ impl RefreshError {
     /// The origin does not answer, or breaks off.
     fn is_unanswered_member(&self) -> bool {
         let Self::Member { source: FetchError::Upstream(error), .. } = self else { return false };
-        !matches!(error, UpstreamError::Status { .. })
+        !matches!(error, UpstreamError::Status { .. } | UpstreamError::NoSuchPart { .. })
     }
 
     /// What went wrong has nothing to do with the origin.
@@ -144,9 +144,14 @@ pub async fn refresh(
 ) -> Looked {
     let lock = repo.with_unit(key, |state| state.refreshing.clone());
     let _held = lock.lock().await;
-    if let Some(known) = known(repo, key, max_age) {
-        return known;
+    match known(repo, key, max_age) {
+        Some(known) => known,
+        None => refresh_locked(server, repo, key, tries).await,
     }
+}
+
+/// Looks for whoever holds the unit's lock.
+async fn refresh_locked(server: &Arc<Server>, repo: &Repo, key: &UnitKey, tries: Tries) -> Looked {
     let current = repo.snapshot().unit(key).cloned();
     let unchanged = if current.is_some() { Looked::Current } else { Looked::Passing };
     // The process that takes over looks itself; what this one found could not be written down.
@@ -280,18 +285,31 @@ async fn look_for(
     max_age: Duration,
     patience: Duration,
 ) -> Looked {
-    let is_new = repo.snapshot().unit(key).is_none();
-    let permit = repo.discoveries.clone().try_acquire_owned();
-    if is_new && permit.is_err() {
-        return Looked::Passing;
-    }
     let (server, index, key) = (server.clone(), repo.index, key.clone());
     let look = tokio::spawn(async move {
-        let _permit = permit.ok().filter(|_| is_new);
-        refresh(&server, &server.repos[index], &key, max_age, Tries::Several).await
+        let repo = &server.repos[index];
+        let lock = repo.with_unit(&key, |state| state.refreshing.clone());
+        let _held = lock.lock().await;
+        if let Some(known) = known(repo, &key, max_age) {
+            return known;
+        }
+        // Only the one who looks counts: the many who wait for one unit ask the upstream for nothing.
+        let permit = repo.discoveries.try_acquire();
+        match repo.snapshot().unit(&key).is_none() && permit.is_err() {
+            true => unlooked(repo, &key),
+            false => refresh_locked(&server, repo, &key, Tries::Several).await,
+        }
     });
     match tokio::time::timeout(patience, look).await {
         Ok(Ok(looked)) => looked,
+        _ => Looked::Passing,
+    }
+}
+
+/// What is said of a unit that there is no time to look at.
+fn unlooked(repo: &Repo, key: &UnitKey) -> Looked {
+    match Looked::of(repo.unit_state(key).trouble.as_ref()) {
+        Looked::Refused => Looked::Refused,
         _ => Looked::Passing,
     }
 }
