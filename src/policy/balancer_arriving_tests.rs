@@ -19,8 +19,11 @@ fn fleet(params: Params) -> Policy {
     policy
 }
 
-/// Forty clients within a moment: how many go where, and the sources of the orders in their order.
-fn forty(policy: &mut Policy) -> (BTreeMap<Option<NodeNo>, usize>, Vec<(NodeNo, Vec<NodeNo>)>) {
+/// Clients by where they go; `None` is the server.
+type Sent = BTreeMap<Option<NodeNo>, usize>;
+
+/// Forty clients within a moment: how many go where, and who is to fetch the file from whom, in the order of orders.
+fn forty(policy: &mut Policy) -> (Sent, Vec<(NodeNo, Vec<NodeNo>)>) {
     let mut rng = Pcg64Mcg::seed_from_u64(1);
     let (mut sent, mut ordered) = (BTreeMap::new(), Vec::new());
     for _ in 0..40 {

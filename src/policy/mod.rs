@@ -32,6 +32,7 @@ mod stability;
 mod standing;
 mod sync;
 mod tracker;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

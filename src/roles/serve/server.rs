@@ -388,8 +388,7 @@ impl Server {
         let snapshots: Vec<_> = self.repos.iter().map(|repo| repo.snapshot().clone()).collect();
         let snapshots: Vec<&Snapshot> = snapshots.iter().map(AsRef::as_ref).collect();
         let canonical = |digest: &Digest| {
-            let expected = Expected { digest: *digest, size: None };
-            self.packages.resolve(&expected).map_or(*digest, |id| id.digest())
+            self.packages.resolve(&Expected { digest: *digest, size: None }).map_or(*digest, |id| id.digest())
         };
         let census = Arc::new(Census::of(&snapshots, canonical));
         *taken = Some((version, census.clone()));
