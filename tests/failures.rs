@@ -27,7 +27,7 @@ const SIDE_BY_SIDE: usize = 30;
 /// What is still not done then counts as not installed. A trickle of 1 KB/s needs most of it.
 const LIMIT: Duration = Duration::from_secs(700);
 /// The most that a fault may cost, in seconds, where the client sees it; and where it learns of it by its timeouts,
-/// with the settings that the README recommends.
+/// with the settings that docs/clients.md recommends.
 const SEEN: f64 = 10.0;
 const QUIET: f64 = 20.0;
 

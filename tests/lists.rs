@@ -72,7 +72,7 @@ fn apt_goes_on_with_the_direct_url_of_its_mirror_list() {
     let list = format!("mirror+http://{}/mirrors/alder.txt", server.address());
     let source = format!("deb [signed-by={}] {list} stable main contrib", test_key().display());
     let apt = Apt::new(&scratch.dir("apt"), &[source]);
-    // As the README recommends: with retries, apt 2.6 may wait for ever when several packages fail at a host.
+    // As docs/clients.md recommends: with retries, apt 2.6 may wait for ever when several packages fail at a host.
     apt.configure("Acquire::http::Timeout \"5\"; Acquire::Retries \"0\";");
     apt.update();
     break_off(&server, &line);

@@ -20,7 +20,7 @@ use support::{DEADLINE, Scratch, debian13, poll, report, scaled, wrong_blobs};
 /// Enough packages that no client asks for one again while the server remembers that it has.
 const PACKAGES: usize = 60;
 const SIZE: usize = 300_000;
-/// Who installs: the clients with what the README recommends for them.
+/// Who installs: the clients with what docs/clients.md recommends for them.
 const CLIENTS: [Kind; 4] = [Kind::DnfBase, Kind::DnfList, Kind::ZypperBase, Kind::ZypperList];
 const VOLUNTEERS: u8 = 10;
 /// Faults that last at a time, and how long each does, in milliseconds.

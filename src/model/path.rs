@@ -64,7 +64,8 @@ impl RepoPath {
         if text.bytes().any(|c| c < 0x20 || c == 0x7f) {
             return Err(PathError::Unprintable);
         }
-        if text.split('/').any(|segment| segment == "..") {
+        // A backslash is a letter here, but some origins take it for a slash.
+        if text.split(['/', '\\']).any(|segment| segment == "..") {
             return Err(PathError::Escapes);
         }
         if is_normal(text) {
@@ -173,7 +174,7 @@ mod tests {
 
     #[test]
     fn normalises_and_refuses() {
-        let table: [(&str, Result<&str, PathError>); 14] = [
+        let table: [(&str, Result<&str, PathError>); 15] = [
             ("pool/a.deb", Ok("pool/a.deb")),
             ("./a.deb", Ok("a.deb")),
             ("pool//a/./b", Ok("pool/a/b")),
@@ -186,7 +187,8 @@ mod tests {
             ("a\0b", Err(PathError::Unprintable)),
             ("a\nb", Err(PathError::Unprintable)),
             ("a\\b", Ok("a\\b")),
-            ("..\\a", Ok("..\\a")),
+            ("..\\a", Err(PathError::Escapes)),
+            ("a\\..\\b", Err(PathError::Escapes)),
             ("..a/b..", Ok("..a/b..")),
         ];
         for (text, want) in table {

@@ -171,8 +171,9 @@ impl Placer {
         let is_stable = |no: &NodeNo| {
             scene.tracker.is_up(*no, scene.now) && scene.tracker.brief(*no).class == Class::Stable
         };
+        // A crowd waits for copies: while the server is idle they come sooner from there.
         let from_peers = scene.tracker.origin_load() >= scene.params.peer_load
-            || holders.iter().take(MAX_SCANNED).any(is_stable);
+            || (want.crowd == 0.0 && holders.iter().take(MAX_SCANNED).any(is_stable));
         if !from_peers {
             sources.clear();
         }

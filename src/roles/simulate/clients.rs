@@ -79,7 +79,8 @@ impl World<'_> {
         client.last = node.or(client.last);
         let (line, session) = node.map_or((0, 0), |node| (node + 1, self.nodes[node as usize].session));
         let len = self.files.sizes[client.file as usize] as f64 - client.got;
-        let transfer = Transfer { line, session, file: client.file, len, to: To::Client(number) };
+        let to = To::Client(number);
+        let transfer = Transfer { line, session, file: client.file, len, to, is_relayed: false };
         let transfer = self.transfers.insert(transfer);
         if after == 0 {
             self.begin(transfer);
@@ -94,8 +95,11 @@ impl World<'_> {
         let now = self.queue.now();
         let sender = transfer.line.checked_sub(1);
         let gone = |node: NodeIndex| self.nodes[node as usize].session != transfer.session;
+        let is_relayed =
+            |node: NodeIndex| !self.files.has(transfer.file, node) && self.relays(node, transfer.file);
         let lacks = |node: NodeIndex| {
-            self.nodes[node as usize].presence == Presence::Leaving || !self.files.has(transfer.file, node)
+            let is_leaving = self.nodes[node as usize].presence == Presence::Leaving;
+            is_leaving || !(self.files.has(transfer.file, node) || self.relays(node, transfer.file))
         };
         let has_left = |node: NodeIndex, session: u32| {
             let node = &self.nodes[node as usize];
@@ -113,6 +117,10 @@ impl World<'_> {
                 self.go_direct(client);
             }
             (to, _) => {
+                let is_relayed = sender.is_some_and(is_relayed);
+                if let Some(transfer) = self.transfers.get_mut(number) {
+                    transfer.is_relayed = is_relayed;
+                }
                 let kind = match to {
                     To::Client(client) => {
                         self.is_served(client, now);
@@ -160,9 +168,13 @@ impl World<'_> {
         self.look_after(line);
     }
 
-    fn transferred(&mut self, number: u32) {
+    pub fn transferred(&mut self, number: u32) {
         let Some(&transfer) = self.transfers.get(number) else { return };
         let sender = transfer.line.checked_sub(1);
+        let is_coming = |node: &NodeIndex| transfer.is_relayed && !self.files.has(transfer.file, *node);
+        if let Some(node) = sender.filter(is_coming) {
+            return self.passed_on(number, node, transfer.file);
+        }
         let wrong = sender.filter(|sender| self.sends_wrong(*sender));
         match (transfer.to, wrong) {
             (To::Volunteer { node, .. }, Some(sender)) => self.copy_wrong(number, &transfer, (sender, node)),
@@ -183,7 +195,7 @@ impl World<'_> {
     }
 
     /// The client has got other bytes than those it asked for: it throws them away and tries again.
-    fn spoilt(&mut self, number: u32, transfer: &Transfer) {
+    pub fn spoilt(&mut self, number: u32, transfer: &Transfer) {
         let now = self.queue.now();
         let Some(client) = self.clients.get_mut(number) else { return };
         self.account.wasted += transfer.len + client.got;

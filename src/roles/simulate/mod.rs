@@ -23,6 +23,7 @@ mod nodes;
 mod oracle_tests;
 mod parameters;
 mod plots;
+mod relay;
 mod report;
 mod samples;
 mod scenario;

@@ -309,6 +309,7 @@ impl World<'_> {
             self.broken(transfer, left);
         }
         self.look_after(index + 1);
+        self.drop_held(index);
     }
 
     /// An order from the server.
@@ -366,13 +367,22 @@ impl World<'_> {
             let has_room = store.is_none_or(|store| self.nodes[index as usize].stored + size <= store.0);
             if self.files.has(file, index) || !has_room {
                 self.tell_order_ended(index, blob_id(u64::from(file)), !has_room);
+                self.settle(index, file);
                 continue;
             }
-            let source = peers.into_iter().find(|peer| self.is_up(*peer) && self.files.has(file, *peer));
+            let gives = |peer: &NodeIndex| self.files.has(file, *peer) || self.relays(*peer, file);
+            let source = peers.into_iter().find(|peer| self.is_up(*peer) && gives(peer));
             let node = &self.nodes[index as usize];
             let to = To::Volunteer { node: index, session: node.session };
             let (line, session) = source.map_or((0, 0), |peer| (peer + 1, self.nodes[peer as usize].session));
-            let transfer = self.transfers.insert(Transfer { line, session, file, len: size as f64, to });
+            let transfer = self.transfers.insert(Transfer {
+                line,
+                session,
+                file,
+                len: size as f64,
+                to,
+                is_relayed: false,
+            });
             self.nodes[index as usize].fetching.push(transfer);
             self.queue.after(self.scenario.clients.round_trip.nanos(), Event::Begin { transfer });
         }
@@ -393,6 +403,7 @@ impl World<'_> {
         }
         self.tell_order_ended(index, blob_id(u64::from(file)), false);
         self.tell_holding(index, file, HoldingsChange::Add);
+        self.settle(index, file);
         self.fetch_more(index);
     }
 

@@ -14,6 +14,10 @@ pub fn set(params: &mut Params, name: &str, value: &toml::Value) -> Result<(), S
     let number = match value {
         toml::Value::Float(number) => *number,
         toml::Value::Integer(number) => *number as f64,
+        toml::Value::Boolean(is_on) if name == "cut_through" => {
+            params.cut_through = *is_on;
+            return Ok(());
+        }
         _ => return Err("must be a number; times are in seconds, sizes in bytes".to_owned()),
     };
     let least = if name == "heartbeat" { SHORTEST_HEARTBEAT } else { 0.0 };
@@ -138,5 +142,8 @@ mod tests {
             assert!(set(&mut params, name, &value.into()).is_err(), "{name}");
         }
         assert!(set(&mut params, "beta", &"much".into()).is_err());
+        assert!(set(&mut params, "beta", &true.into()).is_err());
+        assert_eq!(set(&mut params, "cut_through", &false.into()), Ok(()));
+        assert!(!params.cut_through);
     }
 }

@@ -3,6 +3,7 @@
 //! What happens to clients is in `clients.rs`, what happens to volunteers in `nodes.rs`. Nothing here decides
 //! who serves or holds what: the policy does, or a baseline of `balancers.rs`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -105,6 +106,8 @@ pub struct Transfer {
     pub file: u32,
     pub len: f64,
     pub to: To,
+    /// The sender is still fetching the file.
+    pub is_relayed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +216,8 @@ pub struct World<'a> {
     pub by_no: Vec<NodeIndex>,
     pub lines: Vec<Line>,
     pub transfers: Slab<Transfer>,
+    /// Those that wait for a copy at their sender.
+    pub held: BTreeMap<(NodeIndex, u32), Vec<u32>>,
     pub clients: Slab<Client>,
     pub streams: Streams,
     pub crowds: Crowds,
@@ -278,6 +283,7 @@ impl<'a> World<'a> {
             by_no: Vec::new(),
             lines,
             transfers: Slab::default(),
+            held: BTreeMap::new(),
             clients: Slab::default(),
             streams: Streams {
                 wants: stream(seed, 5),

@@ -37,7 +37,7 @@ pub struct Cell {
     pub kind: Kind,
     pub fault: Fault,
     pub moment: Moment,
-    /// With the settings that the README recommends in place of stock ones.
+    /// With the settings that docs/clients.md recommends in place of stock ones.
     pub is_recommended: bool,
 }
 

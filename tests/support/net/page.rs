@@ -40,7 +40,7 @@ pub fn page(results: &Results, reason: impl Fn(&Cell) -> Option<&'static str>) -
     page += "## Extra seconds, before connect / mid-transfer\n\nStock settings.\n\n";
     let mut notes: Vec<&'static str> = Vec::new();
     page += &overview(results, false, &reason, &mut notes);
-    page += "\nWith the settings that the README recommends, where a client learns of a fault by its own timeouts.\n\n";
+    page += "\nWith the settings that docs/clients.md recommends, where a client learns of a fault by its own timeouts.\n\n";
     page += &overview(results, true, &reason, &mut notes);
     page.push('\n');
     for (number, note) in (1..).zip(&notes) {

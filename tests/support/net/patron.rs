@@ -1,4 +1,4 @@
-//! Stock clients on a host of the testbed, each pointed at the server in one of the ways of the README.
+//! Stock clients on a host of the testbed, each pointed at the server in one of the ways of docs/clients.md.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,7 @@ impl Kind {
     }
 }
 
-/// Settings that the README recommends beside the stock ones.
+/// Settings that docs/clients.md recommends beside the stock ones.
 pub const APT_LIST: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"0\";";
 /// With a zone the next host is taken by a retry.
 pub const APT_ZONE: &str = "Acquire::http::Timeout \"5\"; Acquire::Retries \"1\";";
