@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use support::net::{Ill, Line};
 use support::{
     Apt, Conn, DEADLINE, Dnf, Scratch, Server, ServerConfig, Status, Volunteer, VolunteerOptions, Zypper,
-    copy_tree, fetch, get, overlay_tree, package, poll, request, run_ok, serve_sizes, sha256_file,
-    sha256_hex, spread, test_key, test_repos, wait_for,
+    copy_tree, fetch, get, overlay_tree, package, poll, request, run_ok, serve_sizes, serve_sizes_by,
+    sha256_file, sha256_hex, spread, test_key, test_repos, wait_for,
 };
 
 /// What libzypp 17.25 sends.
@@ -168,7 +168,9 @@ fn served_by_server(server: &Server, act: impl FnOnce()) -> u64 {
 #[test]
 fn a_wrong_piece_is_noticed_and_fetched_elsewhere() {
     let scratch = Scratch::new();
-    let (server, files) = serve_sizes(&scratch, &[900 * KIB]);
+    // However slow the volunteer seems on a busy machine.
+    let config = ServerConfig::default().server_lines("min_share = \"0B/s\"");
+    let (server, files) = serve_sizes_by(config, &scratch, &[900 * KIB]);
     let volunteer = Volunteer::join_all(&scratch, &server, 1).remove(0);
     let whole = package(&scratch, &files[0]);
     // Makes the server read the tree's file, and so know its pieces.
@@ -192,7 +194,7 @@ fn a_wrong_piece_is_noticed_and_fetched_elsewhere() {
 #[test]
 fn zypper_notices_a_wrong_piece_too() {
     let scratch = Scratch::new();
-    let config = ServerConfig::default().tree(
+    let config = ServerConfig::default().server_lines("min_share = \"0B/s\"").tree(
         "cedar",
         "generic-rpm",
         &test_repos("t0").join("cedar"),

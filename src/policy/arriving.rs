@@ -63,10 +63,9 @@ fn is_soon_enough(tracker: &Tracker, view: &View<'_>, no: NodeNo) -> bool {
 
 fn able(tracker: &Tracker, view: &View<'_>, coming: impl Iterator<Item = NodeNo>) -> Vec<NodeNo> {
     let is_fetching = |no: &NodeNo| {
-        let orders = &tracker.node(*no).orders;
+        let node = tracker.node(*no);
         // One that waits behind others has not begun.
-        orders.get(&view.request.blob.id).is_some_and(|order| !order.has_failed)
-            && orders.open() <= MAX_FETCHES
+        node.is_fetching(view.request.blob.id) && node.open_orders() <= MAX_FETCHES
     };
     coming
         .filter(is_fetching)

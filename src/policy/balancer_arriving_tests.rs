@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
 use super::super::{Decision, Event, NodeNo, OriginReason, Params, Policy, Task};
-use super::tests::{START, join, request};
+use super::tests::{START, hold, join, request};
 use crate::config::Networks;
 use crate::model::{Blob, BlobId};
 
@@ -83,4 +83,21 @@ fn volunteers_that_do_not_pass_on_get_nobody() {
     let (sent, ordered) = forty(&mut policy);
     assert_eq!(sent[&None], 40);
     assert!(ordered.iter().all(|(_, peers)| peers.is_empty()), "{ordered:?}");
+}
+
+#[test]
+fn what_is_still_arriving_is_no_test_of_a_volunteer() {
+    let mut policy = fleet(Params { uplink: THIN, ..Params::default() });
+    forty(&mut policy);
+    let later = START + policy.params.probe_every * 2;
+    assert!(policy.probes(later).iter().all(|probe| probe.blob.is_none()));
+    // What it holds is one.
+    let (node, epoch) = policy.tracker().nodes().map(|(no, node)| (no, node.epoch)).next().expect("one");
+    policy.handle(Event::OrderEnded { node, epoch, blob: FILE.id, failed: false }, START);
+    hold(&mut policy, (node, epoch), FILE.id, START);
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let decision = policy.choose(&request(FILE), START, &mut rng);
+    assert!(matches!(decision, Decision::Volunteer { .. }), "{decision:?}");
+    let probes = policy.probes(later);
+    assert!(probes.iter().any(|probe| probe.blob == Some(FILE)), "{probes:?}");
 }

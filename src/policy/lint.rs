@@ -95,8 +95,7 @@ impl Policy {
         if peer == order.node {
             found.push(Violation::FromItself(peer, order.blob.id));
         }
-        let is_arriving =
-            self.params.cut_through && source.orders.get(&order.blob.id).is_some_and(|o| !o.has_failed);
+        let is_arriving = self.params.cut_through && source.is_fetching(order.blob.id);
         if !is_arriving && !self.tracker.holders(order.blob.id).any(|holder| holder == peer) {
             found.push(Violation::NotAtPeer(peer, order.blob.id));
         }

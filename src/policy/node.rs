@@ -14,7 +14,7 @@ use super::shelves::Shelf;
 use super::stability::{self, Class};
 use super::standing::{Record, Standing};
 use crate::config::contain;
-use crate::model::{Rate, Size, Time, VolunteerId};
+use crate::model::{BlobId, Rate, Size, Time, VolunteerId};
 
 /// Index of a volunteer in the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -189,6 +189,11 @@ impl Node {
 
     pub(super) fn position(&self) -> Option<Position> {
         Some(Position { journal: self.journal?, next: self.announced? })
+    }
+
+    /// Whether it was ordered to fetch this, and has not said that it ended.
+    pub fn is_fetching(&self, blob: BlobId) -> bool {
+        self.orders.get(&blob).is_some_and(|order| !order.has_failed)
     }
 
     pub fn open_orders(&self) -> usize {

@@ -171,9 +171,8 @@ impl Placer {
         let is_stable = |no: &NodeNo| {
             scene.tracker.is_up(*no, scene.now) && scene.tracker.brief(*no).class == Class::Stable
         };
-        // A crowd waits for copies: while the server is idle they come sooner from there.
         let from_peers = scene.tracker.origin_load() >= scene.params.peer_load
-            || (want.crowd == 0.0 && holders.iter().take(MAX_SCANNED).any(is_stable));
+            || holders.iter().take(MAX_SCANNED).any(is_stable);
         if !from_peers {
             sources.clear();
         }
@@ -408,7 +407,7 @@ fn missing(scene: &mut Scene<'_>, blob: BlobId, want: Want, goal: Goal, census: 
 }
 
 fn is_open(tracker: &Tracker, no: NodeNo, blob: BlobId) -> bool {
-    tracker.node(no).orders.get(&blob).is_some_and(|order| !order.has_failed)
+    tracker.node(no).is_fetching(blob)
 }
 
 /// Whether it has room for one more order, and the order room in its store. `is_spare` leaves room for others.

@@ -331,7 +331,10 @@ impl Tracker {
         node.redirected_bytes += len;
         node.redirects += 1;
         node.last_redirect = Some(now);
-        node.standing.sent(blob);
+        // What is still arriving comes as slowly as the copy does, which says nothing of this volunteer.
+        if !node.is_fetching(blob.id) {
+            node.standing.sent(blob);
+        }
     }
 
     /// Every holding that counts, of volunteers that are gone too.
@@ -341,7 +344,11 @@ impl Tracker {
 
     /// Books that a client asked again for what it was sent there for.
     pub(super) fn doubted(&mut self, no: NodeNo, blob: Blob) {
-        self.node_mut(no).standing.doubted(blob);
+        let node = self.node_mut(no);
+        match node.is_fetching(blob.id) {
+            true => node.standing.hasten(),
+            false => node.standing.doubted(blob),
+        }
     }
 
     /// Begins the tests that are due, of all volunteers in turn: where more are due than may begin, nobody waits

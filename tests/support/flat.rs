@@ -6,11 +6,16 @@ use super::{DEADLINE, DebRepo, Scratch, Server, ServerConfig, fetch, get, poll, 
 
 /// A server over one flat repository with packages `p0`, `p1`, ... of these sizes; the files' names.
 pub fn serve_sizes(scratch: &Scratch, sizes: &[usize]) -> (Server, Vec<String>) {
+    serve_sizes_by(ServerConfig::default(), scratch, sizes)
+}
+
+/// The same with a configuration of its own.
+pub fn serve_sizes_by(config: ServerConfig, scratch: &Scratch, sizes: &[usize]) -> (Server, Vec<String>) {
     let mut repo = DebRepo::new(&scratch.path("repo"));
     let add = |(n, size): (usize, &usize)| repo.add(&format!("p{n}"), &random_bytes(n as u64, *size));
     let files: Vec<String> = sizes.iter().enumerate().map(add).map(|file| format!("flat/{file}")).collect();
     repo.publish();
-    let config = ServerConfig::default().tree("flat", "generic-deb", &repo.root, "suites = [\"./\"]");
+    let config = config.tree("flat", "generic-deb", &repo.root, "suites = [\"./\"]");
     (Server::start(scratch, &config), files)
 }
 

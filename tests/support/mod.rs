@@ -39,7 +39,7 @@ pub use fault::Fault;
 pub use fixture::{
     DebRepo, Scratch, copy_tree, files, overlay_tree, package_files, test_key, test_repos, tree_digest,
 };
-pub use flat::{locations, package, serve_sizes, spread};
+pub use flat::{locations, package, serve_sizes, serve_sizes_by, spread};
 pub use held::{Held, Stream, Successor, detached};
 pub use http::{Conn, Response, fetch, fetch_following, get, get_as, head, request, split_url, try_get};
 pub use mount::{SmallDisk, with_mounts};
