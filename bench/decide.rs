@@ -70,7 +70,9 @@ impl Fleet {
     fn new(scale: Scale, blobs: &[Blob]) -> Self {
         let now = Time::from_secs(1_800_000_000);
         let mut rng = Pcg64Mcg::seed_from_u64(1);
-        let mut policy = Policy::new(Params::default(), Networks::default());
+        // A server at leisure would serve some of them itself.
+        let params = Params { min_share: 0.0, ..Params::default() };
+        let mut policy = Policy::new(params, Networks::default());
         let mut held: Vec<Vec<BlobId>> = vec![Vec::new(); scale.volunteers];
         for (n, blob) in (0..).zip(blobs) {
             let holders = if n < scale.wide_blobs { MANY } else { FEW };

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use support::net::{Ill, Line};
 use support::{
     Conn, DEADLINE, DebRepo, Fault, Scratch, Server, ServerConfig, Upstream, Volunteer, VolunteerOptions,
-    fetch, get, locations, package, poll, random_bytes, serve_sizes, sha256_file, sha256_hex, split_url,
-    spread, wait_for,
+    fetch, get, locations, package, poll, random_bytes, serve_sizes, serve_sizes_by, sha256_file, sha256_hex,
+    split_url, spread, wait_for,
 };
 
 const MIB: usize = 1 << 20;
@@ -422,7 +422,7 @@ fn download_as(url: &str, agent: &str) -> Duration {
 #[test]
 fn forty_who_come_at_once_for_a_new_file_wait_seconds_and_are_told_of() {
     let scratch = Scratch::new();
-    let (server, files) = serve_sizes(&scratch, &[5_000_000]);
+    let (server, files) = serve_sizes_by(ServerConfig::default(), &scratch, &[5_000_000]);
     let join = |n| Volunteer::join(&server, VolunteerOptions::new(&scratch, &server, n).donate("4MiB/s"));
     let _volunteers: Vec<Volunteer> = (1..=4).map(join).collect();
     let url = server.url(&files[0]);

@@ -4,9 +4,10 @@ use std::fs;
 
 use super::{DEADLINE, DebRepo, Scratch, Server, ServerConfig, fetch, get, poll, random_bytes, split_url};
 
-/// A server over one flat repository with packages `p0`, `p1`, ... of these sizes; the files' names.
+/// A server over one flat repository with packages `p0`, `p1`, ... of these sizes; the files' names. It sends clients to
+/// volunteers however much faster it is itself, and however slow they seem on a busy machine.
 pub fn serve_sizes(scratch: &Scratch, sizes: &[usize]) -> (Server, Vec<String>) {
-    serve_sizes_by(ServerConfig::default(), scratch, sizes)
+    serve_sizes_by(ServerConfig::default().server_lines("min_share = \"0B/s\""), scratch, sizes)
 }
 
 /// The same with a configuration of its own.
