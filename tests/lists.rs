@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use support::net::{Ill, Line};
 use support::{
     Apt, Conn, DEADLINE, Dnf, Scratch, Server, ServerConfig, Status, Volunteer, VolunteerOptions, Zypper,
-    copy_tree, fetch, get, overlay_tree, package, poll, request, run_ok, serve_sizes, serve_sizes_by,
-    sha256_file, sha256_hex, spread, test_key, test_repos, wait_for,
+    copy_tree, fetch, get, overlay_tree, package, poll, request, run_ok, serve_sizes, sha256_file,
+    sha256_hex, spread, test_key, test_repos, wait_for,
 };
 
 /// What libzypp 17.25 sends.
