@@ -28,8 +28,10 @@ const MIN_SHARE: u64 = 32 << 10;
 /// The server sends an order and the client at once: so long the order may take more.
 const ORDER_LAG: Duration = Duration::from_millis(200);
 const ORDER_POLL: Duration = Duration::from_millis(20);
-/// How long the first bytes of what is being fetched are waited for, before the client is told that it can have it.
+/// How long the first bytes of what is being fetched are waited for; then the client is sent back.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
+/// Another volunteer takes one that does not answer within 5 s for dead.
+const FIRST_BYTES_SYNC: Duration = Duration::from_secs(3);
 
 /// Where the bytes come from.
 enum Copy {
@@ -77,22 +79,24 @@ async fn serve(edge: &Arc<Edge>, request: &Parts, ticket: &Ticket<'_>, client: I
     if ticket.is_expired(edge.server_now_secs().saturating_sub(CLOCK_SLACK_SECS)) {
         return send_back(edge, "", ticket, "expired");
     }
+    // Whether it is a volunteer cannot be told here: who says so gets what clients leave.
+    let class = if request.headers.contains_key(SYNC_HEADER) { Class::Sync } else { Class::Client };
+    if let Copy::Arriving(flight) = &copy {
+        let patience = if class == Class::Sync { FIRST_BYTES_SYNC } else { FIRST_BYTES };
+        let begins = tokio::time::timeout(patience, flight.clone().size()).await;
+        if !matches!(begins, Ok(Ok(begun)) if begun == size) {
+            return send_back(edge, "/direct", ticket, "does not arrive");
+        }
+    }
+    // Asked last: nothing is waited for between these bounds and the upload that they count.
     if edge.is_draining() {
         return send_back(edge, "/direct", ticket, "draining");
     }
-    // Whether it is a volunteer cannot be told here: who says so gets what clients leave.
-    let class = if request.headers.contains_key(SYNC_HEADER) { Class::Sync } else { Class::Client };
     if class == Class::Client && edge.returners.knows(client, ticket.blob) {
         return send_back(edge, "/direct", ticket, "did not get it here before");
     }
     if is_overloaded(edge, class) {
         return send_back(edge, "/direct", ticket, "overloaded");
-    }
-    if let Copy::Arriving(flight) = &copy {
-        let begins = tokio::time::timeout(FIRST_BYTES, flight.clone().size()).await;
-        if !matches!(begins, Ok(Ok(begun)) if begun == size) {
-            return send_back(edge, "/direct", ticket, "does not arrive");
-        }
     }
     let digests = edge.fetcher.db.digests(ticket.blob).ok().flatten();
     let what = Representation::of_blob(Blob { id: ticket.blob, size }, ticket.file_name, digests)
