@@ -293,11 +293,13 @@ async fn look_for(
         if let Some(known) = known(repo, &key, max_age) {
             return known;
         }
-        // Only the one who looks counts: the many who wait for one unit ask the upstream for nothing.
-        let permit = repo.discoveries.try_acquire();
-        match repo.snapshot().unit(&key).is_none() && permit.is_err() {
-            true => unlooked(repo, &key),
-            false => refresh_locked(&server, repo, &key, Tries::Several).await,
+        // Only the one who looks counts: the many who wait for one unit ask the upstream for nothing. Nor does one
+        // that is known: it takes no turn from those that are not.
+        let is_new = repo.snapshot().unit(&key).is_none();
+        let permit = is_new.then(|| repo.discoveries.try_acquire());
+        match permit {
+            Some(Err(_)) => unlooked(repo, &key),
+            Some(Ok(_)) | None => refresh_locked(&server, repo, &key, Tries::Several).await,
         }
     });
     match tokio::time::timeout(patience, look).await {
