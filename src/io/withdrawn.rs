@@ -47,13 +47,15 @@ impl Withdrawn {
     /// Brings back those of before the start that have not been replaced since. Blocks.
     pub fn restore(&self) -> Result<(), DbError> {
         let mut files = HashMap::new();
-        for (name, json) in self.db.records(KIND)? {
+        for (name, json) in self.db.records(KIND)?.into_iter().take(MAX_FILES) {
             let Ok(Written { fingerprint, expected }) = serde_json::from_slice(&json) else { continue };
             let (path, fingerprint) = (PathBuf::from(&name), Fingerprint::decode(&fingerprint));
             let now = fs::symlink_metadata(&path).map(|meta| Fingerprint::of(&meta));
-            match now {
-                Ok(now) if now == fingerprint => _ = files.insert(path, Wrong { fingerprint, expected }),
-                _ => self.db.put_records(KIND, [(name.as_str(), None)])?,
+            if now.is_ok_and(|now| now != fingerprint) {
+                self.db.put_records(KIND, [(name.as_str(), None)])?;
+            } else {
+                // Also one that cannot be looked at: its disk may not be mounted yet.
+                files.insert(path, Wrong { fingerprint, expected });
             }
         }
         *self.lock() = files;
@@ -74,9 +76,10 @@ impl Withdrawn {
     /// Notes a file that is not what it was. Blocks.
     pub fn put(&self, path: &Path, fingerprint: Fingerprint, expected: BlobId) -> Result<(), DbError> {
         let mut files = self.lock();
-        if files.len() < MAX_FILES || files.contains_key(path) {
-            files.insert(path.to_owned(), Wrong { fingerprint, expected });
+        if files.len() >= MAX_FILES && !files.contains_key(path) {
+            return Ok(());
         }
+        files.insert(path.to_owned(), Wrong { fingerprint, expected });
         drop(files);
         let written = Written { fingerprint: fingerprint.encode(), expected };
         // Names that are not UTF-8 are never asked for.
@@ -107,7 +110,9 @@ mod tests {
     #[test]
     fn a_file_is_withdrawn_until_it_is_replaced() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree).expect("writable");
+        let (path, other) = (tree.join("file"), tree.join("other"));
         let now = |path: &Path| Fingerprint::of(&fs::symlink_metadata(path).expect("there"));
         fs::write(&path, b"abc").expect("writable");
         fs::write(&other, b"abc").expect("writable");
@@ -121,6 +126,14 @@ mod tests {
         again.restore().expect("read");
         assert_eq!(again.expected(&path, &now(&path)), Some(BlobId([1; 32])));
         assert_eq!(db.records(KIND).expect("read").len(), 1, "the other has been replaced");
+        // A disk that is not mounted at the start.
+        let elsewhere = dir.path().join("elsewhere");
+        fs::rename(&tree, &elsewhere).expect("writable");
+        let late = Withdrawn::new(db.clone());
+        late.restore().expect("read");
+        fs::rename(&elsewhere, &tree).expect("writable");
+        assert!(late.has(&path, &now(&path)));
+        assert_eq!(db.records(KIND).expect("read").len(), 1);
         again.remove(&path).expect("write");
         assert!(!again.has(&path, &now(&path)) && db.records(KIND).expect("read").is_empty());
     }

@@ -36,6 +36,8 @@ const RECORD: usize = 400;
 const HOLDS: Duration = Duration::from_secs(3);
 /// How long an upstream may take to say so; after that the file is passed through.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Changes kept to be written later, while the database takes none.
+const MAX_UNWRITTEN: usize = 10_000;
 /// How often what has changed is written down: what a crash forgets is passed through and learnt again.
 const SAVE_PERIOD: Duration = Duration::from_secs(5);
 /// Kind of the database's records of files.
@@ -167,21 +169,24 @@ pub fn save(server: &Server) {
     if server.db.is_closed() {
         return;
     }
-    let changed = std::mem::take(&mut *changed.lock().unwrap_or_else(PoisonError::into_inner));
-    if changed.is_empty() {
+    let taken = std::mem::take(&mut *changed.lock().unwrap_or_else(PoisonError::into_inner));
+    if taken.is_empty() {
         return;
     }
-    let records: Vec<(String, Option<Vec<u8>>)> = changed
-        .into_iter()
+    let records: Vec<(String, Option<Vec<u8>>)> = taken
+        .iter()
         .map(|place| {
             let (repo, path) = (server.repos[place.0].config.name.as_str(), &place.1);
-            let written = files.get(&place).map(|record| record.written(repo, path));
+            let written = files.get(place).map(|record| record.written(repo, path));
             (format!("{repo} {path}"), written.and_then(|written| serde_json::to_vec(&written).ok()))
         })
         .collect();
     let records = records.iter().map(|(name, json)| (name.as_str(), json.clone()));
     if let Err(e) = server.db.put_records(KIND, records) {
         tracing::warn!(error = %e, "what is known of upstreams' files that no metadata names is not remembered");
+        let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_UNWRITTEN.saturating_sub(changed.len());
+        changed.extend(taken.into_iter().take(room));
     }
 }
 
