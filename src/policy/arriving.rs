@@ -10,7 +10,6 @@ use super::balancer::{self, Candidate, Decision, OriginReason};
 use super::eligible::View;
 use super::node::NodeNo;
 use super::tracker::Tracker;
-use crate::formats::control::MAX_FETCHES;
 
 /// Such volunteers looked at per decision.
 const MAX_LOOKED_AT: usize = 16;
@@ -53,8 +52,8 @@ pub(super) fn explain(
     (candidates, is_sooner)
 }
 
-/// Whether it sends the file before the server would, whom clients wait for up to `patience` times as long elsewhere: one
-/// more at the server delays the copy, and with it all who wait for that.
+/// Whether it sends the file soon enough: clients accept up to `patience` times the server's own time, because one more
+/// client there delays the copy and everyone who waits for it.
 fn is_soon_enough(tracker: &Tracker, view: &View<'_>, no: NodeNo) -> bool {
     let View { params, request, offer, .. } = *view;
     let here = offer.queue + request.len as f64 / params.uplink.max(1.0);
@@ -62,14 +61,7 @@ fn is_soon_enough(tracker: &Tracker, view: &View<'_>, no: NodeNo) -> bool {
 }
 
 fn able(tracker: &Tracker, view: &View<'_>, coming: impl Iterator<Item = NodeNo>) -> Vec<NodeNo> {
-    let is_fetching = |no: &NodeNo| {
-        let node = tracker.node(*no);
-        // One that waits behind others has not begun.
-        node.is_fetching(view.request.blob.id) && node.open_orders() <= MAX_FETCHES
-    };
-    coming
-        .filter(is_fetching)
-        .filter(|no| view.exclusion(tracker, *no).is_none())
-        .take(MAX_LOOKED_AT)
-        .collect()
+    let View { params, request, now, .. } = *view;
+    let passes_on = |no: &NodeNo| tracker.node(*no).passes_on(params, request.blob.id, now);
+    coming.filter(passes_on).filter(|no| view.exclusion(tracker, *no).is_none()).take(MAX_LOOKED_AT).collect()
 }

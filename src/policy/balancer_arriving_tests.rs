@@ -1,11 +1,12 @@
 //! A file that nobody holds, a server with a thin line, and volunteers that pass on what they are fetching.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
 
-use super::super::{Decision, Event, NodeNo, OriginReason, Params, Policy, Task};
+use super::super::{Decision, Event, Load, NodeNo, Order, OriginReason, Params, Policy, Task};
 use super::tests::{START, hold, join, request};
 use crate::config::Networks;
 use crate::model::{Blob, BlobId};
@@ -91,13 +92,40 @@ fn what_is_still_arriving_is_no_test_of_a_volunteer() {
     forty(&mut policy);
     let later = START + policy.params.probe_every * 2;
     assert!(policy.probes(later).iter().all(|probe| probe.blob.is_none()));
-    // What it holds is one.
-    let (node, epoch) = policy.tracker().nodes().map(|(no, node)| (no, node.epoch)).next().expect("one");
-    policy.handle(Event::OrderEnded { node, epoch, blob: FILE.id, failed: false }, START);
-    hold(&mut policy, (node, epoch), FILE.id, START);
-    let mut rng = Pcg64Mcg::seed_from_u64(1);
-    let decision = policy.choose(&request(FILE), START, &mut rng);
-    assert!(matches!(decision, Decision::Volunteer { .. }), "{decision:?}");
+    // What it has fetched is one: it has sent that already.
+    let sessions: Vec<_> = policy.tracker().nodes().map(|(no, node)| (no, node.epoch)).collect();
+    for &(node, epoch) in &sessions {
+        policy.handle(Event::OrderEnded { node, epoch, blob: FILE.id, failed: false }, later);
+        hold(&mut policy, (node, epoch), FILE.id, later);
+    }
     let probes = policy.probes(later);
-    assert!(probes.iter().any(|probe| probe.blob == Some(FILE)), "{probes:?}");
+    assert_eq!(probes.iter().filter(|probe| probe.blob == Some(FILE)).count(), sessions.len(), "{probes:?}");
+}
+
+#[test]
+fn who_is_said_to_pass_on_wrong_bytes_is_tested_when_it_has_them() {
+    let mut policy = fleet(Params { uplink: THIN, ..Params::default() });
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let (_, orders) = policy.decide(&request(FILE), START, &mut rng);
+    let Order { node, epoch, .. } = orders[0];
+    policy.suspect(node, FILE);
+    policy.handle(Event::OrderEnded { node, epoch, blob: FILE.id, failed: false }, START);
+    let probes = policy.probes(START + policy.params.probe_every * 2);
+    assert_eq!(probes.iter().map(|probe| (probe.node, probe.blob)).collect::<Vec<_>>(), [(node, Some(FILE))]);
+}
+
+#[test]
+fn nobody_waits_for_a_copy_that_does_not_come() {
+    let mut policy = fleet(Params { uplink: THIN, ..Params::default() });
+    let mut rng = Pcg64Mcg::seed_from_u64(1);
+    let (_, orders) = policy.decide(&request(FILE), START, &mut rng);
+    let Order { node, epoch, .. } = orders[0];
+    // Thirty seconds, and four times what 5 MB take at 1 MB/s.
+    for (secs, is_waited_for) in [(49, true), (51, false)] {
+        let now = START + Duration::from_secs(secs);
+        policy.handle(Event::Reported { node, epoch, load: &Load::default() }, now);
+        let explained = policy.explain(&request(FILE), now);
+        let is_candidate = explained.candidates.iter().any(|candidate| candidate.node == node);
+        assert_eq!(is_candidate, is_waited_for, "{secs} s: {explained:?}");
+    }
 }

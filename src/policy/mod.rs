@@ -270,14 +270,17 @@ impl Policy {
         self.tracker.node_mut(node).standing.hasten();
     }
 
-    /// The same where it may have sent wrong bytes of a blob: it is tested by that one, if it says that it holds it.
+    /// The same where it may have sent wrong bytes of a blob: it is tested by that one, if it says that it holds it, or
+    /// when it has fetched it.
     pub fn suspect(&mut self, node: NodeNo, blob: Blob) {
-        if !self.tracker.holders(blob.id).any(|holder| holder == node) {
+        let is_holder = self.tracker.holders(blob.id).any(|holder| holder == node);
+        let node = self.tracker.node_mut(node);
+        if is_holder {
+            node.standing.sent(blob);
+        } else if !node.orders.owe(&blob.id) {
             return;
         }
-        let standing = &mut self.tracker.node_mut(node).standing;
-        standing.sent(blob);
-        standing.hasten();
+        node.standing.hasten();
     }
 
     /// Tests of volunteers that are due, a few hundred at most; to be asked every second, and when there are doubts.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -14,7 +15,12 @@ use super::shelves::Shelf;
 use super::stability::{self, Class};
 use super::standing::{Record, Standing};
 use crate::config::contain;
+use crate::formats::control::MAX_FETCHES;
 use crate::model::{BlobId, Rate, Size, Time, VolunteerId};
+
+/// A copy may take so much longer than on the server's line alone, and always so long, before nobody waits for it.
+const LATE: f64 = 4.0;
+const ALWAYS: Duration = Duration::from_secs(30);
 
 /// Index of a volunteer in the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,6 +200,17 @@ impl Node {
     /// Whether it was ordered to fetch this, and has not said that it ended.
     pub fn is_fetching(&self, blob: BlobId) -> bool {
         self.orders.get(&blob).is_some_and(|order| !order.has_failed)
+    }
+
+    /// Whether it passes that on now: an order that waits behind others has not begun, and one that takes several
+    /// times as long as the server's line would is not waited for.
+    pub fn passes_on(&self, params: &Params, blob: BlobId, now: Time) -> bool {
+        let line = |size: u64| Duration::try_from_secs_f64(LATE * size as f64 / params.uplink.max(1.0));
+        self.open_orders() <= MAX_FETCHES
+            && self.orders.get(&blob).is_some_and(|order| {
+                let most = ALWAYS + line(order.size).unwrap_or(Duration::MAX / 2);
+                !order.has_failed && now.since(order.given) <= most
+            })
     }
 
     pub fn open_orders(&self) -> usize {

@@ -16,6 +16,9 @@ pub(super) struct OrderState {
     pub(super) source: Option<NodeNo>,
     /// Bytes that it brings.
     pub(super) size: u64,
+    pub(super) given: Time,
+    /// Somebody was sent there for it meanwhile: the volunteer is tested by it when it has it.
+    pub(super) is_owed: bool,
 }
 
 /// See the module's documentation.
@@ -30,6 +33,12 @@ pub(super) struct Orders {
 impl Orders {
     pub(super) fn get(&self, blob: &BlobId) -> Option<&OrderState> {
         self.all.get(blob)
+    }
+
+    /// Notes that somebody was sent there for what the order is to bring; whether there is such an order.
+    pub(super) fn owe(&mut self, blob: &BlobId) -> bool {
+        let open = self.all.get_mut(blob).filter(|order| !order.has_failed);
+        open.map(|order| order.is_owed = true).is_some()
     }
 
     pub(super) fn insert(&mut self, blob: BlobId, order: OrderState) {
@@ -60,7 +69,10 @@ impl Orders {
     pub(super) fn end(&mut self, blob: BlobId, failed_until: Option<Time>) -> Option<OrderState> {
         let order = self.remove(&blob)?;
         if let Some(until) = failed_until {
-            self.insert(blob, OrderState { until, has_failed: true, source: None, size: 0 });
+            self.insert(
+                blob,
+                OrderState { until, has_failed: true, source: None, size: 0, given: until, is_owed: false },
+            );
         }
         (!order.has_failed).then_some(order)
     }

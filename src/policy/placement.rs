@@ -164,7 +164,7 @@ impl Placer {
             && scene.params.cut_through
             && scene.tracker.origin_load() >= scene.params.origin_load;
         let mut sources = match are_arriving {
-            true => self.sources(scene, blob, &self.coming(blob.id).collect()),
+            true => self.sources(scene, blob, &passing_on(scene, blob.id, self.coming(blob.id))),
             false => self.sources(scene, blob, &holders),
         };
         // Whether that one may send now is another question: the orders given must not change the answer.
@@ -182,7 +182,7 @@ impl Placer {
             orders.extend(self.cold.make_room(scene, node, blob, self.rings.full.contains(&node)));
             orders.push(self.book(scene, blob, node, peers));
             if are_arriving {
-                sources.extend(self.sources(scene, blob, &[node].into()));
+                sources.extend(self.sources(scene, blob, &passing_on(scene, blob.id, [node])));
             }
         }
         orders
@@ -404,6 +404,12 @@ fn missing(scene: &mut Scene<'_>, blob: BlobId, want: Want, goal: Goal, census: 
     let copies = goal.copies.saturating_sub(live + awaited).max(by_load);
     let lost_safe = awaited - ordered;
     (copies, goal.safe.saturating_sub(safe + ordered_safe + lost_safe))
+}
+
+/// Those of them that pass on what they are fetching.
+fn passing_on(scene: &Scene<'_>, blob: BlobId, nodes: impl IntoIterator<Item = NodeNo>) -> BTreeSet<NodeNo> {
+    let Scene { tracker, params, now, .. } = scene;
+    nodes.into_iter().filter(|no| tracker.node(*no).passes_on(params, blob, *now)).collect()
 }
 
 fn is_open(tracker: &Tracker, no: NodeNo, blob: BlobId) -> bool {

@@ -197,7 +197,11 @@ impl Tracker {
             Event::Reported { load, .. } => self.reported(no, load, now),
             Event::OrderEnded { blob, failed, .. } => {
                 let pause = failed.then(|| self.pause(no, blob));
-                let ended = self.node_mut(no).orders.end(blob, pause.map(|pause| now + pause));
+                let node = self.node_mut(no);
+                let ended = node.orders.end(blob, pause.map(|pause| now + pause));
+                if let Some(order) = ended.filter(|order| order.is_owed && !failed) {
+                    node.standing.sent(Blob { id: blob, size: order.size });
+                }
                 self.end_sync(blob, ended, now);
             }
         }
@@ -291,7 +295,10 @@ impl Tracker {
         }
         let until = now + self.params.order_timeout + self.copying(no, blob.size);
         let node = self.node_mut(no);
-        node.orders.insert(blob.id, OrderState { until, has_failed: false, source, size: blob.size });
+        node.orders.insert(
+            blob.id,
+            OrderState { until, has_failed: false, source, size: blob.size, given: now, is_owed: false },
+        );
         Order { node: no, epoch: node.epoch, blob, task: Task::Fetch { peers } }
     }
 
@@ -331,8 +338,9 @@ impl Tracker {
         node.redirected_bytes += len;
         node.redirects += 1;
         node.last_redirect = Some(now);
-        // What is still arriving comes as slowly as the copy does, which says nothing of this volunteer.
-        if !node.is_fetching(blob.id) {
+        // What is still arriving comes as slowly as the copy does, which says nothing of this volunteer: it is tested
+        // by it afterwards.
+        if !node.orders.owe(&blob.id) {
             node.standing.sent(blob);
         }
     }
@@ -345,7 +353,7 @@ impl Tracker {
     /// Books that a client asked again for what it was sent there for.
     pub(super) fn doubted(&mut self, no: NodeNo, blob: Blob) {
         let node = self.node_mut(no);
-        match node.is_fetching(blob.id) {
+        match node.orders.owe(&blob.id) {
             true => node.standing.hasten(),
             false => node.standing.doubted(blob),
         }
