@@ -286,7 +286,7 @@ impl Scenario {
 
     /// The policy's parameters.
     pub fn params(&self) -> Result<Params, ScenarioError> {
-        // Copies that are passed on while they arrive are not played yet: clients wait for whole ones.
+        // Off unless the scenario sets it: the targets of most were measured with clients who wait for whole copies.
         let mut params =
             Params { uplink: self.server.uplink.0 as f64, cut_through: false, ..Params::default() };
         // What follows from the heartbeat may be set after it.
