@@ -7,7 +7,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Blob, BlobId, Rate, Size, VolunteerId};
+use crate::model::{Blob, BlobId, Pieces, Rate, Size, VolunteerId};
 
 /// Copies that a volunteer sends to others at a time; who asks for more is sent on to the server.
 pub const MAX_SYNC_UPLOADS: usize = 8;
@@ -155,13 +155,7 @@ pub struct Ended {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToVolunteer {
     Welcome(Welcome),
-    Fetch {
-        blob: Blob,
-        file_name: String,
-        /// Volunteers to ask before the server, in this order. At most [`MAX_SOURCES`] are asked.
-        #[serde(default)]
-        sources: Vec<PeerSource>,
-    },
+    Fetch(FetchOrder),
     /// It need not be kept any longer: to be removed from the store, where nobody reads it now. Never from an
     /// adopted tree. Answered by a [`ToServer::Done`].
     Drop {
@@ -187,12 +181,49 @@ pub enum ToVolunteer {
     },
 }
 
+/// A file to fetch. Answered by a [`ToServer::Done`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FetchOrder {
+    pub blob: Blob,
+    pub file_name: String,
+    /// Volunteers to ask before the server, in this order. At most [`MAX_SOURCES`] are asked.
+    #[serde(default)]
+    pub sources: Vec<PeerSource>,
+    /// What other volunteers send is compared with these as it comes, and only then passed on; without them it is not
+    /// passed on before the whole is verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pieces: Option<PieceDigests>,
+}
+
 /// A volunteer that holds what another one is to fetch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerSource {
     pub id: VolunteerId,
     /// Signed by the server with that volunteer's key. At most [`MAX_SOURCE_URL`] characters.
     pub url: String,
+}
+
+/// The SHA-256 digests of equal parts of a file; the last part may be shorter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PieceDigests {
+    /// Bytes of each part.
+    pub len: u64,
+    pub sha256: Vec<BlobId>,
+}
+
+impl PieceDigests {
+    /// As the digests themselves, if they are those of a file of this size and in parts as we cut them.
+    pub fn of_size(&self, size: u64) -> Option<Vec<[u8; BlobId::LEN]>> {
+        let is_ours =
+            self.len == Pieces::len_for(size) && self.sha256.len() as u64 == size.div_ceil(self.len);
+        is_ours.then(|| self.sha256.iter().map(|digest| digest.0).collect())
+    }
+}
+
+impl From<Pieces> for PieceDigests {
+    fn from(pieces: Pieces) -> Self {
+        Self { len: pieces.len, sha256: pieces.sha256.into_iter().map(BlobId).collect() }
+    }
 }
 
 /// The answer to a hello.

@@ -121,6 +121,12 @@ impl Hasher {
         self.hashed += bytes.len() as u64;
     }
 
+    /// SHA-256 digests of the pieces that are whole so far; none of a file whose pieces are not hashed. The last one,
+    /// if it is shorter, is not known to be whole before the end.
+    pub fn whole_pieces(&self) -> &[[u8; 32]] {
+        self.pieces.as_ref().map_or(&[], |pieces| &pieces.done.sha256)
+    }
+
     pub fn finish(self) -> Hashes {
         let also = self.also.map(|also| match also {
             Also::Sha224(also) => Digest::new(Algorithm::Sha224, &also.finalize()),

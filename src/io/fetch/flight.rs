@@ -39,12 +39,18 @@ pub struct Flight {
     pub(super) state: watch::Receiver<State>,
     /// The size that is wanted, if it is only one.
     pub(super) wanted: Option<u64>,
+    /// Whether any of it may be read before the end.
+    pub(super) is_readable: bool,
 }
 
 impl Flight {
     /// The size of the whole, as far as it was known before anybody was asked.
     pub fn wanted_size(&self) -> Option<u64> {
         self.wanted
+    }
+
+    pub fn is_readable(&self) -> bool {
+        self.is_readable
     }
 
     /// Waits until bytes come; the size of the whole, or an error while nothing was sent yet.

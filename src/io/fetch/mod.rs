@@ -87,8 +87,21 @@ pub struct Source {
     pub peers: usize,
     pub peer_headers: HeaderMap,
     pub told: OnGiven,
+    pub readable: Readable,
     /// Most bytes taken where neither metadata nor the upstream gives a size; [`UNSIZED_LIMIT`] if not set.
     pub unsized_limit: Option<u64>,
+}
+
+/// What may be read of a file while the rest is still on its way.
+#[derive(Clone, Debug, Default)]
+pub enum Readable {
+    /// All that has arrived: whoever sends it is trusted to send what they should.
+    #[default]
+    Arrived,
+    /// Pieces that have these SHA-256 digests.
+    Pieces(Arc<[[u8; 32]]>),
+    /// Nothing.
+    Nothing,
 }
 
 /// What a URL of a source gave.
@@ -210,7 +223,8 @@ impl Fetcher {
             return Ok(content);
         }
         let (sender, state) = watch::channel(State::Starting);
-        let flight = Flight { state, wanted: wanted.size() };
+        let is_readable = !matches!(source.readable, Readable::Nothing);
+        let flight = Flight { state, wanted: wanted.size(), is_readable };
         flights.insert(key.clone(), flight.clone());
         drop(flights);
         let fetcher = self.clone();
@@ -341,13 +355,18 @@ impl Fetcher {
             let begun = blocking(move || incoming.expect_len(size).map(|()| incoming));
             incoming = begun.await?.map_err(FetchError::store)?;
         }
+        if let Readable::Pieces(sha256) = &source.readable {
+            incoming.expect_pieces(sha256.clone());
+        }
         let running = move |file, available| State::Running { file, available, size };
         state.send_replace(running(file.clone(), 0));
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (fetcher, progress, read) = (self.clone(), state.clone(), file.clone());
         let limit = size.or(wanted.max_size()).unwrap_or(most);
         let publish = move |available| _ = progress.send_replace(running(read.clone(), available));
-        let writer = tokio::spawn(blocking(move || fetcher.write(incoming, limit, receiver, publish)));
+        let readable = source.readable.clone();
+        let writer =
+            tokio::spawn(blocking(move || fetcher.write(incoming, limit, receiver, &readable, publish)));
         let received = transfer.pull(opened, &sender).await;
         drop(sender);
         let written = writer.await.map_err(FetchError::store)??;
@@ -370,6 +389,7 @@ impl Fetcher {
         mut incoming: Incoming,
         limit: u64,
         mut chunks: mpsc::Receiver<Bytes>,
+        readable: &Readable,
         publish: impl Fn(u64),
     ) -> Result<Committed, VerifyError> {
         let mut published = 0;
@@ -378,7 +398,11 @@ impl Fetcher {
                 return Err(VerifyError::TooLong { size: limit });
             }
             incoming.write(&chunk)?;
-            let available = incoming.written().min(limit.saturating_sub(1));
+            let available = match readable {
+                Readable::Arrived => incoming.written().min(limit.saturating_sub(1)),
+                Readable::Pieces(_) => incoming.verified().min(limit.saturating_sub(1)),
+                Readable::Nothing => 0,
+            };
             // Everyone who waits wakes up and reads: rather a few times for much than for every packet.
             if chunks.is_empty() || available - published >= READ_CHUNK {
                 publish(available);
@@ -422,3 +446,6 @@ impl Fetcher {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
     tokio::task::spawn_blocking(work).await.map_err(FetchError::store)
 }
+
+#[cfg(test)]
+mod readable_tests;

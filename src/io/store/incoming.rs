@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::super::hasher::{Hasher, Hashes};
 use super::{BlobStore, StoreError};
-use crate::model::{Algorithm, Alternatives, Blob, BlobId};
+use crate::model::{Algorithm, Alternatives, Blob, BlobId, Pieces};
 
 /// A file that is being written and is not yet known to be what it should be.
 #[derive(Debug)]
@@ -19,6 +19,14 @@ pub struct Incoming {
     written: u64,
     wanted: Alternatives,
     room: Room,
+    pieces: KnownPieces,
+}
+
+/// Digests that the pieces must have, and how many of them have been compared.
+#[derive(Debug, Default)]
+struct KnownPieces {
+    sha256: Arc<[[u8; 32]]>,
+    right: usize,
 }
 
 /// A whole file whose size and digest are right. Its only constructor is [`Incoming::verify`].
@@ -39,6 +47,8 @@ pub enum VerifyError {
     WrongSize { size: u64, got: u64 },
     #[error("digest {got} instead of {want}")]
     WrongDigest { want: String, got: String },
+    #[error("the bytes from {start} on are not those of the file")]
+    WrongPiece { start: u64 },
     #[error("{0} is too weak to verify a file")]
     Weak(Algorithm),
     /// Not the bytes' fault.
@@ -86,7 +96,31 @@ impl Incoming {
     pub(super) fn new(path: PathBuf, file: File, wanted: Alternatives, room: Room) -> Self {
         let temp = TempFile(Some(path));
         let hasher = hasher_for(&wanted, wanted.size());
-        Self { temp, file, hasher, written: 0, wanted, room }
+        Self { temp, file, hasher, written: 0, wanted, room, pieces: KnownPieces::default() }
+    }
+
+    /// The SHA-256 digests of its pieces: the first piece that differs ends the writing with an error.
+    pub fn expect_pieces(&mut self, sha256: Arc<[[u8; 32]]>) {
+        self.pieces.sha256 = sha256;
+    }
+
+    /// Compares the pieces that have become whole.
+    fn compare_pieces(&mut self) -> Result<(), VerifyError> {
+        let KnownPieces { sha256, right } = &mut self.pieces;
+        for (got, want) in self.hasher.whole_pieces().iter().zip(sha256.iter()).skip(*right) {
+            if got != want {
+                let len = self.wanted.size().map_or(0, Pieces::len_for);
+                return Err(VerifyError::WrongPiece { start: *right as u64 * len });
+            }
+            *right += 1;
+        }
+        Ok(())
+    }
+
+    /// Bytes from the start whose pieces are known to be right.
+    pub fn verified(&self) -> u64 {
+        let len = self.wanted.size().map_or(0, Pieces::len_for);
+        (self.pieces.right as u64 * len).min(self.written)
     }
 
     /// Makes room for a length that somebody said, all at once.
@@ -129,7 +163,7 @@ impl Incoming {
         }
         self.hasher.update(bytes);
         self.written = end;
-        Ok(())
+        self.compare_pieces()
     }
 
     pub fn written(&self) -> u64 {

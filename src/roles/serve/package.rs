@@ -160,12 +160,27 @@ async fn is_checkable(server: &Arc<Server>, sought: &Sought<'_>, blob: Blob, ask
     if !server.hashing.entry(blob.id.digest()).or_insert(()).is_fresh() {
         return false;
     }
-    let hashed = match (server.packages.held(&blob.into()), sought.repo.tree()) {
+    hash_here(server, sought, blob).await && are_known()
+}
+
+/// Reads the file for all its digests, where it is in the cache or in the repository's tree.
+async fn hash_here(server: &Arc<Server>, sought: &Sought<'_>, blob: Blob) -> bool {
+    match (server.packages.held(&blob.into()), sought.repo.tree()) {
         (Some(Content::Held { file, .. }), _) => hash_held(server, file).await.is_ok(),
         (_, Some(_)) => tree::digests(server, sought).await.is_ok(),
         _ => false,
-    };
-    hashed && are_known()
+    }
+}
+
+/// Sees to it that the digests of a file's pieces are known, if the file is here or on its way here.
+pub async fn read_pieces(server: &Arc<Server>, blob: Blob) {
+    if let Some(flight) = server.packages.arriving(blob.id) {
+        // Kept files are hashed as they come.
+        let _ = flight.finished().await;
+    } else if let Some((repo, path, expected)) = server.find(blob.id).first() {
+        let sought = Sought { repo, path, wanted: (*expected).into(), by_hash: false };
+        hash_here(server, &sought, blob).await;
+    }
 }
 
 /// Who asks here for what it was redirected for did not get it there.
@@ -224,7 +239,7 @@ fn reads_duplicates(user_agent: &str) -> bool {
 }
 
 fn redirect(
-    server: &Server,
+    server: &Arc<Server>,
     repo: &Repo,
     path: &RepoPath,
     expected: &Expected,

@@ -313,7 +313,7 @@ impl Server {
     }
 
     /// Decides who answers, and has missing copies made. `repo` and `path` are for the log.
-    pub fn choose(&self, request: &Request, repo: &str, path: &str) -> Choice {
+    pub fn choose(self: &Arc<Self>, request: &Request, repo: &str, path: &str) -> Choice {
         let now = clock::now();
         let mut chooser = self.chooser();
         let Chooser { policy, rng, signers } = &mut *chooser;
@@ -416,13 +416,13 @@ impl Server {
     }
 
     /// Has copies made of a blob whose bytes have just become known.
-    pub fn place(&self, blob: Blob) {
+    pub fn place(self: &Arc<Self>, blob: Blob) {
         let orders = self.policy(|policy| policy.place(blob, clock::now()));
         orders::send(self, &orders);
     }
 
     /// Has copies made that are missing of what was asked for lately.
-    pub fn tend(&self) {
+    pub fn tend(self: &Arc<Self>) {
         let orders = self.policy(|policy| policy.tend(clock::now()));
         orders::send(self, &orders);
     }

@@ -125,7 +125,7 @@ async fn find(edge: &Edge, blob: BlobId) -> Option<(Copy, u64)> {
         if let Some((file, size)) = edge.open_blob(blob) {
             return Some((Copy::Held(Arc::new(file)), size));
         }
-        if let Some(flight) = edge.fetcher.arriving(blob) {
+        if let Some(flight) = edge.fetcher.arriving(blob).filter(Flight::is_readable) {
             let size = flight.wanted_size()?;
             return Some((Copy::Arriving(flight), size));
         }

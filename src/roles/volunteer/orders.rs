@@ -12,9 +12,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::edge::Edge;
 use crate::formats::control::{
-    HoldingsChange, MAX_FETCHES, MAX_SOURCE_URL, MAX_SOURCES, PeerSource, SYNC_HEADER, ToServer,
+    FetchOrder, HoldingsChange, MAX_FETCHES, MAX_SOURCE_URL, MAX_SOURCES, PieceDigests, SYNC_HEADER, ToServer,
 };
-use crate::io::fetch::{FetchError, Given, OnGiven, Source};
+use crate::io::fetch::{FetchError, Given, OnGiven, Readable, Source};
 use crate::model::{Blob, BlobId, VolunteerId, encode_path};
 
 /// How long the server is shown that we fetch on its order: asking others before it may take minutes.
@@ -35,13 +35,14 @@ impl Orders {
     }
 
     /// Fetches a blob in a task of its own.
-    pub fn fetch(&self, blob: Blob, file_name: String, sources: Vec<PeerSource>) {
+    pub fn fetch(&self, order: FetchOrder) {
         let orders = self.clone();
         orders.edge.told.ordered();
         tokio::spawn(async move {
             let Ok(_permit) = orders.permits.acquire().await else { return };
-            let (fetched, bad) = fetch(&orders.edge, blob, &file_name, sources).await;
-            tracing::debug!(file = file_name, ok = fetched.is_ok(), bad = bad.len(), "order ended");
+            let (blob, file) = (order.blob, order.file_name.clone());
+            let (fetched, bad) = fetch(&orders.edge, order).await;
+            tracing::debug!(file, ok = fetched.is_ok(), bad = bad.len(), "order ended");
             orders.done(blob.id, fetched.err().map(|e| e.to_string()), bad).await;
         });
     }
@@ -74,12 +75,8 @@ impl Orders {
 }
 
 /// Fetches a blob; says too who gave wrong bytes.
-async fn fetch(
-    edge: &Arc<Edge>,
-    blob: Blob,
-    file_name: &str,
-    mut sources: Vec<PeerSource>,
-) -> (Result<Blob, FetchError>, Vec<VolunteerId>) {
+async fn fetch(edge: &Arc<Edge>, order: FetchOrder) -> (Result<Blob, FetchError>, Vec<VolunteerId>) {
+    let FetchOrder { blob, file_name, mut sources, pieces } = order;
     sources.retain(|source| source.url.len() <= MAX_SOURCE_URL && source.id != edge.id);
     sources.truncate(MAX_SOURCES);
     let name = encode_path(&file_name.replace('/', "_"));
@@ -87,15 +84,21 @@ async fn fetch(
     let bad = Arc::new(Mutex::new(BTreeSet::new()));
     let source = Source {
         urls: sources.iter().map(|source| source.url.clone()).chain([direct.clone()]).collect(),
-        label: file_name.to_owned(),
+        label: file_name,
         headers: sync_header(edge, blob, &name),
         peers: sources.len(),
         peer_headers: header(edge.id.as_str()),
         told: on_given(edge, sources.len(), bad.clone()),
+        readable: readable(blob, !sources.is_empty(), pieces),
         ..Source::default()
     };
-    let server_alone =
-        Source { urls: vec![direct], peers: 0, told: on_given(edge, 0, Arc::default()), ..source.clone() };
+    let server_alone = Source {
+        urls: vec![direct],
+        peers: 0,
+        told: on_given(edge, 0, Arc::default()),
+        readable: Readable::Arrived,
+        ..source.clone()
+    };
     let mut fetched = edge.fetcher.get_whole(blob, source).await;
     // One that begins a file wrongly and leaves the rest to the server makes that look bad too.
     if !sources.is_empty() && matches!(fetched, Err(FetchError::Wrong { .. })) {
@@ -103,6 +106,16 @@ async fn fetch(
     }
     let bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
     (fetched, bad.iter().map(|&index| sources[index].id.clone()).collect())
+}
+
+/// What may be passed on before all of it is there. The server is trusted, as everything that it says is; another
+/// volunteer's word would make each of those that fetch from it spoil downloads in its stead.
+fn readable(blob: Blob, has_peers: bool, pieces: Option<PieceDigests>) -> Readable {
+    match pieces.and_then(|pieces| pieces.of_size(blob.size)) {
+        _ if !has_peers => Readable::Arrived,
+        Some(sha256) => Readable::Pieces(sha256.into()),
+        None => Readable::Nothing,
+    }
 }
 
 /// Counts what comes, and notes which of the first `peers` URLs gave wrong bytes.

@@ -256,7 +256,7 @@ async fn run(
             () = tokio::time::sleep_until(deadline) => bail!("the server is silent for {} s", SILENCE.as_secs()),
             received = session.socket.next() => { deadline = Instant::now() + SILENCE; match received {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
-                    Ok(ToVolunteer::Fetch { blob, file_name, sources }) => orders.fetch(blob, file_name, sources),
+                    Ok(ToVolunteer::Fetch(order)) => orders.fetch(order),
                     Ok(ToVolunteer::Drop { blob }) => orders.let_go(blob),
                     Ok(ToVolunteer::SyncShare { percent }) => edge.shaper.set_sync_share(percent),
                     Ok(ToVolunteer::Refused { reason }) => return Err(Refused(reason).into()),

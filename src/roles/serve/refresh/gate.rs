@@ -74,7 +74,7 @@ pub async fn wait<'a>(
 
 /// Waits for the gate, at most until `deadline`; says how many copies are missing then.
 async fn until_open(
-    server: &Server,
+    server: &Arc<Server>,
     pending: &Pending<'_>,
     release: ReleaseNo,
     deadline: Time,
