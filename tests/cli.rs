@@ -210,6 +210,9 @@ fn verify_tells_good_from_damaged_and_unknown() {
     fs::write(&unknown, "nobody published this").expect("the scratch folder is writable");
     let (ok, text) = verify(&[&unknown]);
     assert!(!ok && text.contains("unknown_1_all.deb"), "{text}");
+    let admin = format!("http://{}", server.admin);
+    let (status, _, err) = run(manyhands(&["verify", "--server", &admin]).arg(&good[0]), LIMIT);
+    assert!(!status.success() && err.contains("give the one for clients"), "{err}");
     assert!(!verify(&[&folder.join("missing_1_all.deb")]).0, "a file that is not there");
 
     // Good bytes are good under any name.

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::formats::control::{LOOKUP_PATH, LocalFile, LookupReply, LookupRequest, MAX_MESSAGE, Verdict};
 use crate::io::hasher;
-use crate::io::upstream::Upstream;
+use crate::io::upstream::{Upstream, UpstreamError};
 use crate::model::{Algorithm, BlobId};
 
 /// Files asked about at a time: an answer each, well below the largest message.
@@ -30,7 +30,7 @@ pub async fn run(server: &str, paths: &[PathBuf], json: bool) -> anyhow::Result<
         let request = LookupRequest { files: described };
         let reply: Result<LookupReply, _> =
             client.post_json(&url, HeaderMap::new(), &request, MAX_MESSAGE as u64).await;
-        let reply = reply.with_context(|| format!("no answer from {server}"))?;
+        let reply = reply.map_err(|e| not_the_server(e, server))?;
         anyhow::ensure!(
             reply.files.len() == batch.len(),
             "the server answered for other files than were asked"
@@ -51,6 +51,18 @@ pub async fn run(server: &str, paths: &[PathBuf], json: bool) -> anyhow::Result<
         )?;
     }
     Ok(if tally.different + tally.unknown == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says what to do about an address that does not answer as a server does.
+fn not_the_server(error: UpstreamError, server: &str) -> anyhow::Error {
+    match &error {
+        UpstreamError::Status { status: StatusCode::MISDIRECTED_REQUEST, .. } => anyhow::anyhow!(
+            "{server} is the address of the server's status (its `admin`): give the one for clients and volunteers (its \
+             `listen`, by default port 8080)"
+        ),
+        UpstreamError::NotFound { .. } => anyhow::anyhow!("{server} is no manyhands server: it answers 404"),
+        _ => anyhow::Error::new(error).context(format!("no answer from {server}")),
+    }
 }
 
 #[derive(Default)]

@@ -286,9 +286,7 @@ impl Scenario {
 
     /// The policy's parameters.
     pub fn params(&self) -> Result<Params, ScenarioError> {
-        // Off unless the scenario sets it: the targets of most were measured with clients who wait for whole copies.
-        let mut params =
-            Params { uplink: self.server.uplink.0 as f64, cut_through: false, ..Params::default() };
+        let mut params = Params { uplink: self.server.uplink.0 as f64, ..Params::default() };
         // What follows from the heartbeat may be set after it.
         let is_heartbeat = |(name, _): &(&String, &toml::Value)| *name == "heartbeat";
         let (first, rest): (Vec<_>, Vec<_>) = self.params.iter().partition(is_heartbeat);

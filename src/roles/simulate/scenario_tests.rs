@@ -24,7 +24,7 @@ fn a_small_scenario_has_the_documented_defaults() {
     );
     assert_eq!((scenario.volunteers[0].lie, scenario.volunteers[0].session), (1.0, SpanLaw::Always));
     assert_eq!(scenario.baselines.len(), 5);
-    let expected = Params { uplink: 10e6, cut_through: false, ..Params::default() };
+    let expected = Params { uplink: 10e6, ..Params::default() };
     assert_eq!(scenario.params().expect("valid"), expected);
 }
 

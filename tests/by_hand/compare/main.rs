@@ -138,7 +138,8 @@ fn main() -> ExitCode {
         eprintln!("which folder? make compare SUITES=FOLDER");
         return ExitCode::FAILURE;
     };
-    let repos = repos::find(Path::new(&folder));
+    // A tree in a configuration is an absolute path.
+    let repos = repos::find(&std::path::absolute(&folder).expect("a path"));
     let scratch = Scratch::new();
     let nginx = Nginx::start(&scratch, &scratch.dir("origin"));
     let (mut report, mut all) = (Report::default(), Bytes::default());
