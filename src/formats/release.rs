@@ -10,7 +10,7 @@ use super::apt_date;
 use super::clearsign;
 use super::deb822::{self, Field, Stanza};
 use super::entry::{FormatError, MAX_VALUE, Skipped, decimal, excerpt, lower_digest};
-use crate::model::{Algorithm, Digest, Expected, RepoPath};
+use crate::model::{Algorithm, Digest, Expected, ParseDigestError, PathError, RepoPath};
 
 const FORMAT: &str = "Release";
 
@@ -144,19 +144,15 @@ impl Release {
         }
     }
 
-    fn read_member(&mut self, algorithm: Algorithm, line: &[u8]) -> Result<(), String> {
-        let (hex, size, path) = words_of_line(line)?;
-        let written = path;
-        let path = RepoPath::new(written).map_err(|error| format!("{}: {error}", excerpt(written)))?;
+    fn read_member(&mut self, algorithm: Algorithm, line: &[u8]) -> Result<(), LineError> {
+        let (hex, size, written) = words_of_line(line)?;
+        let path = RepoPath::new(written)
+            .map_err(|problem| LineError::BadPath { path: excerpt(written), problem })?;
         if path.as_str() != written {
-            return Err(format!(
-                "{}: apt asks for names as they are listed, without './' or '//'",
-                excerpt(written)
-            ));
+            return Err(LineError::NotAsListed { path: excerpt(written) });
         }
-        let problem = |what: &str| Err(format!("{path}: {what}"));
         if self.members.len() >= MAX_MEMBERS && !self.members.contains_key(&path) {
-            return problem("one file too many");
+            return Err(LineError::TooMany { path });
         }
         let new = || Member { size, digests: Vec::new(), malformed: None };
         let member = self.members.entry(path.clone()).or_insert_with(new);
@@ -165,12 +161,12 @@ impl Release {
             None if member.has(algorithm) => false,
             None => {
                 member.malformed.get_or_insert(algorithm);
-                return problem(&format!("its {algorithm} is no digest"));
+                return Err(LineError::MalformedDigest { path, algorithm });
             }
         };
         match is_added {
-            false => problem("its digests disagree"),
-            true if member.size != size => problem("its sizes disagree"),
+            false => Err(LineError::OtherDigest { path }),
+            true if member.size != size => Err(LineError::OtherSize { path }),
             true => Ok(()),
         }
     }
@@ -194,25 +190,51 @@ impl Member {
     }
 }
 
+/// Why a line of digests names no file.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LineError {
+    #[error("the line is not UTF-8")]
+    NotUtf8,
+    #[error("{text:?} is not 'digest size name'")]
+    OtherWords { text: String },
+    #[error("{path}: the name is too long")]
+    LongName { path: String },
+    #[error("{path}: its size is no number")]
+    BadSize { path: String },
+    #[error("{path}: {problem}")]
+    BadPath { path: String, problem: PathError },
+    #[error("{path}: apt asks for names as they are listed, without './' or '//'")]
+    NotAsListed { path: String },
+    #[error("{path}: one file too many")]
+    TooMany { path: RepoPath },
+    #[error("{path}: its {algorithm} is no digest")]
+    MalformedDigest { path: RepoPath, algorithm: Algorithm },
+    #[error("{path}: its digests disagree")]
+    OtherDigest { path: RepoPath },
+    #[error("{path}: its sizes disagree")]
+    OtherSize { path: RepoPath },
+    #[error(transparent)]
+    BadDigest(#[from] ParseDigestError),
+}
+
 /// `digest size path`, separated by blanks: the lines of Release and of the checksums in Sources.
-pub(super) fn digest_line(algorithm: Algorithm, line: &[u8]) -> Result<(Digest, u64, &str), String> {
+pub(super) fn digest_line(algorithm: Algorithm, line: &[u8]) -> Result<(Digest, u64, &str), LineError> {
     let (hex, size, path) = words_of_line(line)?;
-    let digest = Digest::from_hex(algorithm, hex).map_err(|error| error.to_string())?;
-    Ok((digest, size, path))
+    Ok((Digest::from_hex(algorithm, hex)?, size, path))
 }
 
 /// The same with the digest as it is written.
-fn words_of_line(line: &[u8]) -> Result<(&str, u64, &str), String> {
-    let text = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8".to_owned())?;
+fn words_of_line(line: &[u8]) -> Result<(&str, u64, &str), LineError> {
+    let text = std::str::from_utf8(line).map_err(|_| LineError::NotUtf8)?;
     let mut words = text.split_ascii_whitespace();
     let (Some(hex), Some(size), Some(path), None) = (words.next(), words.next(), words.next(), words.next())
     else {
-        return Err(format!("{:?} is not 'digest size name'", excerpt(text)));
+        return Err(LineError::OtherWords { text: excerpt(text) });
     };
     if path.len() > MAX_VALUE {
-        return Err(format!("{}: the name is too long", excerpt(path)));
+        return Err(LineError::LongName { path: excerpt(path) });
     }
-    let size = decimal(size).ok_or_else(|| format!("{}: its size is no number", excerpt(path)))?;
+    let size = decimal(size).ok_or_else(|| LineError::BadSize { path: excerpt(path) })?;
     Ok((hex, size, path))
 }
 

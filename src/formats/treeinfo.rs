@@ -48,19 +48,32 @@ pub fn treeinfo(bytes: &[u8], each: &mut dyn FnMut(Entry<'_>)) -> Result<Skipped
     Ok(skipped)
 }
 
+/// Why a line of the section `checksums` names no file.
+#[derive(Debug, thiserror::Error)]
+enum LineError {
+    #[error("the line is not UTF-8")]
+    NotUtf8,
+    #[error("{text:?} is not 'path = algorithm:digest'")]
+    OtherForm { text: String },
+    #[error("{path:?} is no usable path")]
+    BadPath { path: String },
+    #[error("{path}: no usable digest")]
+    BadDigest { path: String },
+}
+
 /// `images/boot.iso = sha256:56af...`
-fn checksum(line: &[u8]) -> Result<(&str, Digest), String> {
-    let text = std::str::from_utf8(line).map_err(|_| "the line is not UTF-8".to_owned())?;
+fn checksum(line: &[u8]) -> Result<(&str, Digest), LineError> {
+    let text = std::str::from_utf8(line).map_err(|_| LineError::NotUtf8)?;
     let parts = text.split_once('=').and_then(|(path, value)| Some((path, value.split_once(':')?)));
     let Some((path, (name, hex))) = parts.map(|(path, value)| (path.trim_end(), value)) else {
-        return Err(format!("{:?} is not 'path = algorithm:digest'", excerpt(text)));
+        return Err(LineError::OtherForm { text: excerpt(text) });
     };
     if !(1..=MAX_VALUE).contains(&path.len()) {
-        return Err(format!("{:?} is no usable path", excerpt(path)));
+        return Err(LineError::BadPath { path: excerpt(path) });
     }
     let algorithm = Algorithm::from_name(name.trim());
     let digest = algorithm.and_then(|algorithm| digest(algorithm, hex.trim()));
-    digest.map(|digest| (path, digest)).ok_or_else(|| format!("{}: no usable digest", excerpt(path)))
+    digest.map(|digest| (path, digest)).ok_or_else(|| LineError::BadDigest { path: excerpt(path) })
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ mod error;
 mod signature;
 
 use pgp::composed::{Deserializable, SignedPublicKey};
-use pgp::packet::Signature;
 use pgp::types::{KeyDetails, KeyVersion};
 
 use super::clearsign;
@@ -180,7 +179,7 @@ impl Keyring {
                 Ok(signature) => signature::judge(&self.certificates, signature, data, now_secs, reader),
                 Err(problem) => Err(Refusal {
                     key: "an unknown key".into(),
-                    reason: Reason::Unsupported { problem: problem.clone() },
+                    reason: Reason::Unsupported { problem: problem.to_string() },
                 }),
             };
             match judged {
@@ -213,8 +212,8 @@ fn supported(version: KeyVersion) -> bool {
     matches!(version, KeyVersion::V4 | KeyVersion::V6)
 }
 
-/// All signatures of a file; an inner error is one that cannot be read, such as one of a newer version.
-fn signatures(bytes: &[u8]) -> Result<Vec<Result<Signature, String>>, SignatureError> {
+/// All signatures of a file.
+fn signatures(bytes: &[u8]) -> Result<Vec<signature::Read>, SignatureError> {
     if bytes.len() > MAX_SIGNATURE_BYTES {
         return Err(SignatureError::TooLarge { limit: MAX_SIGNATURE_BYTES });
     }

@@ -10,9 +10,21 @@ use super::super::entry::excerpt;
 use super::certificate::{Key, created, expiry};
 use super::{CLOCK_DIFFERENCE_SECS, Reader, Reason, Refusal, SignatureError, Signer};
 
+/// Why a signature cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PacketError {
+    #[error("the packet is longer than its signature")]
+    TooLong,
+    #[error("{problem}")]
+    Malformed { problem: String },
+}
+
+/// A signature, or why its packet holds none that can be read, such as one of a newer version.
+pub(super) type Read = Result<Signature, PacketError>;
+
 /// Reads the signatures of a block. Other packets are refused: a signed message, say, carries its own text,
 /// which is not the data beside it.
-pub(super) fn read(packets: &[u8], found: &mut Vec<Result<Signature, String>>) -> Result<(), SignatureError> {
+pub(super) fn read(packets: &[u8], found: &mut Vec<Read>) -> Result<(), SignatureError> {
     let unreadable = |problem: String| SignatureError::Unreadable { problem };
     let mut parser = PacketParser::new(packets);
     while let Some(body) = parser.next_ref() {
@@ -26,8 +38,8 @@ pub(super) fn read(packets: &[u8], found: &mut Vec<Result<Signature, String>>) -
             std::io::copy(&mut body, &mut std::io::sink()).map_err(|error| unreadable(error.to_string()))?;
         found.push(match signature {
             Ok(signature) if rest == 0 => Ok(signature),
-            Ok(_) => Err("the packet is longer than its signature".to_owned()),
-            Err(error) => Err(excerpt(&error.to_string())),
+            Ok(_) => Err(PacketError::TooLong),
+            Err(error) => Err(PacketError::Malformed { problem: excerpt(&error.to_string()) }),
         });
     }
     Ok(())

@@ -62,6 +62,19 @@ pub(super) struct Transfer<'a> {
     waits: Waits,
 }
 
+/// Why a reply is not one to the request.
+#[derive(Debug, thiserror::Error)]
+enum ReplyError {
+    #[error("{got} bytes instead of {size}")]
+    OtherSize { got: u64, size: u64 },
+    #[error("{got} bytes, which is the size of no file of this name")]
+    SizeOfNone { got: u64 },
+    #[error("another part than asked for")]
+    OtherPart,
+    #[error("{status} that nobody asked for")]
+    OtherStatus { status: StatusCode },
+}
+
 /// How a reply ended.
 enum Ended {
     Whole,
@@ -171,7 +184,7 @@ impl<'a> Transfer<'a> {
             Ok(offset) => Ok(Opened { reply, skip: self.position - offset, _permit: permit }),
             Err(problem) => {
                 self.fetcher.remember_bad(&self.wanted, url);
-                Err(FetchError::Wrong { url: url.to_owned(), problem })
+                Err(FetchError::Wrong { url: url.to_owned(), problem: problem.to_string() })
             }
         }
     }
@@ -185,16 +198,14 @@ impl<'a> Transfer<'a> {
     }
 
     /// Where in the file the reply begins: at its beginning or where we are.
-    fn offset(&self, reply: &Reply) -> Result<u64, String> {
+    fn offset(&self, reply: &Reply) -> Result<u64, ReplyError> {
         match (reply.status, self.size) {
             (StatusCode::OK, Some(size)) => match reply.content_length() {
-                Some(got) if got != size => Err(format!("{got} bytes instead of {size}")),
+                Some(got) if got != size => Err(ReplyError::OtherSize { got, size }),
                 _ => Ok(0),
             },
             (StatusCode::OK, None) => match reply.content_length() {
-                Some(got) if self.wanted.of_size(got).is_none() => {
-                    Err(format!("{got} bytes, which is the size of no file of this name"))
-                }
+                Some(got) if self.wanted.of_size(got).is_none() => Err(ReplyError::SizeOfNone { got }),
                 _ => Ok(0),
             },
             (StatusCode::PARTIAL_CONTENT, size) if self.position > 0 => {
@@ -203,10 +214,10 @@ impl<'a> Transfer<'a> {
                     Some((first, total)) if first == self.position && size.is_none_or(|s| s == total) => {
                         Ok(first)
                     }
-                    _ => Err("another part than asked for".to_owned()),
+                    _ => Err(ReplyError::OtherPart),
                 }
             }
-            (status, _) => Err(format!("{status} that nobody asked for")),
+            (status, _) => Err(ReplyError::OtherStatus { status }),
         }
     }
 

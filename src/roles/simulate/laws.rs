@@ -12,6 +12,27 @@ use serde::Deserialize;
 use super::engine::{Nanos, nanos};
 use crate::model::{Rate, Size};
 
+/// Why a law of a scenario cannot be drawn from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LawError {
+    #[error("{text:?} is no span of time: write 250ms, 30s, 10min, 5h or 7d")]
+    Span { text: String },
+    #[error("the shape and scale of a Weibull law must be above 0")]
+    Weibull,
+    #[error("a rate must be above 0")]
+    NoRate,
+    #[error("a list of rates must name some, each above 0")]
+    Rates,
+    #[error("the bounds of a rate must be above 0, the lower one first")]
+    RateBounds,
+    #[error("a size must be above 0")]
+    NoSize,
+    #[error("the median size must be above 0 and at most `most`")]
+    MedianSize,
+    #[error("sigma must be between 0 and 10")]
+    Sigma,
+}
+
 /// A span of time, written `250ms`, `30s`, `10min`, `5h` or `7d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Deserialize)]
 #[serde(try_from = "String")]
@@ -29,23 +50,23 @@ const UNITS: [(&str, f64); 5] = [("ms", 1e-3), ("min", 60.0), ("s", 1.0), ("h", 
 const LONGEST: f64 = 3650.0 * 86_400.0;
 
 impl FromStr for Span {
-    type Err = String;
+    type Err = LawError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, LawError> {
         let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let unit = UNITS.iter().find(|(unit, _)| *unit == text[split..].trim());
         let number = text[..split].parse::<f64>().ok();
         match (number, unit) {
             (Some(number), Some((_, factor))) if number * factor <= LONGEST => Ok(Self(number * factor)),
-            _ => Err(format!("{text:?} is no span of time: write 250ms, 30s, 10min, 5h or 7d")),
+            _ => Err(LawError::Span { text: text.to_owned() }),
         }
     }
 }
 
 impl TryFrom<String> for Span {
-    type Error = String;
+    type Error = LawError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, LawError> {
         text.parse()
     }
 }
@@ -86,11 +107,9 @@ impl SpanLaw {
         Some(nanos(drawn.min(LONGEST)))
     }
 
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), LawError> {
         match *self {
-            Self::Weibull { shape, scale } if !(shape > 0.0 && scale.0 > 0.0) => {
-                Err("the shape and scale of a Weibull law must be above 0".to_owned())
-            }
+            Self::Weibull { shape, scale } if !(shape > 0.0 && scale.0 > 0.0) => Err(LawError::Weibull),
             _ => Ok(()),
         }
     }
@@ -131,15 +150,13 @@ impl RateLaw {
         drawn.max(1.0)
     }
 
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), LawError> {
         let is_empty = |rates: &[Rate]| rates.is_empty() || rates.iter().any(|rate| rate.0 == 0);
         match self {
-            Self::Fixed(rate) if rate.0 == 0 => Err("a rate must be above 0".to_owned()),
-            Self::List(rates) if is_empty(rates) => {
-                Err("a list of rates must name some, each above 0".to_owned())
-            }
+            Self::Fixed(rate) if rate.0 == 0 => Err(LawError::NoRate),
+            Self::List(rates) if is_empty(rates) => Err(LawError::Rates),
             Self::Uniform([low, high]) | Self::LogUniform([low, high]) if low > high || low.0 == 0 => {
-                Err("the bounds of a rate must be above 0, the lower one first".to_owned())
+                Err(LawError::RateBounds)
             }
             Self::Lognormal { sigma, .. } => check_sigma(*sigma),
             _ => Ok(()),
@@ -184,11 +201,11 @@ impl SizeLaw {
         }
     }
 
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), LawError> {
         match self {
-            Self::Fixed(size) if size.0 == 0 => Err("a size must be above 0".to_owned()),
+            Self::Fixed(size) if size.0 == 0 => Err(LawError::NoSize),
             Self::Lognormal { median, most, .. } if median.0 == 0 || median > most => {
-                Err("the median size must be above 0 and at most `most`".to_owned())
+                Err(LawError::MedianSize)
             }
             Self::Lognormal { sigma, .. } => check_sigma(*sigma),
             _ => Ok(()),
@@ -202,8 +219,8 @@ pub fn catalog_sizes(text: &str) -> Vec<u64> {
     text.lines().filter_map(size).filter(|size| *size > 0).collect()
 }
 
-fn check_sigma(sigma: f64) -> Result<(), String> {
-    if (0.0..=10.0).contains(&sigma) { Ok(()) } else { Err("sigma must be between 0 and 10".to_owned()) }
+fn check_sigma(sigma: f64) -> Result<(), LawError> {
+    if (0.0..=10.0).contains(&sigma) { Ok(()) } else { Err(LawError::Sigma) }
 }
 
 fn between(low: f64, high: f64, rng: &mut impl Rng) -> f64 {

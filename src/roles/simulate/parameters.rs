@@ -9,8 +9,19 @@ const MOST: f64 = 1e15;
 /// Shortest heartbeat: more would be a simulation of nothing else.
 const SHORTEST_HEARTBEAT: f64 = 0.1;
 
+/// Why a parameter cannot be set.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SetError {
+    #[error("must be a number; times are in seconds, sizes in bytes")]
+    NotANumber,
+    #[error("must be between {least} and {most:e}")]
+    OutOfRange { least: f64, most: f64 },
+    #[error("is no parameter of the policy that a scenario may set")]
+    Unknown,
+}
+
 /// Sets one to a number: seconds where it is a time.
-pub fn set(params: &mut Params, name: &str, value: &toml::Value) -> Result<(), String> {
+pub fn set(params: &mut Params, name: &str, value: &toml::Value) -> Result<(), SetError> {
     let number = match value {
         toml::Value::Float(number) => *number,
         toml::Value::Integer(number) => *number as f64,
@@ -18,11 +29,11 @@ pub fn set(params: &mut Params, name: &str, value: &toml::Value) -> Result<(), S
             params.cut_through = *is_on;
             return Ok(());
         }
-        _ => return Err("must be a number; times are in seconds, sizes in bytes".to_owned()),
+        _ => return Err(SetError::NotANumber),
     };
     let least = if name == "heartbeat" { SHORTEST_HEARTBEAT } else { 0.0 };
     if !(least..=MOST).contains(&number) {
-        return Err(format!("must be between {least} and {MOST:e}"));
+        return Err(SetError::OutOfRange { least, most: MOST });
     }
     if name == "heartbeat" {
         // How long one may be silent follows from how often it should speak.
@@ -31,7 +42,7 @@ pub fn set(params: &mut Params, name: &str, value: &toml::Value) -> Result<(), S
         params.dead_after = params.dead_after.mul_f64(factor);
     }
     let is_known = set_time(params, name, number) || set_number(params, name, number);
-    if is_known { Ok(()) } else { Err("is no parameter of the policy that a scenario may set".to_owned()) }
+    if is_known { Ok(()) } else { Err(SetError::Unknown) }
 }
 
 /// `match name { "field" => params.field = value, ... }` over listed fields; whether it was one of them.

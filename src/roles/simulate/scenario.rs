@@ -244,8 +244,8 @@ pub enum ScenarioError {
     Value { key: String, problem: String },
 }
 
-fn wrong<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, ScenarioError> {
-    Err(ScenarioError::Value { key: key.into(), problem: problem.into() })
+fn wrong<T>(key: impl Into<String>, problem: impl ToString) -> Result<T, ScenarioError> {
+    Err(ScenarioError::Value { key: key.into(), problem: problem.to_string() })
 }
 
 impl Scenario {
