@@ -207,7 +207,7 @@ pub enum TokenCommand {
         /// Configuration file of the server
         #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
         config: PathBuf,
-        /// Note about whom the token is for
+        /// Note on who the token is for
         #[arg(long, default_value = "")]
         note: String,
     },

@@ -60,7 +60,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
 
 /// A time as people write it: `90s`, `2m`, `1h`.
 fn duration(key: &str, text: &str) -> Result<Duration, ConfigError> {
-    let wrong = || ConfigError::value(key, format!("{text:?} is no time: write 90s, 2m or 1h"));
+    let wrong = || ConfigError::value(key, format!("{text:?} is not a duration: write 90s, 2m or 1h"));
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds: u64 = match unit {
         "s" => 1,

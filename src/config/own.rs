@@ -19,7 +19,7 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 pub(super) fn check_admin(key: &str, admin: SocketAddr, listen: &[SocketAddr]) -> Result<(), ConfigError> {
     match listen.iter().find(|address| collide(admin, **address)) {
         Some(address) => {
-            let problem = format!("{admin} is taken by listen ({address}): give the status another port");
+            let problem = format!("{admin} is taken by listen ({address}): give the status API another port");
             Err(ConfigError::value(key, problem))
         }
         None => Ok(()),

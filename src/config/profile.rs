@@ -78,7 +78,7 @@ impl Profile {
         for url in &profile.upstream {
             base_url(&key, url)?;
             if split_url(url).1.is_some() {
-                let problem = "passwords are not for profiles: put `upstream` into the [[repo]]";
+                let problem = "a profile cannot have passwords: put `upstream` into the [[repo]]";
                 return Err(ConfigError::value(key, problem));
             }
         }

@@ -369,9 +369,7 @@ pub(super) fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> 
 
 fn poll(key: &str, secs: Option<u64>) -> Result<Duration, ConfigError> {
     match secs.unwrap_or(300) {
-        0 => {
-            Err(ConfigError::value(format!("{key} poll_secs"), "give at least 1 second; 300 is the default"))
-        }
+        0 => Err(ConfigError::value(format!("{key} poll_secs"), "at least 1 second; the default is 300")),
         secs => Ok(Duration::from_secs(secs)),
     }
 }
@@ -379,7 +377,7 @@ fn poll(key: &str, secs: Option<u64>) -> Result<Duration, ConfigError> {
 fn publish_gate(key: &str, text: Option<&str>) -> Result<Duration, ConfigError> {
     let gate = duration(&format!("{key} publish_gate"), text.unwrap_or("2m"))?;
     if gate > MAX_GATE {
-        return Err(ConfigError::value(format!("{key} publish_gate"), "one hour is the longest"));
+        return Err(ConfigError::value(format!("{key} publish_gate"), "must be at most one hour"));
     }
     Ok(gate)
 }

@@ -110,7 +110,7 @@ impl VolunteerOptions {
 
     pub fn validate(self) -> Result<VolunteerConfig, ConfigError> {
         let missing = |key: &str, flag: &str| {
-            ConfigError::value(key, format!("missing: set it in the file or give {flag}"))
+            ConfigError::value(key, format!("missing: set it in the file or with {flag}"))
         };
         let admin = self.admin_address()?;
         let server = self.server.ok_or_else(|| missing("server", "--server http://mirror.example:8080"))?;
@@ -120,7 +120,7 @@ impl VolunteerOptions {
             return Err(ConfigError::value(
                 "donate",
                 format!(
-                    "{donate} ({}) is too little to serve a package; give at least 128KiB/s, or 1.1Mbit/s",
+                    "{donate} ({}) is too little to serve a package; set at least 128KiB/s, or 1.1Mbit/s",
                     donate.in_bits()
                 ),
             ));
@@ -128,7 +128,7 @@ impl VolunteerOptions {
         if donate > MAX_DONATE {
             return Err(ConfigError::value(
                 "donate",
-                format!("{} is more than servers believe; give at most 100Gbit/s", donate.in_bits()),
+                format!("{} is more than servers accept; set at most 100Gbit/s", donate.in_bits()),
             ));
         }
         absolute("adopt", "tree", &self.adopt)?;

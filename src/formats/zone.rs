@@ -48,7 +48,7 @@ pub struct Zone {
 
 /// Why a text cannot be a zone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no zone: use labels of a-z, 0-9 and inner hyphens, {MAX_ZONE} characters at most")]
+#[error("{0:?} is not a zone: use labels of a-z, 0-9 and inner hyphens, {MAX_ZONE} characters at most")]
 pub struct ZoneNameError(String);
 
 /// How a question came.

@@ -64,20 +64,20 @@ enum Word {
 /// Why the old process goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
-    #[error("the configuration cannot be used: {0}")]
+    #[error("the configuration is invalid: {0}")]
     Config(String),
-    #[error("this is process 1, whose end would end its container: restart the container instead")]
+    #[error("this is process 1, and its exit would stop the container: restart the container instead")]
     Init,
     #[error("cannot start {program}: {source}")]
     Start { program: PathBuf, source: io::Error },
-    #[error("the new process ended, its log says why")]
+    #[error("the new process exited; its log says why")]
     Ended,
-    #[error("the new process takes longer than {} s", .0.as_secs())]
+    #[error("the new process took longer than {} s", .0.as_secs())]
     Late(Duration),
-    #[error("the other process does not speak as expected: {0}")]
+    #[error("unexpected answer from the other process: {0}")]
     Channel(io::Error),
     /// Now the old one cannot go on either.
-    #[error("the state cannot be opened again: {0}")]
+    #[error("cannot reopen the state: {0}")]
     Lost(String),
 }
 
@@ -144,7 +144,7 @@ impl Start {
         let hangups = if has_terminal() { None } else { Some(signal(SignalKind::hangup())?) };
         let mut predecessor = self.predecessor.take().map(Channel::new).transpose()?;
         if let Some(old) = &mut predecessor {
-            let gone = |_| io::Error::other("the process to take over from has ended or let go of nothing");
+            let gone = |_| io::Error::other("the process to take over from has exited or released nothing");
             old.say(Word::Ready).await.map_err(gone)?;
             old.expect(Word::Open, OPEN_TIMEOUT).await.map_err(gone)?;
         }
@@ -202,11 +202,11 @@ impl Life {
                 Some(hangups) => hangups.recv().await,
                 None => std::future::pending().await,
             };
-            tracing::info!("reading the configuration anew");
+            tracing::info!("reloading the configuration");
             manager::reloading();
             match self.start.hand_over(role).await {
                 Ok(pid) => {
-                    tracing::info!(pid, "another process has taken over; running downloads end here");
+                    tracing::info!(pid, "another process has taken over; running downloads finish here");
                     if let Some(hangups) = self.hangups.take() {
                         tokio::spawn(pass_on(hangups, pid));
                     }
@@ -214,7 +214,7 @@ impl Life {
                 }
                 Err(lost @ HandoverError::Lost(_)) => return Err(lost),
                 Err(e) => {
-                    tracing::error!(error = %e, "not reloaded; everything goes on as before");
+                    tracing::error!(error = %e, "not reloaded; everything continues as before");
                     manager::not_reloaded(&e.to_string());
                 }
             }

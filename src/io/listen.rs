@@ -156,7 +156,7 @@ async fn accept_loop<S, F>(
             tokio::select! {
                 () = connection(stream, Ends { peer, local }, service, shutdown) => {}
                 () = progress.is_over(bounds.patience) => {
-                    tracing::debug!(%peer, "cut off: it takes too little");
+                    tracing::debug!(%peer, "cut off: the client reads too slowly");
                     (bounds.cut_off)(peer);
                 }
             }

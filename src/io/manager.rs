@@ -53,7 +53,7 @@ async fn beat(period: Duration, probe: impl Fn() + Send, told: impl Fn() + Send)
 /// A service manager that does not listen has other troubles than ours.
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(state) {
-        tracing::debug!(error = %e, "the service manager cannot be told");
+        tracing::debug!(error = %e, "cannot notify the service manager");
     }
 }
 

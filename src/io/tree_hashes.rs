@@ -221,7 +221,7 @@ impl TreeHashes {
     /// Remembers what was read. Blocks.
     fn learn(&self, path: PathBuf, fingerprint: Fingerprint, hashes: Hashes) -> Known {
         if let Err(e) = self.db.put_hashes(&hashes) {
-            tracing::warn!(file = %path.display(), error = %e, "digests are not remembered");
+            tracing::warn!(file = %path.display(), error = %e, "cannot save digests");
         }
         self.files.fetch_add(1, Relaxed);
         self.bytes.fetch_add(fingerprint.size, Relaxed);
@@ -299,7 +299,7 @@ impl Reading {
         match state.as_deref() {
             Ok(Progress::Done(known)) => Ok(**known),
             Ok(Progress::Failed(e)) => Err(e.clone()),
-            Ok(Progress::Reading(_)) | Err(_) => Err(unreadable("the reading was ended")),
+            Ok(Progress::Reading(_)) | Err(_) => Err(unreadable("reading was cancelled")),
         }
     }
 
@@ -339,7 +339,7 @@ impl Reading {
         match state {
             Progress::Reading(read) => Ok(read.min(last)),
             Progress::Done(known) if is_right(&known) => Ok(last + 1),
-            Progress::Done(_) => Err(unreadable("it is another file than its metadata says")),
+            Progress::Done(_) => Err(unreadable("it does not match its metadata")),
             Progress::Failed(e) => Err(e),
         }
     }

@@ -54,15 +54,15 @@ pub enum FetchError {
     #[error("{url}: {problem}")]
     Wrong { url: String, problem: String },
     /// Upstreams may have it, but it cannot be kept now.
-    #[error("it takes too long to come; the fetch goes on")]
+    #[error("it takes too long to arrive; the fetch continues")]
     Late,
-    #[error("the store cannot take it: {0}")]
+    #[error("the store cannot keep it: {0}")]
     Store(String),
 }
 
 impl FetchError {
     fn aborted() -> Self {
-        Self::Store("the fetch was ended".to_owned())
+        Self::Store("the fetch was cancelled".to_owned())
     }
 
     fn store(error: impl std::fmt::Display) -> Self {
@@ -201,7 +201,7 @@ impl Fetcher {
             return Ok(Content::Arriving(flight.clone()));
         }
         if flights.len() >= MAX_FLIGHTS {
-            let error = FetchError::Store("too many fetches are under way".to_owned());
+            let error = FetchError::Store("too many fetches are running".to_owned());
             self.tell_failure(&source.label, &wanted, &error);
             return Err(error);
         }
@@ -247,7 +247,7 @@ impl Fetcher {
         };
         match is_to_be_told {
             true => tracing::warn!(file, %digest, %error, "fetch failed"),
-            false => tracing::debug!(file, %digest, %error, "fetch failed, as was told or is ordinary"),
+            false => tracing::debug!(file, %digest, %error, "fetch failed; ordinary, or already reported"),
         }
     }
 
@@ -391,7 +391,7 @@ impl Fetcher {
     fn commit(&self, incoming: Incoming) -> Result<Committed, VerifyError> {
         let committed = self.store.commit(incoming.verify()?)?;
         if let Err(e) = self.db.put_hashes(&committed.hashes) {
-            tracing::warn!(blob = %committed.blob.id, error = %e, "digests are not remembered");
+            tracing::warn!(blob = %committed.blob.id, error = %e, "cannot save digests");
         }
         Ok(committed)
     }

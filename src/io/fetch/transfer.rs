@@ -203,10 +203,10 @@ impl<'a> Transfer<'a> {
                     Some((first, total)) if first == self.position && size.is_none_or(|s| s == total) => {
                         Ok(first)
                     }
-                    _ => Err("another part than asked for".to_owned()),
+                    _ => Err("sent another range than asked for".to_owned()),
                 }
             }
-            (status, _) => Err(format!("{status} that nobody asked for")),
+            (status, _) => Err(format!("unexpected {status}")),
         }
     }
 

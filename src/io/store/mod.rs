@@ -34,7 +34,7 @@ const CHUNK: usize = 512;
 /// Why the store cannot take a file.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("{need} bytes do not fit into max_size ({max}) beside what may not be removed")]
+    #[error("{need} bytes do not fit into max_size ({max}) besides what must not be removed")]
     NoRoom { need: u64, max: u64 },
     /// `max_size` is not what limits it.
     #[error(
@@ -42,7 +42,7 @@ pub enum StoreError {
     )]
     DiskSmall { need: u64, total: Size, min_free: Size },
     #[error(
-        "the disk has {free} free, and {need} bytes beside min_free ({min_free}) are needed: free some space, or lower min_free"
+        "the disk has {free} free, and {need} bytes besides min_free ({min_free}) are needed: free some space, or lower min_free"
     )]
     DiskFull { need: u64, free: Size, min_free: Size },
     #[error(transparent)]
@@ -297,7 +297,7 @@ impl BlobStore {
         self.bad.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             file = %self.path(id).display(), problem,
-            "a stored file was altered or cannot be read; removed, it will be fetched again when asked for. If this goes on, check the disk and who else writes there"
+            "a stored file was altered or cannot be read; removed, and fetched again on request. If this recurs, check the disk and what else writes there"
         );
     }
 

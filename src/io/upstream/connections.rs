@@ -48,7 +48,7 @@ pub fn explain(problem: String) -> String {
     }
     let is_everybodys = LACKS_AUTHORITIES.load(Relaxed) && problem.contains("UnknownIssuer");
     let hint = if is_everybodys {
-        ": this system has no certificate authorities, install ca-certificates"
+        ": this system has no certificate authorities; install ca-certificates"
     } else {
         ""
     };
@@ -107,7 +107,7 @@ pub fn tls(authorities: Option<&[u8]>, client: Option<ClientPem<'_>>) -> Result<
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
-        Ok(all) if all.is_empty() => Err("there is no certificate in PEM in it".to_owned()),
+        Ok(all) if all.is_empty() => Err("it contains no PEM certificate".to_owned()),
         all => all.map_err(|e| e.to_string()),
     }
 }

@@ -44,9 +44,9 @@ pub enum UpstreamError {
     #[error("{url}: answered {status}")]
     Status { url: String, status: StatusCode },
     /// It has the file, and not the part that was asked for; with its `Content-Range`.
-    #[error("{url}: has no such part")]
+    #[error("{url}: does not have this range")]
     NoSuchPart { url: String, content_range: Option<HeaderValue> },
-    #[error("{url}: falls silent in mid-file")]
+    #[error("{url}: went silent in the middle of the file")]
     Silent { url: String },
     #[error("{url}: {problem}")]
     Broken { url: String, problem: String },
@@ -228,7 +228,7 @@ impl Upstream {
                         if reach == Reach::OutsideOnly && reach::is_inner_address(&next) {
                             return Err(UpstreamError::broken(
                                 url,
-                                "redirects out of the local network and back",
+                                "redirects out of the private network and back",
                             ));
                         }
                         reach = if reach == Reach::OutsideOnly { reach } else { allowed };
@@ -377,10 +377,10 @@ fn target(url: &str, at: &Uri, headers: &HeaderMap) -> Result<Uri, UpstreamError
         }
         _ => location.to_owned(),
     };
-    let uri: Uri = text.parse().map_err(|_| broken("redirects to something that is no URL"))?;
+    let uri: Uri = text.parse().map_err(|_| broken("redirects to something that is not a URL"))?;
     match uri.scheme_str() {
         Some("http" | "https") => Ok(uri),
-        _ => Err(broken("redirects to something else than http or https")),
+        _ => Err(broken("redirects to something other than http or https")),
     }
 }
 

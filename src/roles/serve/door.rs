@@ -55,7 +55,7 @@ pub enum Target<'a> {
         rest: &'a str,
         direct: bool,
     },
-    /// What a volunteer would serve, whose client fell over to this server.
+    /// What a volunteer would serve, whose client failed over to this server.
     Signed {
         volunteer: VolunteerId,
     },

@@ -30,7 +30,7 @@ impl Role for Reload {
         metadata.store.leave();
         indexes.lock().unwrap_or_else(PoisonError::into_inner).is_left = true;
         if let Err(e) = self.server.trees.save() {
-            tracing::warn!(error = %e, "what was read of local trees is not remembered");
+            tracing::warn!(error = %e, "cannot save the digests of local trees");
         }
         passed::save(&self.server);
         // Last: whoever opens it takes the rest as given.

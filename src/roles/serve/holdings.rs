@@ -95,7 +95,7 @@ fn read_file(path: &PathBuf, id: VolunteerId, max_blobs: u64) -> Option<Known> {
     }
     let known = decode(&bytes, id);
     if known.is_none() {
-        tracing::info!(file = %path.display(), "damaged; that volunteer will announce everything");
+        tracing::info!(file = %path.display(), "saved holdings are damaged; that volunteer will announce everything");
     }
     known
 }

@@ -190,7 +190,7 @@ fn digests(server: &Server, root: &Root) -> Digests {
     hasher.update(&root.bytes);
     let hashes = hasher.finish();
     if let Err(e) = server.db.put_hashes(&hashes) {
-        tracing::debug!(error = %e, "digests are not remembered");
+        tracing::debug!(error = %e, "cannot save digests");
     }
     hashes.digests
 }

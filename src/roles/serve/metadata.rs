@@ -230,7 +230,7 @@ pub async fn member_response(
         }
         Err(e) => {
             // Release files list uncompressed members that archives do not keep: no reason to alarm anyone.
-            tracing::debug!(path = path.as_str(), error = %e, "a member cannot be had");
+            tracing::debug!(path = path.as_str(), error = %e, "a member is unavailable");
             return fetch_failed(repo, &e);
         }
     };
@@ -273,7 +273,7 @@ async fn open_member(
                 return Ok((blob, file));
             }
         }
-        Err(FetchError::Store("it is removed as soon as it comes".to_owned()))
+        Err(FetchError::Store("it is removed as soon as it arrives".to_owned()))
     };
     tokio::time::timeout(MEMBER_PATIENCE, open).await.unwrap_or(Err(FetchError::Late))
 }

@@ -42,7 +42,7 @@ fn message(server: &Server, order: &Order) -> Option<ToVolunteer> {
             Some(ToVolunteer::Fetch { blob, file_name, sources })
         }
         Task::Drop => {
-            tracing::debug!(blob = %blob.id, size = %Size(blob.size), "ordered a copy to be let go");
+            tracing::debug!(blob = %blob.id, size = %Size(blob.size), "ordered the release of a copy");
             Some(ToVolunteer::Drop { blob: blob.id })
         }
     }
@@ -71,7 +71,7 @@ pub async fn keep_share(server: Arc<Server>) {
         if share > told || asked_for_less >= IS_OVER {
             (told, asked_for_less) = (share, 0);
             let percent = (share * 100.0).round() as u8;
-            tracing::info!(percent, "most that volunteers send each other while clients download");
+            tracing::info!(percent, "limit of copies between volunteers while clients download");
             server.set_sync_share(percent);
         }
     }

@@ -389,13 +389,13 @@ pub fn fetch_failed(repo: &Repo, error: &FetchError) -> Response<Body> {
         }
         FetchError::Upstream(_) => plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again"),
         FetchError::Wrong { .. } => {
-            plain(repo.status_of_damage(), "the upstream's file is not what its metadata says")
+            plain(repo.status_of_damage(), "the upstream's file does not match its metadata")
         }
         FetchError::Late => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the upstream sends this file slowly; try again soon")
         }
         FetchError::Store(_) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the server cannot take this file now; try again")
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the server cannot fetch this file now; try again")
         }
     }
 }

@@ -183,7 +183,7 @@ pub fn save(server: &Server) {
         .collect();
     let records = records.iter().map(|(name, json)| (name.as_str(), json.clone()));
     if let Err(e) = server.db.put_records(KIND, records) {
-        tracing::warn!(error = %e, "what is known of upstreams' files that no metadata names is not remembered");
+        tracing::warn!(error = %e, "cannot save what is known of upstreams' files that no metadata names");
         let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MAX_UNWRITTEN.saturating_sub(changed.len());
         changed.extend(taken.into_iter().take(room));

@@ -192,11 +192,11 @@ async fn may_ask(server: &Server, probe: &Probe) -> Result<(), String> {
     let uri = probe.base_url.parse::<http::Uri>().map_err(|e| e.to_string())?;
     let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
     let found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await;
-    for address in found.map_err(|e| format!("its name leads nowhere: {e}"))? {
+    for address in found.map_err(|e| format!("its name does not resolve: {e}"))? {
         let ip = address.ip().to_canonical();
         if (ip.is_loopback() && !peer.is_loopback()) || (is_inside(ip) && !is_inside(peer)) {
             return Err(format!(
-                "{ip} is an address of the server's own network, where it does not come from"
+                "{ip} is an address in the server's own network, but it connects from elsewhere"
             ));
         }
     }
@@ -216,7 +216,7 @@ fn reason(error: UpstreamError) -> String {
 
 fn check_head(reply: &Reply, blob: Blob, part: &Range<u64>) -> Result<(), String> {
     if reply.status.is_redirection() {
-        return Err("sends clients back for what it should hold".to_owned());
+        return Err("redirects clients back for what it should hold".to_owned());
     }
     let is_all = *part == (0..blob.size);
     let expected = format!("bytes {}-{}/{}", part.start, part.end - 1, blob.size);
@@ -225,7 +225,7 @@ fn check_head(reply: &Reply, blob: Blob, part: &Range<u64>) -> Result<(), String
         StatusCode::PARTIAL_CONTENT if range == Some(expected.as_str()) => Ok(()),
         StatusCode::OK if is_all && reply.content_length() == Some(blob.size) => Ok(()),
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
-            Err("sends another part or size than asked".to_owned())
+            Err("sends another range or size than asked for".to_owned())
         }
         status => Err(format!("answers {status}")),
     }

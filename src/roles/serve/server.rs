@@ -283,7 +283,7 @@ impl Server {
     pub fn keep_holdings(&self) {
         let known = self.policy(|policy| policy.tracker().known(holdings::MAX_KEPT, clock::now()));
         if let Err(e) = holdings::write(&self.config.state_dir, &known) {
-            tracing::warn!(error = %e, "volunteers' holdings are not kept; they will announce everything");
+            tracing::warn!(error = %e, "cannot save volunteers' holdings; they will announce everything");
         }
     }
 

@@ -128,7 +128,7 @@ async fn refuse(mut socket: WebSocket, peer: SocketAddr, reason: String) {
 async fn send(socket: &mut WebSocket, message: &impl Serialize) -> Result<(), String> {
     let json = serde_json::to_string(message).map_err(|e| e.to_string())?;
     let sent = tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::text(json))).await;
-    sent.map_err(|_| "it does not read".to_owned())?.map_err(|_| "connection lost".to_owned())
+    sent.map_err(|_| "it does not read its connection".to_owned())?.map_err(|_| "connection lost".to_owned())
 }
 
 async fn hello(socket: &mut WebSocket) -> Result<Hello, String> {
@@ -154,16 +154,16 @@ async fn join(
     token: Token,
 ) -> Result<(Session, Welcome, mpsc::Receiver<ToVolunteer>), String> {
     if hello.clients.len() > MAX_NETWORKS {
-        return Err(format!("it names {} networks; {MAX_NETWORKS} are the most", hello.clients.len()));
+        return Err(format!("it names {} networks; the limit is {MAX_NETWORKS}", hello.clients.len()));
     }
     if hello.donate < MIN_DONATE {
         return Err(format!(
-            "it donates {}; at least {MIN_DONATE} are needed to serve a package",
+            "it donates {}; at least {MIN_DONATE} is needed to serve a package",
             hello.donate
         ));
     }
     if hello.donate > MAX_DONATE {
-        return Err(format!("it donates {}; {MAX_DONATE} are the most that is believed", hello.donate));
+        return Err(format!("it donates {}; the limit is {MAX_DONATE}", hello.donate));
     }
     let base_url = base_url(&hello, peer)?;
     let Enrolled { key, is_new } = {
@@ -173,7 +173,7 @@ async fn join(
     };
     let is_local = is_loopback(&base_url);
     if is_local {
-        tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients of this machine");
+        tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients on this machine");
     }
     let named_url = server.failover.as_ref().and_then(|failover| failover.named_url(&hello.id, &base_url));
     alone(server, &hello, &base_url).await?;
@@ -256,7 +256,7 @@ fn base_url(hello: &Hello, peer: SocketAddr) -> Result<String, String> {
         {
             Ok(advertised.trim_end_matches('/').to_owned())
         }
-        _ => Err(format!("advertise {advertised:?} is no http or https URL")),
+        _ => Err(format!("advertise {advertised:?} is not an http or https URL")),
     }
 }
 
@@ -401,14 +401,14 @@ fn received_one(
     let now = clock::now();
     match message {
         Message::Binary(bytes) => {
-            let (change, blobs) = decode_holdings(bytes).ok_or("sent holdings that cannot be read")?;
+            let (change, blobs) = decode_holdings(bytes).ok_or("sent unreadable holdings")?;
             let blobs: Vec<BlobId> = blobs.collect();
             server
                 .policy(|policy| policy.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, now));
             Ok(None)
         }
         Message::Text(text) => match serde_json::from_str(text)
-            .map_err(|e| format!("sent what cannot be read: {e}"))?
+            .map_err(|e| format!("sent an unreadable message: {e}"))?
         {
             ToServer::Report(report) => {
                 let (announced, load) = (report.announced, load(report));
@@ -452,7 +452,7 @@ fn suspect(server: &Server, session: &Session, blob: BlobId, bad: &[VolunteerId]
     let size = server.find(blob).first().and_then(|(_, _, expected)| expected.size);
     let Some(size) = size.or_else(|| server.packages.store.size_of(blob)) else { return };
     for id in bad.iter().take(MAX_SOURCES) {
-        tracing::warn!(volunteer = %session.id, of = %id, %blob, "says that another volunteer sent it wrong bytes");
+        tracing::warn!(volunteer = %session.id, of = %id, %blob, "reports wrong bytes from another volunteer");
         server.policy(|policy| {
             if let Some((node, _)) = policy.tracker().find(id) {
                 policy.suspect(node, Blob { id: blob, size });

@@ -65,7 +65,7 @@ pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
         let token = token.map(|token| token_key(&token));
         let keys = [Some(id.as_str()), token.as_deref()].into_iter().flatten();
         if let Err(e) = server.db.put_records(KIND, keys.map(|key| (key, Some(json.clone())))) {
-            tracing::warn!(volunteer = %id, error = %e, "its conduct is not remembered over a restart");
+            tracing::warn!(volunteer = %id, error = %e, "cannot save its record: a restart would lose it");
         }
     };
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -89,7 +89,7 @@ pub fn seen(node: &Node, networks: &Networks, now: Time) -> Seen {
         (networks.limit(&node.id), "clients of the networks that the server's configuration names for it"),
         (
             node.standing.is_volatile(&params, node.connected, now),
-            "clients that can turn elsewhere: it went away without a word lately, or is declared volatile",
+            "clients that can turn elsewhere: it recently left without notice, or is declared volatile",
         ),
     ];
     let limits = limits.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned()).collect();

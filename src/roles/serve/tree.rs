@@ -44,7 +44,7 @@ pub enum TreeError {
     /// Asked for by hash, and the path has another file that metadata names.
     #[error("the tree has another file of this name")]
     Other,
-    #[error("the tree's file is not what its metadata says")]
+    #[error("the tree's file does not match its metadata")]
     Wrong,
     #[error("the tree is being changed; try again")]
     Changing,
@@ -297,7 +297,7 @@ impl Case {
             let size = expected.first().size.unwrap_or_default();
             tracing::warn!(
                 repo = self.repo().config.name, file = %path.display(), expected = size, found = fingerprint.size,
-                "a file of the tree has not the size that its metadata says"
+                "a file of the tree does not have the size in its metadata"
             );
         }
         let is_new = clock::now().since(changed) < BEING_REPLACED;
@@ -340,7 +340,7 @@ fn tell(repo: &Repo, path: &Path, expected: &Alternatives, known: &Known) {
     let found = known.digests.get(expected.first().digest.algorithm());
     tracing::warn!(
         repo = repo.config.name, file = %path.display(), %expected, %found,
-        "a file of the tree is not what its metadata says: it is not served. Check the disk, or replace the file"
+        "a file of the tree does not match its metadata, and is not served. Check the disk, or replace the file"
     );
 }
 

@@ -54,7 +54,7 @@ async fn save(server: Arc<Server>) {
 pub async fn save_now(server: &Arc<Server>) {
     let hashes = server.trees.clone();
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || hashes.save()).await {
-        tracing::warn!(error = %e, "what was read of local trees is not remembered");
+        tracing::warn!(error = %e, "cannot save the digests of local trees");
     }
 }
 
@@ -68,7 +68,7 @@ async fn clean(server: Arc<Server>) {
             Ok(Ok(forgotten)) if forgotten > 0 => {
                 tracing::debug!(forgotten, "files of local trees that are gone or have changed");
             }
-            Ok(Err(e)) => tracing::warn!(error = %e, "files of local trees that are gone are not forgotten"),
+            Ok(Err(e)) => tracing::warn!(error = %e, "cannot forget files of local trees that are gone"),
             _ => {}
         }
     }
@@ -158,7 +158,7 @@ async fn unnamed_after(server: &Arc<Server>, last: Option<PathBuf>) -> Option<St
     match tokio::task::spawn_blocking(look).await.ok()? {
         Ok(step) => Some(step),
         Err(e) => {
-            tracing::warn!(error = %e, "files of local trees that no metadata names are not read again");
+            tracing::warn!(error = %e, "cannot reread files of local trees that no metadata names");
             None
         }
     }
@@ -189,7 +189,7 @@ async fn read_unnamed(server: &Arc<Server>, file: &Unnamed, pause: impl Fn(u64) 
         false => own.learnt.withdrawn.put(&path, fingerprint, expected),
     };
     if let Ok(Err(e)) = tokio::task::spawn_blocking(note).await {
-        tracing::warn!(error = %e, "which files of local trees are wrong is not remembered");
+        tracing::warn!(error = %e, "cannot save which files of local trees are wrong");
     }
     if found != expected && is_new {
         server.learnt.forget(expected);
@@ -197,7 +197,7 @@ async fn read_unnamed(server: &Arc<Server>, file: &Unnamed, pause: impl Fn(u64) 
         let (expected, found) = (expected.digest(), found.digest());
         tracing::warn!(
             repo, %file, %expected, %found,
-            "a file of the tree is not what it was, though its date is the same: it is not served. \
+            "a file of the tree was altered, though its date is the same: it is not served. \
              Check the disk, or replace the file"
         );
     }
@@ -225,7 +225,7 @@ pub async fn read(
     if before.is_some_and(|before| before.digests != known.digests) {
         tracing::warn!(
             repo = server.repos[repo].config.name, file = %opened.path.display(),
-            "a file of the tree has other bytes than before, though its date is the same: check the disk"
+            "a file of the tree has different bytes, though its date is the same: check the disk"
         );
     }
     tree::check(server, &server.repos[repo], &path, &opened, &known);

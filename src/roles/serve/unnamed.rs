@@ -73,7 +73,7 @@ pub async fn pass_through(
             Ok(reply)
                 if reply.status == StatusCode::PARTIAL_CONTENT && !headers.contains_key(header::RANGE) =>
             {
-                tracing::warn!(url, "the upstream gives a part of the file only");
+                tracing::warn!(url, "the upstream sends only a part of the file");
                 outage = true;
             }
             Ok(reply) => {
@@ -105,7 +105,7 @@ pub async fn pass_through(
     if outage {
         plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again")
     } else if forbidden {
-        plain(StatusCode::FORBIDDEN, "the upstream does not give this file")
+        plain(StatusCode::FORBIDDEN, "the upstream refuses this file")
     } else {
         plain(StatusCode::NOT_FOUND, "no such file")
     }

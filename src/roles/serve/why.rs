@@ -47,7 +47,7 @@ fn look(server: &Server, question: &Question) -> Result<Why, String> {
     let path = RepoPath::from_url(rest).map_err(|e| e.to_string())?;
     let expected = repo.snapshot().package(path.as_str()).ok_or_else(|| {
         format!(
-            "{} is no package of the current metadata of {name}: such files are served here",
+            "{} is not a package in the current metadata of {name}: such files are served here",
             path.as_str()
         )
     })?;

@@ -96,7 +96,7 @@ pub async fn run(admin: &str, shown: &Shown) -> anyhow::Result<()> {
             Report::Status => told::<Answer>(&client, admin, STATUS_PATH, shown, show_any).await?,
             Report::Dedup => told::<DedupReport>(&client, admin, DEDUP_PATH, shown, show_dedup).await?,
             Report::Why { client: address, path, can_return } => {
-                address.parse::<IpAddr>().with_context(|| format!("{address:?} is no IP address"))?;
+                address.parse::<IpAddr>().with_context(|| format!("{address:?} is not an IP address"))?;
                 let path = utf8_percent_encode(path, NON_ALPHANUMERIC);
                 let question = format!("{WHY_PATH}?client={address}&path={path}&can_return={can_return}");
                 told::<Why>(&client, admin, &question, shown, show_why).await?
@@ -144,7 +144,7 @@ async fn told<T: DeserializeOwned + Serialize>(
         anyhow::bail!("{reason}");
     }
     let report: T =
-        serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;
+        serde_json::from_slice(&bytes).context("the answer is not a status: is this the admin address?")?;
     Ok(if shown.json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { show(&report) })
 }
 

@@ -147,7 +147,7 @@ impl Edge {
         *self.lock_clock() = Some((server_now_secs, Instant::now()));
         let name = format!("key {}", self.config.server);
         if let Err(e) = self.db.put_records(SELF, [(name.as_str(), Some(secret.to_vec()))]) {
-            tracing::warn!(error = %e, "the key is not remembered");
+            tracing::warn!(error = %e, "cannot save the key");
         }
     }
 

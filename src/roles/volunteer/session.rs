@@ -103,9 +103,9 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown, away_since: &mut Ins
     let welcome = match next(&mut socket).await? {
         ToVolunteer::Welcome(welcome) => welcome,
         ToVolunteer::Refused { reason } => return Err(Refused(reason).into()),
-        _ => bail!("the server spoke before it welcomed"),
+        _ => bail!("the server did not begin with a welcome"),
     };
-    let key: BlobId = welcome.key.parse().context("the server's key cannot be read")?;
+    let key: BlobId = welcome.key.parse().context("the server's key is unreadable")?;
     edge.set_key(key.0, welcome.now_secs);
     // It says so if it wants another.
     edge.shaper.set_usual_sync_share();
@@ -144,9 +144,9 @@ async fn report(edge: &Edge, socket: &mut Socket, told: u64) -> anyhow::Result<(
 
 async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
     let url = format!("{}{SESSION_PATH}", edge.config.server.replacen("http", "ws", 1));
-    let mut request = url.as_str().into_client_request().with_context(|| format!("{url} is no address"))?;
+    let mut request = url.as_str().into_client_request().with_context(|| format!("{url} is not a URL"))?;
     let bearer =
-        format!("Bearer {}", edge.token).parse().context("the token has characters that no token has")?;
+        format!("Bearer {}", edge.token).parse().context("the token has characters that are not allowed")?;
     request.headers_mut().insert(http::header::AUTHORIZATION, bearer);
     let limits =
         WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
@@ -163,7 +163,7 @@ async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
             if response.status().is_client_error() {
                 return Err(Refused(why).into());
             }
-            bail!("the server cannot take it now: {why}");
+            bail!("the server cannot accept it now: {why}");
         }
         // This error's text names its cause already.
         Ok(Err(e)) => Err(anyhow!("cannot connect to {url}: {}", explain(e.to_string()))),
@@ -199,7 +199,7 @@ async fn next(socket: &mut Socket) -> anyhow::Result<ToVolunteer> {
         tokio::time::timeout(CONNECT_TIMEOUT, socket.next()).await.context("the server does not answer")?;
     match received {
         Some(Ok(Message::Text(text))) => {
-            serde_json::from_str(&text).context("the server sent what cannot be read")
+            serde_json::from_str(&text).context("the server sent an unreadable message")
         }
         Some(Err(e)) => Err(lost(&e)),
         _ => bail!("the server ended the connection"),
@@ -253,7 +253,7 @@ async fn run(
     let mut deadline = Instant::now() + SILENCE;
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(deadline) => bail!("the server is silent for {} s", SILENCE.as_secs()),
+            () = tokio::time::sleep_until(deadline) => bail!("the server has been silent for {} s", SILENCE.as_secs()),
             received = session.socket.next() => { deadline = Instant::now() + SILENCE; match received {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
                     Ok(ToVolunteer::Fetch { blob, file_name, sources }) => orders.fetch(blob, file_name, sources),
@@ -289,7 +289,7 @@ async fn run(
 /// What the server's test of this volunteer gave, for whoever runs it.
 fn tell_standing(edge: &Edge, problem: Option<&str>) {
     match problem {
-        None => tracing::info!("the server's test went well: it sends clients here"),
+        None => tracing::info!("the server's test succeeded: it sends clients here"),
         Some(problem) => tracing::warn!(
             address = edge.config.advertise.as_deref().unwrap_or(""), listen = %edge.address, problem,
             "the server sends no clients here: its test of this volunteer failed. Behind a firewall or NAT, \
