@@ -271,7 +271,7 @@ fn what_nobody_asks_for_goes_from_a_full_volunteer_before_more_comes() {
     // It looks for what may go every five seconds, once it was told how full the store is.
     (0..3).for_each(|_| _ = server.wait_reports());
     server.wait_redirect(&files[2]);
-    server.process.wait_message("ordered the release of a copy");
+    server.process.wait_message("ordered a copy to be dropped");
     server.wait_until("all orders have ended", |status| status.is_placed());
     let sha256 = |file: &String| sha256_hex(&package(&scratch, file));
     let stored = volunteer.options.stored();

@@ -42,7 +42,7 @@ fn message(server: &Server, order: &Order) -> Option<ToVolunteer> {
             Some(ToVolunteer::Fetch { blob, file_name, sources })
         }
         Task::Drop => {
-            tracing::debug!(blob = %blob.id, size = %Size(blob.size), "ordered the release of a copy");
+            tracing::debug!(blob = %blob.id, size = %Size(blob.size), "ordered a copy to be dropped");
             Some(ToVolunteer::Drop { blob: blob.id })
         }
     }
