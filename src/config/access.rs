@@ -14,7 +14,7 @@ pub struct Access {
     pub credentials: Vec<Option<Credentials>>,
     /// A file with credentials, as apt_auth.conf(5) has them or in one line. Default: none.
     pub credentials_file: Option<PathBuf>,
-    /// Files in PEM by which this server shows who it is. Default: none.
+    /// PEM files with which this server identifies itself. Default: none.
     pub client: Option<ClientFiles>,
     /// Certificate authorities of the upstreams, in PEM, in place of the system's. Default: none.
     pub ca_file: Option<PathBuf>,

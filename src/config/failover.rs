@@ -58,7 +58,7 @@ impl FailoverConfig {
         Ok(Some(Self { zone, dns_listen, has_port_80 }))
     }
 
-    /// What is probably wrong, unless something in front of the server makes up for it.
+    /// A probable mistake, unless something in front of the server makes up for it.
     pub fn problem(&self) -> Option<&'static str> {
         (!self.has_port_80).then_some(
             "listen has no port 80: a client without /etc/services goes there and finds nobody, unless \

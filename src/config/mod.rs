@@ -29,7 +29,7 @@ pub use proxy::{ConnectRule, ProxyConfig};
 pub use serve::{CacheConfig, Named, Origin, RepoConfig, ServeConfig};
 pub use volunteer::{VolunteerConfig, VolunteerOptions};
 
-/// What is wrong with a configuration, in words for the person who wrote it.
+/// An error in a configuration, explained to the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error(transparent)]
@@ -83,7 +83,7 @@ fn absolute(key: &str, what: &str, paths: &[PathBuf]) -> Result<(), ConfigError>
     }
 }
 
-/// Reads TOML that may have passwords in its URLs: what is wrong with it is told without them.
+/// Reads TOML that may have passwords in its URLs: errors are reported without them.
 fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| match toml::from_str::<T>(&hidden(text)) {
         Err(shown) => shown.into(),

@@ -1,4 +1,4 @@
-//! What is the server itself: its listening addresses must not take each other's port, and it is no upstream of its
+//! The server's own addresses: they must not use the same port, and the server must not be an upstream of its
 //! own.
 
 use std::net::SocketAddr;

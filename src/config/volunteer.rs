@@ -22,11 +22,11 @@ pub struct VolunteerConfig {
     pub admin: Option<SocketAddr>,
     /// The blob store.
     pub store: PathBuf,
-    /// Most bytes kept in the store; adopted trees do not count. Default 100 GiB.
+    /// Maximum bytes kept in the store; adopted trees do not count. Default 100 GiB.
     pub max_size: Size,
     /// Bytes of the file system that stay free. Default 1 GiB.
     pub min_free: Size,
-    /// Every stored package is read again once in so many days; 0 is never. Default 30.
+    /// How often, in days, every stored package is reread; 0 is never. Default 30.
     pub scrub_days: u32,
     /// Upload rate given to clients, across all downloads: 128 KiB/s to 100 Gbit/s. Default 50 MiB/s.
     pub donate: Rate,

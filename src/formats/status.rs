@@ -186,7 +186,7 @@ pub struct SnapshotStatus {
     pub skipped: u64,
     /// Why the first of them was.
     pub first_skipped: Option<String>,
-    /// What is odd about the metadata and served nevertheless: a file and what it is about.
+    /// Oddities of the metadata that is served nevertheless: a file and what is odd about it.
     pub warnings: Vec<String>,
     /// Why the last look at the origin brought nothing.
     pub problem: Option<String>,

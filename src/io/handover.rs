@@ -1,5 +1,5 @@
 //! Hand-over: a new process takes over from a running one, which no client notices. So a SIGHUP reads the
-//! configuration anew, and an upgrade of the program takes effect.
+//! configuration again, and an upgrade of the program takes effect.
 //!
 //! The old process starts its program again, with its listening sockets and a channel to talk over. That is no
 //! child of its own: it is started by a process in between that ends at once ([`LAUNCH`]), and so belongs to the
@@ -40,7 +40,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// To open the state and restore what is served: seconds for a large archive. The old process serves meanwhile,
 /// but keeps nothing.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Downloads that run when another process takes over may go on for so long.
+/// How long running downloads may continue when another process takes over.
 const LAST_DOWNLOADS: Duration = Duration::from_secs(3600);
 /// The old process has only to tell the service manager.
 const MAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ enum Word {
     Open = b'o',
     /// The new one: accepting.
     Serving = b's',
-    /// The old one: the service manager knows whom to watch now.
+    /// The old one: the service manager now knows which process to watch.
     Main = b'm',
 }
 
@@ -83,7 +83,7 @@ pub enum HandoverError {
 
 /// What a process does around a hand-over. All methods block.
 pub trait Role: Send + Sync + 'static {
-    /// Whether the configuration is good as it is now; else what is wrong with it.
+    /// Whether the configuration is valid as it is now; else the error.
     fn check(&self) -> Result<(), String>;
     /// Lets go of what only one process can have. Requests are still answered.
     fn let_go(&self);

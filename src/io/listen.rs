@@ -83,7 +83,7 @@ pub fn local_addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>>
 pub struct Bounds {
     pub connections: usize,
     pub patience: Patience,
-    /// Told of each that took too little.
+    /// Called for each client that read too slowly.
     pub cut_off: Arc<dyn Fn(SocketAddr) + Send + Sync>,
 }
 
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Bounds {
 }
 
 impl Bounds {
-    /// A server suffers slow clients: they have nobody else.
+    /// A server tolerates slow clients: they have nowhere else to go.
     pub fn of_server(connections: usize) -> Self {
         Self { connections, patience: LAST_RESORT, cut_off: Arc::new(|_| ()) }
     }

@@ -10,7 +10,7 @@ pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Reading the configuration anew. [`not_reloaded`] or [`succeeded_by`] follows.
+/// Reloading the configuration. [`not_reloaded`] or [`succeeded_by`] follows.
 pub fn reloading() {
     let mut state = vec![NotifyState::Reloading, NotifyState::Status("")];
     state.extend(NotifyState::monotonic_usec_now());

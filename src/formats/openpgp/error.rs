@@ -2,7 +2,7 @@
 
 use super::super::entry::FormatError;
 
-/// Why there is no keyring.
+/// Why a file is not a keyring.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
     #[error("this is a GnuPG keybox: export it with gpg --no-default-keyring --keyring FILE --export")]

@@ -20,7 +20,7 @@ pub const IDLE_CONNECTIONS: usize = 32;
 
 pub type Connections = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
-/// A pool that keeps so many idle connections per host.
+/// A pool that keeps this many idle connections per host.
 pub fn pool(resolver: Resolver, tls: ClientConfig, idle: usize) -> Connections {
     let mut http = HttpConnector::new_with_resolver(resolver);
     http.enforce_http(false);
@@ -62,7 +62,7 @@ pub struct ClientPem<'a> {
     pub key: &'a [u8],
 }
 
-/// What is wrong with the contents of a certificate, a key or a list of authorities.
+/// An error in the contents of a certificate, a key or a list of authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("ca_file: {0}")]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Longest time that a host stays behind, whatever it did or asks for.
 const LONGEST: Duration = Duration::from_secs(300);
-/// A host that did nothing wrong for this long starts anew.
+/// A host without failures for this long starts afresh.
 const FORGET: Duration = Duration::from_secs(900);
 /// Shortest pause of a host that names one: some say 0 and mean "not now".
 const SHORTEST_REST: Duration = Duration::from_secs(1);
@@ -138,7 +138,7 @@ fn failures(before: Option<Trouble>, asked: Option<Duration>) -> u32 {
     before.map_or(0, |trouble| trouble.failures).saturating_add(u32::from(asked.is_none()))
 }
 
-/// How long a host stays behind after so many failures in a row.
+/// How long a host stays behind after this many failures in a row.
 fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(9)).min(LONGEST)
 }

@@ -46,7 +46,7 @@ async fn look_up(name: &Name) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect())
 }
 
-/// Whom a request may reach.
+/// Which hosts a request may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// What the configuration names as an upstream.

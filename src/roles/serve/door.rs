@@ -84,7 +84,7 @@ pub struct Door {
     proxy: ProxyConfig,
     /// Whose hosts are this server's and mean volunteers.
     zone: Option<Zone>,
-    /// The answer to those who take us for a proxy for everything.
+    /// The answer to clients that take this server for an open proxy.
     refusal: String,
 }
 

@@ -8,7 +8,7 @@ use super::{open_repos, passed, popularity};
 use crate::io::config_file::read_serve_config;
 use crate::io::handover::Role;
 
-/// A server and the file that says what it is to be.
+/// A server and its configuration file.
 #[derive(Debug)]
 pub struct Reload {
     pub server: Arc<Server>,

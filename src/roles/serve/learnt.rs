@@ -180,7 +180,7 @@ pub fn tags_are(asked: &Asked, id: BlobId) -> bool {
     tags.all(|tags| tags.contains(&id.etag()))
 }
 
-/// What is known now of a file that no metadata names, and its date.
+/// What is known about a file that no metadata names, and its date.
 pub async fn known(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Option<(Blob, u64)> {
     if repo.tree().is_none() {
         return passed::known(server, repo, path).await;

@@ -1,4 +1,4 @@
-//! One file as download managers and people want it described: who has it, how long it is, what its digests are.
+//! One file as download managers and people want it described: who has it, its size, its digests.
 //!
 //! | path | query | form |
 //! |---|---|---|
@@ -94,7 +94,7 @@ fn dir_of_repomd(repo: &Repo, path: &RepoPath) -> Option<Option<RepoPath>> {
     }
 }
 
-/// What is known of a file; its bytes are read if that is the only way to know its SHA-256.
+/// What is known about a file; its bytes are read if there is no other way to learn its SHA-256.
 async fn known(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Result<Option<Known>, FetchError> {
     let metadata = match repo.snapshot().resolve(path) {
         Named::Root { root, .. } => Some(Some(root.blob)),

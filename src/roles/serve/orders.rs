@@ -1,4 +1,4 @@
-//! Carries the policy's orders out: tells volunteers what to fetch and from whom, and what to let go.
+//! Carries out the policy's orders: tells volunteers what to fetch, where from, and what to drop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::policy::{Event, NodeNo, Order, Params, Task};
 
 /// How often the policy is asked for the share of their lines that volunteers give each other.
 const SHARE_EVERY: Duration = Duration::from_secs(2);
-/// A smaller share is told after it has been asked for so often: one second of rest is no end.
+/// A smaller share is sent after it has been requested this often: a second's pause is not the end.
 const IS_OVER: u32 = 15;
 
-/// Tells volunteers what is ordered of them. An order that reaches nobody has failed.
+/// Sends orders to volunteers. An order that reaches no volunteer has failed.
 pub fn send(server: &Server, orders: &[Order]) {
     for order in orders {
         let Order { node, epoch, blob, .. } = *order;

@@ -36,7 +36,7 @@ use crate::policy::Request;
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Further holders that a redirect names.
+/// Maximum number of further holders that a redirect names.
 const MAX_DUPLICATES: usize = 3;
 
 /// Whether a request by hash comes from a volunteer that fetches: it signs with its own key. Anybody may send the
@@ -98,7 +98,7 @@ async fn answer_sought(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked)
     here(server, sought, blob, asked).await
 }
 
-/// Answers for oneself.
+/// Answers from this server.
 pub async fn here(
     server: &Arc<Server>,
     sought: &Sought<'_>,
@@ -118,7 +118,7 @@ pub async fn here(
     serve(server, sought, asked).await
 }
 
-/// What needs no bytes from here: the answer to conditions, or a redirect.
+/// Answers that need no bytes from here: to conditions, or a redirect.
 pub async fn elsewhere(
     server: &Arc<Server>,
     sought: &Sought<'_>,
@@ -168,7 +168,7 @@ async fn is_checkable(server: &Arc<Server>, sought: &Sought<'_>, blob: Blob, ask
     hashed && are_known()
 }
 
-/// Who asks here for what it was redirected for did not get it there.
+/// A client that asks here for what it was redirected for did not get it there.
 fn came_back(server: &Server, blob: Blob, asked: &Asked) {
     if server.policy(|policy| policy.came_back(asked.asker(), blob, clock::now())) {
         server.doubts.notify_one();

@@ -300,7 +300,7 @@ async fn ask(server: &Arc<Server>, repo: &Repo, path: &RepoPath, record: &Record
     said
 }
 
-/// Whether an upstream has not said anything of the file.
+/// Whether an upstream has said nothing about the file.
 fn is_outage(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::Status { status, .. } => status.is_server_error(),

@@ -154,7 +154,7 @@ pub async fn restore(server: &Arc<Server>) {
     }
 }
 
-/// Removes index files of what is not to be restored.
+/// Removes index files of generations that will not be restored.
 fn forget_others(server: &Server, records: &[Record]) {
     let mut kept = BTreeSet::new();
     for Record { repo, key, generations, .. } in records {

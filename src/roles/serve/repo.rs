@@ -30,10 +30,10 @@ const DISCOVERIES: usize = 16;
 const MAX_ASKED: usize = 1024;
 /// Reasons that are told of one outage: it may be another one at every look.
 const MAX_TOLD: usize = 3;
-/// A member that nobody asked for in two weeks is fetched when somebody does.
+/// A member that nobody has requested for two weeks is fetched only on request.
 const ASKED_SECS: u64 = 14 * 86_400;
 
-/// What is known of one unit besides its metadata.
+/// What is known about one unit besides its metadata.
 #[derive(Clone, Debug, Default)]
 pub struct UnitState {
     /// When the origin was last looked at, and what went wrong.
@@ -135,7 +135,7 @@ impl Repo {
         }
     }
 
-    /// Everything that is read at start-up was read.
+    /// Everything that is read at startup was read.
     pub fn set_warm(&self) {
         self.is_warm.send_replace(true);
     }

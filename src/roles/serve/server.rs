@@ -145,7 +145,7 @@ struct Outbox {
     life: Arc<Life>,
 }
 
-/// Whether a session's other end still lives, for those who must know before its heartbeats tell.
+/// Whether a session's other end is alive, if that must be known before its next heartbeat.
 #[derive(Debug, Default)]
 pub struct Life {
     /// Asks the session to ask its volunteer.
@@ -279,7 +279,7 @@ impl Server {
         Some(position.next)
     }
 
-    /// Writes down what is known of volunteers' holdings, for the next process. Blocks.
+    /// Saves volunteers' holdings for the next process. Blocks.
     pub fn keep_holdings(&self) {
         let known = self.policy(|policy| policy.tracker().known(holdings::MAX_KEPT, clock::now()));
         if let Err(e) = holdings::write(&self.config.state_dir, &known) {
@@ -287,12 +287,12 @@ impl Server {
         }
     }
 
-    /// Who has not come back by now is not waited for.
+    /// Stops waiting for volunteers that have not come back by now.
     pub fn forget_kept(&self) {
         self.kept.clear();
     }
 
-    /// Has a volunteer's URLs made so from now on.
+    /// Sets how a volunteer's URLs are made from now on.
     pub fn set_signer(&self, node: NodeNo, signer: Signer) {
         self.chooser().signers.insert(node, signer);
     }
@@ -381,7 +381,7 @@ impl Server {
         }
     }
 
-    /// Counts anew: bytes hashed since the last time may have shown that files are identical. Blocks.
+    /// Counts again: bytes hashed since the last time may have shown that files are identical. Blocks.
     pub fn take_census(&self) -> Arc<Census> {
         let mut taken = self.census.lock().unwrap_or_else(PoisonError::into_inner);
         let version = self.catalog_version();
@@ -435,7 +435,7 @@ impl Server {
         Some((node.id.clone(), node.base_url.clone(), key))
     }
 
-    /// Tells every volunteer how much of its line others may have; those who join later are told then.
+    /// Tells every volunteer how much of its line others may use; later ones are told when they join.
     pub fn set_sync_share(&self, percent: u8) {
         self.sync_share.store(percent, Ordering::Relaxed);
         for outbox in self.volunteers().values() {

@@ -26,15 +26,15 @@ use crate::policy::{Event, Joined, Load, NodeNo, Params, Policy};
 
 /// A volunteer that connects says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// A volunteer that does not take a message in this time is gone.
+/// A volunteer that does not read a message within this time is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// A volunteer that lives answers a ping within this.
+/// A live volunteer answers a ping within this time.
 const LIFE_SIGN: Duration = Duration::from_secs(2);
-/// How often a session looks whether its token was revoked.
+/// How often a session checks whether its token was revoked.
 const RECHECK: Duration = Duration::from_secs(10);
 /// Volunteers' names under one token: a site may give all its machines the same.
 const MAX_NAMES: usize = 256;
-/// In place of a count that no report has told yet.
+/// In place of a count that no report has given yet.
 const UNTOLD: u64 = u64::MAX;
 /// Kind of the database's records of volunteers.
 const RECORD: &str = "volunteer";
@@ -67,7 +67,7 @@ struct Session {
 }
 
 impl Session {
-    /// Counts what it says it fetched since; the first report may tell of times before this session.
+    /// Counts what it reports as fetched since; the first report may include earlier sessions.
     fn count_peer_bytes(&self, peer_bytes: u64) {
         let before = self.peer_bytes.swap(peer_bytes, Relaxed);
         if before != UNTOLD {
@@ -311,14 +311,14 @@ pub fn enrolled_token(server: &Server, id: &VolunteerId) -> Option<String> {
     serde_json::from_slice::<Enrolment>(&record).ok().map(|enrolment| enrolment.token)
 }
 
-/// The key with which a volunteer's URLs were signed, whether or not it is connected.
+/// The key that signs a volunteer's URLs, whether or not it is connected.
 pub fn enrolled_key(server: &Server, id: &VolunteerId) -> Option<Key> {
     let record = server.db.record(RECORD, id.as_str()).ok()??;
     let enrolment = serde_json::from_slice::<Enrolment>(&record).ok()?;
     enrolment.key.parse::<BlobId>().ok().map(|key| Key::new(&key.0))
 }
 
-/// Moves messages until one side ends; says why.
+/// Moves messages until one side ends; returns why.
 async fn serve(
     server: &Arc<Server>,
     session: &Session,
@@ -379,7 +379,7 @@ async fn serve(
     }
 }
 
-/// Tells the volunteer how it is seen, if that is not what it was told last.
+/// Tells the volunteer how it is seen, if that has changed.
 async fn tell_seen(session: &Session, socket: &mut WebSocket, told: &mut Seen) -> Result<(), String> {
     let Session { server, node, .. } = session;
     let networks = &server.config.networks;
@@ -391,7 +391,7 @@ async fn tell_seen(session: &Session, socket: &mut WebSocket, told: &mut Seen) -
     send(socket, &Notice::Seen(seen)).await
 }
 
-/// Takes in one message; returns the last one that the volunteer gets, if it leaves.
+/// Handles one message; returns the last one that the volunteer gets, if it leaves.
 fn received_one(
     server: &Arc<Server>,
     session: &Session,
@@ -447,7 +447,7 @@ fn received_one(
     }
 }
 
-/// A volunteer says that others sent it wrong bytes. That proves nothing, so they are tested by that blob.
+/// A volunteer reports wrong bytes from others. That proves nothing, so they are tested with that blob.
 fn suspect(server: &Server, session: &Session, blob: BlobId, bad: &[VolunteerId]) {
     let size = server.find(blob).first().and_then(|(_, _, expected)| expected.size);
     let Some(size) = size.or_else(|| server.packages.store.size_of(blob)) else { return };

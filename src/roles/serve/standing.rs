@@ -1,5 +1,5 @@
-//! What the database keeps of volunteers' conduct, so that neither a restart of the server nor one of the
-//! volunteer makes it forgotten; and what they are told of it.
+//! Volunteers' records in the database, so that neither a restart of the server nor one of the
+//! volunteer loses them; and what volunteers are told about their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ struct Stored {
     present_secs: u64,
 }
 
-/// What is known of a volunteer, and of others with its token where that is given. Blocks.
+/// What is known about a volunteer, and about others with its token if one is given. Blocks.
 pub fn load(server: &Server, id: &VolunteerId, token: Option<&str>) -> Record {
     let read = |key: &str| {
         let json = server.db.record(KIND, key).ok().flatten();

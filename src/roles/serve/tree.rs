@@ -172,7 +172,7 @@ fn may_stream(asked: &Asked, size: u64) -> bool {
     asked.method == Method::GET && size > READ_FIRST && has_end
 }
 
-/// Opens a repository's file, and says what is known of its bytes. The hot path.
+/// Opens a repository's file, and returns what is known about its bytes. The hot path.
 pub async fn open(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Option<(Opened, Option<Known>)> {
     let (tree, hashes) = (repo.tree()?.to_owned(), server.trees.clone());
     let named = repo.snapshot().find_package(path.as_str());
@@ -304,7 +304,7 @@ impl Case {
         Err(if is_new { TreeError::Changing } else { TreeError::Wrong })
     }
 
-    /// Whether a file is what it should be. One that is not is told of, once for each change of it.
+    /// Whether a file is what it should be. A wrong one is logged once for each change.
     fn check(&self, path: &Path, known: &Known) -> Result<(), TreeError> {
         let Known { fingerprint, digests } = known;
         let Some(expected) = self.refused(|wanted| wanted.matching(digests, fingerprint.size).is_some())?
@@ -344,7 +344,7 @@ fn tell(repo: &Repo, path: &Path, expected: &Alternatives, known: &Known) {
     );
 }
 
-/// Says what is wrong with a tree's file that a volunteer was ordered to copy and could not.
+/// Explains the fault in a tree's file that a volunteer was ordered to copy and could not.
 pub async fn explain_failure(server: Arc<Server>, volunteer: VolunteerId, blob: BlobId) {
     let places: Vec<(usize, RepoPath, Expected)> = server
         .find(blob)

@@ -1,4 +1,4 @@
-//! Why a client's request goes where it goes, for people: the policy's own view, nothing booked.
+//! Explains where a client's request goes: the policy's own view, without recording anything.
 
 use std::net::IpAddr;
 use std::sync::Arc;

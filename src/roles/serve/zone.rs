@@ -35,7 +35,7 @@ use crate::io::tunnel::site;
 use crate::model::VolunteerId;
 use crate::policy::{NodeNo, Params};
 
-/// How apt's requests begin their User-Agent; nobody else follows SRV records.
+/// How apt's requests begin their User-Agent; no other client follows SRV records.
 const APT: &str = "Debian APT-HTTP";
 /// Clients remembered.
 const MAX_CLIENTS: u64 = 100_000;
@@ -47,7 +47,7 @@ const SENT: Duration = Duration::from_secs(60);
 /// answers longer than they should.
 const FOLLOWED: Duration = Duration::from_secs(120);
 
-/// The zone, and what is remembered of clients.
+/// The zone, and what is remembered about clients.
 #[derive(Debug)]
 pub struct Failover {
     zone: Zone,

@@ -23,7 +23,7 @@ const DRAIN: Nanos = 30 * SECOND;
 /// The server's test: bytes of a part, how long it waits.
 const PROBE_PART: f64 = 65_536.0;
 const PROBE_PATIENCE: f64 = 8.0;
-/// A connection that nobody answers is given up after this.
+/// A connection that gets no answer is given up after this.
 const PROBE_SILENCE: Nanos = 4 * SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub struct Node {
     /// Bytes of copies fetched.
     pub from_peers: u64,
     pub from_server: u64,
-    /// When the server first sent nobody there any more because of wrong bytes.
+    /// When the server first stopped sending clients there because of wrong bytes.
     pub found: Option<Nanos>,
     /// Sent to clients when samples were taken last.
     pub bin_mark: f64,

@@ -108,7 +108,7 @@ pub struct Files {
 #[serde(deny_unknown_fields)]
 pub struct Clients {
     pub shape: Shape,
-    /// So many more come at the same instant, the first.
+    /// This many more come at the first instant.
     #[serde(default)]
     pub at_once: usize,
     /// Files that each fetches, one after the other.
@@ -235,7 +235,7 @@ fn thirty_seconds() -> Span {
     Span(30.0)
 }
 
-/// What is wrong with a scenario, in words for the person who wrote it.
+/// An error in a scenario, explained to the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     #[error(transparent)]

@@ -135,7 +135,7 @@ pub struct Client {
     pub is_spoilt: bool,
     pub retries: u32,
     pub can_return: bool,
-    /// Whom it was sent to last.
+    /// Where it was sent last.
     pub last: Option<NodeIndex>,
 }
 

@@ -83,7 +83,7 @@ fn status(edge: &Edge) -> EdgeStatus {
     }
 }
 
-/// What the server says, or what is known here better. Whether clients come is unknown where nobody has said so.
+/// What the server says, unless more is known here. It is unknown whether clients come until the server says so.
 fn standing(edge: &Edge, words: Words) -> (Seen, Option<bool>) {
     let own =
         |state: &str, problem: Option<String>| Seen { state: state.to_owned(), problem, ..Seen::default() };

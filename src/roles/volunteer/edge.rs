@@ -210,7 +210,7 @@ impl Edge {
         None
     }
 
-    /// Takes in verified files of a tree.
+    /// Adds verified files of a tree.
     pub fn adopt(&self, files: Vec<(PathBuf, Adopted)>) -> anyhow::Result<()> {
         let mut records = Vec::with_capacity(files.len());
         for (path, file) in &files {
@@ -325,7 +325,7 @@ impl Edge {
     }
 }
 
-/// Lets the server know what the store holds. What is adopted as well stays announced.
+/// Tells the server what the store holds. What is adopted as well stays announced.
 fn tell_changes(journal: Arc<Journal>, adopted: Arc<AdoptedFiles>) -> OnChange {
     OnChange(Box::new(move |change| match change {
         Change::Added(blob) => journal.push(HoldingsChange::Add, [blob.id]),

@@ -51,7 +51,7 @@ impl Journal {
         JournalSpan { id: self.id, first: *first, next: first + changes.len() as u64 }
     }
 
-    /// The changes from a number on; `None` if some of them are forgotten, or it is no number of this journal.
+    /// The changes from a number on; `None` if some are forgotten, or the number is not of this journal.
     pub fn since(&self, number: u64) -> Option<Vec<(HoldingsChange, BlobId)>> {
         let State { first, changes } = &*self.lock();
         let skipped = usize::try_from(number.checked_sub(*first)?).ok()?;

@@ -117,7 +117,7 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A volunteer and what says how it is to be.
+/// A volunteer and the options that configure it.
 #[derive(Debug)]
 struct Reload {
     edge: Arc<Edge>,

@@ -33,13 +33,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The same where the server does not want us: nothing changes soon.
+/// The same if the server refuses this volunteer: that will not change soon.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
-/// A session that lasted this long was a good one: the next pause is short again.
+/// After a session of this length, the next pause is short again.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
-/// A server that answers no ping for this long is gone, or the way to it is.
+/// A server that is silent for this long is gone, or the path to it is.
 const SILENCE: Duration = Duration::from_secs(30);
-/// For the server's last word.
+/// How long to wait for the server's farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Outcomes of orders on their way to the server.
 const OUTCOMES: usize = 256;
@@ -117,7 +117,7 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown, away_since: &mut Ins
     ended
 }
 
-/// Announces what changed since the server last knew, or everything. Returns the number up to which it knows the
+/// Announces what has changed since the server last knew, or everything. Returns the number up to which it knows the
 /// journal then, and how many digests that took.
 async fn introduce(edge: &Edge, socket: &mut Socket, known_to: Option<u64>) -> anyhow::Result<(u64, usize)> {
     let changes = known_to.and_then(|number| Some((number, edge.journal.since(number)?)));
@@ -286,7 +286,7 @@ async fn run(
     }
 }
 
-/// What the server's test of this volunteer gave, for whoever runs it.
+/// Logs the result of the server's test of this volunteer, for its administrator.
 fn tell_standing(edge: &Edge, problem: Option<&str>) {
     match problem {
         None => tracing::info!("the server's test succeeded: it sends clients here"),
@@ -298,7 +298,7 @@ fn tell_standing(edge: &Edge, problem: Option<&str>) {
     }
 }
 
-/// Says that this volunteer leaves, and hears whether somebody may still be on the way here.
+/// Says that this volunteer leaves, and learns whether clients may still be on their way here.
 async fn leave(edge: &Edge, mut socket: Socket) -> anyhow::Result<()> {
     send(&mut socket, &ToServer::Leaving).await?;
     let farewell = async {

@@ -9,7 +9,7 @@ use crate::model::{OrdersStatus, Seen, Time};
 #[derive(Debug, Default)]
 pub struct Told(Mutex<Words>);
 
-/// What there is to be shown.
+/// What the status shows.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     /// Since when there is a session.

@@ -195,7 +195,7 @@ fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Looked> {
     })
 }
 
-/// Says once that clients refuse what is served, because nobody has published anything newer.
+/// Logs once that clients refuse what is served, because nothing newer has been published.
 fn tell_expiry(repo: &Repo, key: &UnitKey) {
     let snapshot = repo.snapshot();
     let Some(unit) = snapshot.unit(key).filter(|unit| repo.trust.is_expired(unit, clock::now().as_secs()))
