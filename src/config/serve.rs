@@ -265,7 +265,7 @@ impl ServeConfig {
         })
     }
 
-    /// The URL that start-up hints show.
+    /// The URL that startup hints show.
     pub fn shown_url(&self) -> String {
         self.public_url.clone().unwrap_or_else(|| {
             let address = self.listen[0];

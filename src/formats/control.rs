@@ -36,7 +36,7 @@ pub const MAX_UPLOADS: usize = 256;
 pub const MAX_ENDED: usize = 64;
 /// Orders that a volunteer carries out at a time; the rest wait.
 pub const MAX_FETCHES: usize = 4;
-/// Other volunteers named as sources of one order. The server comes after them, and a fetch goes on elsewhere five
+/// Other volunteers named as sources of one order. The server comes after them, and a fetch continues elsewhere five
 /// times at most.
 pub const MAX_SOURCES: usize = 4;
 /// Longest URL of a source: a base URL has 255 characters, a ticket 120, a file name as many as file systems take.

@@ -29,7 +29,7 @@ use super::manager;
 use super::shutdown::{DRAIN, Shutdown};
 use super::sockets::Sockets;
 
-/// Tells a process that its standard input is a channel to the one that it takes over from.
+/// Shows a process that its standard input is a channel to the one that it takes over from.
 const VARIABLE: &str = "MANYHANDS_HANDOVER";
 /// Value of [`VARIABLE`]: start the process that takes over, and end.
 const LAUNCH: &str = "launch";
@@ -42,7 +42,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long running downloads may continue when another process takes over.
 const LAST_DOWNLOADS: Duration = Duration::from_secs(3600);
-/// The old process has only to tell the service manager.
+/// The old process only has to notify the service manager.
 const MAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a killed process to be gone.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ enum Word {
     Main = b'm',
 }
 
-/// Why the old process goes on.
+/// Why the old process stays.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
     #[error("the configuration is invalid: {0}")]
@@ -76,7 +76,7 @@ pub enum HandoverError {
     Late(Duration),
     #[error("unexpected answer from the other process: {0}")]
     Channel(io::Error),
-    /// Now the old one cannot go on either.
+    /// Now the old one cannot continue either.
     #[error("cannot reopen the state: {0}")]
     Lost(String),
 }
@@ -96,7 +96,7 @@ pub trait Role: Send + Sync + 'static {
 /// How a process's life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was told to stop.
+    /// It was asked to stop.
     Stopped,
     /// Another process serves now.
     Succeeded,
@@ -263,7 +263,7 @@ async fn blocking<R: Role, T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&role)).await.unwrap_or_else(|e| Err(e.to_string()))
 }
 
-/// Who was told to send SIGHUP to this process means the one that serves.
+/// A SIGHUP to this process is meant for the one that serves.
 async fn pass_on(mut hangups: Signal, pid: u32) {
     while hangups.recv().await.is_some() {
         kill(pid, Kill::HUP);

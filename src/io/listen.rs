@@ -32,7 +32,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEAD: usize = 16 << 10;
 /// Longest request target: a path of 4096 bytes (limits.h: PATH_MAX), percent-encoded throughout.
 const MAX_TARGET: usize = 12 << 10;
-/// Most bytes read of a head: enough to tell those whose target is too long so (hyper takes 64 KiB at most).
+/// Maximum bytes read of a head: enough to tell those whose target is too long so (hyper takes 64 KiB at most).
 const MAX_READ: usize = 72 << 10;
 /// A client that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT, tcp(7)).
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);

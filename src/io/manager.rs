@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)). Where there is none, nothing happens.
+//! Notifications to the service manager (sd_notify(3)). Without one, nothing happens.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn reloading() {
     tell(&state);
 }
 
-/// Everything goes on as before; `why` is for the administrator.
+/// Everything continues as before; `why` is for the administrator.
 pub fn not_reloaded(why: &str) {
     // One line per state.
     let why = format!("not reloaded: {}", why.replace('\n', " "));

@@ -54,7 +54,7 @@ impl Progress {
 }
 
 /// A connection that can end at once, without the bytes that the kernel still holds: over a line that carries
-/// nothing these would go on for minutes, and the client would wait for them.
+/// nothing these would continue for minutes, and the client would wait for them.
 pub trait Abort {
     fn abort(&self);
 }

@@ -52,7 +52,7 @@ pub enum StoreError {
 /// What a store may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most bytes of blobs, arriving ones included. Less where the file system is smaller.
+    /// Maximum bytes of blobs, arriving ones included. Less where the file system is smaller.
     pub max_bytes: u64,
     /// Bytes of the file system that stay free.
     pub min_free: u64,
@@ -96,7 +96,7 @@ pub struct Committed {
     pub hashes: Hashes,
 }
 
-/// A blob that is to be read again.
+/// A blob that is to be reread.
 #[derive(Debug)]
 pub(super) struct ToCheck {
     pub(super) blob: Blob,
@@ -231,7 +231,7 @@ impl BlobStore {
         is_enough
     }
 
-    /// Tells of blobs that were taken out of the index and removes their files; the caller holds the names.
+    /// Reports blobs that were taken out of the index and removes their files; the caller holds the names.
     fn forget(&self, index: MutexGuard<'_, Index>, doomed: &[BlobId]) {
         for id in doomed {
             (self.on_change.0)(Change::Removed(*id));
@@ -380,7 +380,7 @@ impl BlobStore {
         (index.len() as u64, index.bytes())
     }
 
-    /// Blobs that were read again and found right, and those that were found altered, since the start.
+    /// Blobs that were reread and found right, and those that were found altered, since the start.
     pub fn checked(&self) -> (u64, u64) {
         (self.scrubbed.load(Ordering::Relaxed), self.bad.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! Which upstreams failed lately. It only puts them behind the others: when all fail, all are still asked, but
+//! Which upstreams failed recently. It only puts them behind the others: when all fail, all are still asked, but
 //! for those that have named a time to come back: asking early makes many sites wait longer.
 
 use std::sync::Arc;
@@ -24,9 +24,9 @@ const FILE: usize = 150;
 /// How an exchange with an upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It answered, whatever it said, and went on to the end.
+    /// It answered, whatever it said, and continued to the end.
     Answered,
-    /// It did not connect, fell silent, broke off or answered 5xx; with what it asked for by Retry-After.
+    /// It did not connect, went silent, broke off or answered 5xx; with its Retry-After, if any.
     Failed(Option<Duration>),
 }
 
@@ -49,7 +49,7 @@ impl Trouble {
 #[derive(Clone, Debug)]
 pub struct Health {
     hosts: Arc<Cache<String, Trouble>>,
-    /// Until when single files are not asked for.
+    /// Until when single files are not requested.
     files: Arc<Cache<String, Instant>>,
 }
 
@@ -98,7 +98,7 @@ impl Health {
         }
     }
 
-    /// Notes that the host of `url` wants a pause of the length that it `asked` for. One that names none gets
+    /// Notes that the host of `url` wants a pause, of the length that it `asked` for. One that names none gets
     /// one that grows. Returns how long it is not asked.
     pub fn rest(&self, url: &str, asked: Option<Duration>) -> Duration {
         let host = host_of(url);
@@ -124,7 +124,7 @@ impl Health {
         pause
     }
 
-    /// How long `url` is not to be asked for, or its host for anything; `None` if it may be.
+    /// How long `url`, or its host, must not be asked; `None` if it may be.
     pub fn rest_left(&self, url: &str) -> Option<Duration> {
         let now = Instant::now();
         let of_host = self.hosts.get(&host_of(url)).and_then(|trouble| trouble.rest_left(now));
@@ -133,7 +133,7 @@ impl Health {
     }
 }
 
-/// Failures in a row for which a pause grows. Whoever names a time knows better, and it says nothing of the next.
+/// Failures in a row for which a pause grows. A time that the host names takes precedence, for this pause only.
 fn failures(before: Option<Trouble>, asked: Option<Duration>) -> u32 {
     before.map_or(0, |trouble| trouble.failures).saturating_add(u32::from(asked.is_none()))
 }

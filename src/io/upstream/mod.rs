@@ -29,7 +29,7 @@ pub use self::waits::Waits;
 
 /// From request to response head.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
-/// Longest silence within a body. Clients give up after 30 s (apt, dnf): what goes on elsewhere must begin before.
+/// Longest silence within a body. Clients give up after 30 s (apt, dnf): what continues elsewhere must begin before.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// From request to response head of another volunteer, the connection included.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -135,13 +135,13 @@ impl Upstream {
         self.health.rest_left(url)
     }
 
-    /// Indexes of `urls` in the order in which to ask: those whose host failed lately come last.
+    /// Indexes of `urls` in the order in which to ask: those whose host failed recently come last.
     pub fn order(&self, urls: &[String]) -> Vec<usize> {
         self.health.order(urls)
     }
 
     /// Counts how asking `url` ended. The methods here count what they see themselves: failures to answer,
-    /// and whole answers where they read them. Who reads a [`Reply`] tells how that went.
+    /// and whole answers where they read them. The reader of a [`Reply`] reports how that went.
     pub fn report(&self, url: &str, outcome: Outcome) {
         self.health.report(url, outcome);
     }
@@ -174,8 +174,8 @@ impl Upstream {
         Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
     }
 
-    /// GET from another volunteer. It redirects to our server when it has not the file, and nobody knows where to
-    /// else: that is not followed, and means that it has not the file.
+    /// GET from another volunteer. If it does not have the file it redirects to our server, and a stranger anywhere
+    /// else: that is not followed, and means that it does not have the file.
     pub async fn get_of_peer(&self, url: &str, headers: HeaderMap) -> Result<Reply, UpstreamError> {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = url.parse().map_err(|e| UpstreamError::broken(url, e))?;

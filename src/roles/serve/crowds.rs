@@ -53,7 +53,7 @@ impl Crowds {
     }
 }
 
-/// Asks the policy and tells; ends with the process.
+/// Asks the policy and logs the result; ends with the process.
 pub async fn keep(server: Arc<Server>) {
     let mut tick = tokio::time::interval(EVERY);
     loop {

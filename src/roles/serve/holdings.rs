@@ -24,7 +24,7 @@ const DIGEST: usize = 32;
 /// Digests kept of all volunteers together, 128 MiB of them: of those with the least, which are the most.
 pub const MAX_KEPT: u64 = 4 << 20;
 
-/// What was read at the start and nobody has come back for.
+/// What was read at startup, of volunteers that have not come back yet.
 #[derive(Debug, Default)]
 pub struct Kept(Mutex<BTreeMap<VolunteerId, Known>>);
 

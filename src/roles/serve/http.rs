@@ -48,7 +48,7 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// Never redirect: `/direct/`, and ways in from which a redirect leads nowhere.
     pub direct: bool,
-    /// The URL came from a list of ours: should a redirect fail, the client goes on with another URL.
+    /// The URL came from a list of ours: should a redirect fail, the client continues with another URL.
     pub is_listed: bool,
     /// A volunteer sent the client here, to be redirected again.
     pub is_sent_back: bool,

@@ -3,7 +3,7 @@
 //! is redirected like a package, for as long as nothing has touched it: that is looked at with every request.
 //!
 //! Volunteers ask for bytes by their hash, and no catalog says where these are: the places of those that were asked
-//! for lately are kept here. Whoever comes by hash is only given what still has it.
+//! for recently are kept here. Whoever comes by hash is only given what still has it.
 //!
 //! A file that has other bytes than when it was read first, though nothing has touched it, is not served any more.
 

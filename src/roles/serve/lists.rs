@@ -1,5 +1,5 @@
 //! Lists of URLs, for clients that take more than one: should the first lead to a volunteer that is gone, the
-//! client goes on with the next.
+//! client continues with the next.
 //!
 //! | who | asks for | gets |
 //! |---|---|---|

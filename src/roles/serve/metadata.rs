@@ -23,7 +23,7 @@ use crate::model::{Blob, Expected, RepoPath};
 
 /// A client waits this long at most for a look at the origin before it gets the last good generation.
 pub const PATIENCE: Duration = Duration::from_secs(15);
-/// A client waits this long for a member that is not here yet, less than apt's and dnf's 30 s; the fetch goes on.
+/// A client waits this long for a member that is not here yet, less than apt's and dnf's 30 s; the fetch continues.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(25);
 /// When to ask again for what an update or an outage keeps back.
 const WAIT_SECS: u64 = 5;

@@ -33,7 +33,7 @@ use crate::model::{Blob, BlobId, Expected, RepoPath, encode_path};
 /// Volunteers that one file's description names.
 const MAX_VOLUNTEERS: usize = 8;
 
-/// What stands behind a file's name, and what it asks for.
+/// The suffix of a file's name, and what it asks for.
 const SUFFIXES: [(&str, Wanted); 3] =
     [(".meta4", Wanted::Meta4), (".metalink", Wanted::Metalink), (".mirrorlist", Wanted::MirrorList)];
 

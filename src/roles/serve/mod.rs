@@ -205,7 +205,7 @@ fn open(
     Ok(Server::new(parts)?)
 }
 
-/// Brings back what the database knows.
+/// Restores what the database knows.
 async fn restore(server: &Arc<Server>) {
     records::restore(server).await;
     if let Err(e) = server.learnt.withdrawn.restore() {

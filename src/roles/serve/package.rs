@@ -57,7 +57,7 @@ pub struct Sought<'a> {
     pub path: &'a RepoPath,
     /// Several as long as nobody knows which of them the path means.
     pub wanted: Alternatives,
-    /// It was asked for by its hash: no other file of that path will do.
+    /// It was requested by its hash: no other file of that path will do.
     pub by_hash: bool,
 }
 
@@ -136,7 +136,7 @@ pub async fn elsewhere(
     redirect(server, repo, path, &meant, blob, asked)
 }
 
-/// Before a client is sent bytes from here: others may be giving it them, and it may come back from one.
+/// Before a client gets bytes from here: volunteers may be sending them already, or may have failed it.
 pub async fn serves(server: &Server, blob: Option<Blob>, asked: &Asked) {
     if let (Some(blob), true) = (blob, asked.direct) {
         server.courtesy.wait(asked.client, blob.id).await;

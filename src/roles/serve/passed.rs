@@ -236,7 +236,7 @@ pub async fn answer(
     Some(response)
 }
 
-/// Whether a part is wanted, which the upstream gives sooner than the whole. Whoever goes on with a part that it has
+/// Whether a part is wanted, which the upstream gives sooner than the whole. Whoever continues with a part that it has
 /// from here asks by our tag.
 fn is_part(asked: &Asked) -> bool {
     asked.headers.contains_key(header::RANGE) && !asked.headers.contains_key(header::IF_RANGE)

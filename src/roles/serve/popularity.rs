@@ -1,4 +1,4 @@
-//! What is asked for most, over a restart: long counters of demand, by which a server that has just started knows
+//! Popularity, kept over a restart: long counters of demand, by which a server that has just started knows
 //! which files of a new generation many will want.
 //!
 //! One file in `state_dir`: a line that names the form, the counters, and the SHA-256 of all that. It is written now

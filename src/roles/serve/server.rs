@@ -76,7 +76,7 @@ pub struct Server {
     census: Mutex<Option<(u64, Arc<Census>)>>,
     /// Grows whenever a snapshot or what is known of its blobs changes.
     catalog_version: AtomicU64,
-    /// Sizes of files whose metadata gives none (checksum files), once the origin told them.
+    /// Sizes of files whose metadata gives none (checksum files), once the origin has reported them.
     pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
@@ -94,7 +94,7 @@ pub struct Server {
     pub trees: Arc<TreeHashes>,
     /// Those of them that no metadata names.
     pub learnt: Learnt,
-    /// Files that were read again for the digests of their pieces, so that each is read once.
+    /// Files that were reread for the digests of their pieces, so that each is read once.
     pub hashing: Cache<Digest, ()>,
     /// Which file a path means, where metadata names several.
     pub settled: Settled,
@@ -106,7 +106,7 @@ pub struct Server {
     pub lookups: Arc<tokio::sync::Semaphore>,
     /// What the failover zone needs, where there is one.
     pub failover: Option<Failover>,
-    /// Begins when the server is told to stop.
+    /// Begins when the server should stop.
     pub shutdown: Shutdown,
     chooser: Mutex<Chooser>,
     volunteers: Mutex<BTreeMap<NodeNo, Outbox>>,
@@ -116,7 +116,7 @@ pub struct Server {
     /// Volunteers' holdings from before the start.
     kept: Kept,
     pub crowds: Crowds,
-    /// What volunteers were told last of their share for each other, in percent; 0 is nothing.
+    /// The share for each other that volunteers were last told, in percent; 0 is none.
     sync_share: AtomicU8,
 }
 
@@ -134,7 +134,7 @@ pub struct Signer {
     pub key: Arc<Key>,
     /// Its base URL in the failover zone.
     pub named_url: Option<Arc<str>>,
-    /// Where its control connection comes from.
+    /// The peer address of its control connection.
     pub peer: IpAddr,
 }
 
@@ -372,7 +372,7 @@ impl Server {
         self.catalog_version.load(Ordering::Relaxed)
     }
 
-    /// How many names stand for how many blobs now. Blocks while millions are counted.
+    /// How many names there are for how many blobs now. Blocks while millions are counted.
     pub fn census(&self) -> Arc<Census> {
         let taken = self.census.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match taken {
@@ -421,7 +421,7 @@ impl Server {
         orders::send(self, &orders);
     }
 
-    /// Has copies made that are missing of what was asked for lately.
+    /// Orders missing copies of what was requested recently.
     pub fn tend(&self) {
         let orders = self.policy(|policy| policy.tend(clock::now()));
         orders::send(self, &orders);
@@ -463,7 +463,7 @@ impl Server {
         self.volunteers().get(&node).map(|outbox| outbox.life.clone())
     }
 
-    /// Tells a volunteer something, if its session is of this epoch and takes it.
+    /// Sends a volunteer a message, if its session is of this epoch and has room.
     pub fn tell(&self, node: NodeNo, epoch: u32, message: ToVolunteer) -> bool {
         let volunteers = self.volunteers();
         let outbox = volunteers.get(&node).filter(|outbox| outbox.epoch == epoch);

@@ -50,7 +50,7 @@ fn token_key(token: &str) -> String {
     format!("token {token}")
 }
 
-/// Keeps it, beside what the caller does.
+/// Saves it in the background.
 pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
     let server = server.clone();
     let stored = Stored {
@@ -73,7 +73,7 @@ pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
     }
 }
 
-/// How a volunteer is seen, in words for whoever runs it.
+/// How a volunteer is seen, in words for its administrator.
 pub fn seen(node: &Node, networks: &Networks, now: Time) -> Seen {
     let params = Params::default();
     let state = node.state(&params, now);

@@ -29,11 +29,11 @@ use crate::model::{Algorithm, Alternatives, Blob, BlobId, Digests, Expected, Rep
 
 /// Read before it is answered for: some 50 ms, and a wrong one gets its status.
 const READ_FIRST: u64 = 8 << 20;
-/// How long an answer waits for a file to be read. Clients give up after 30 s (apt, dnf); the reading goes on.
+/// How long an answer waits for a file to be read. Clients give up after 30 s (apt, dnf); reading continues.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The same for HEAD, which asks for no bytes: then it is told what metadata says.
 const HEAD_PATIENCE: Duration = Duration::from_secs(2);
-/// A file of another size than its metadata says that changed so lately is being replaced.
+/// A file of another size than its metadata says that changed so recently is being replaced.
 const BEING_REPLACED: Duration = Duration::from_secs(600);
 
 /// Why a tree's file is not served.
@@ -41,7 +41,7 @@ const BEING_REPLACED: Duration = Duration::from_secs(600);
 pub enum TreeError {
     #[error("the tree does not have this file")]
     Missing,
-    /// Asked for by hash, and the path has another file that metadata names.
+    /// Requested by hash, and the path has another file that metadata names.
     #[error("the tree has another file of this name")]
     Other,
     #[error("the tree's file does not match its metadata")]
@@ -200,7 +200,7 @@ pub async fn verified(
     Ok((opened, known))
 }
 
-/// Tells of a package's file that was read if it is not what metadata says.
+/// Logs a package's file that was read if it does not match its metadata.
 pub fn check(server: &Arc<Server>, repo: &Repo, path: &RepoPath, opened: &Opened, known: &Known) {
     if let Some(wanted) = alternatives::all(server, repo, path) {
         let sought = Sought { repo, path, wanted, by_hash: false };
@@ -260,7 +260,7 @@ impl Case {
         all.filter(|_| !self.by_hash).unwrap_or_else(|| self.wanted.clone())
     }
 
-    /// Reads a file. What comes of it is told even if its client leaves.
+    /// Reads a file. The result is logged even if its client leaves.
     fn read(&self, opened: &Opened) -> Result<Reading, TreeError> {
         let reading = self.server.trees.read(opened)?;
         if reading.is_new {

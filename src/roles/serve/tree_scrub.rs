@@ -1,5 +1,5 @@
 //! Upkeep of what is known of local trees: it is written down every few seconds, files that are gone are forgotten
-//! once a day, and every package file is read again in the time that `scrub_days` says, and so is what no metadata
+//! once a day, and every package file is reread in the time that `scrub_days` says, and so is what no metadata
 //! names and was read once. A disk changes bytes without a trace; whatever is then wrong is no longer served.
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::io::scrub::{CHUNK, LONGEST_REST, rest};
 use crate::io::tree_hashes::Known;
 use crate::model::{BlobId, RepoPath};
 
-/// How often what was read is written down: what a crash makes us read again.
+/// How often what was read is written down: what a crash makes us reread.
 const SAVE_PERIOD: Duration = Duration::from_secs(5);
 /// How often files are looked for that are gone.
 const CLEAN_PERIOD: Duration = Duration::from_secs(86_400);

@@ -117,7 +117,7 @@ pub async fn run(admin: &str, shown: &Shown) -> anyhow::Result<()> {
     }
 }
 
-/// Asks for a report and puts it into the form that is wanted.
+/// Requests a report and formats it as wanted.
 async fn told<T: DeserializeOwned + Serialize>(
     client: &Upstream,
     admin: &str,

@@ -74,7 +74,7 @@ pub struct Edge {
     pub peer_bytes: AtomicU64,
     pub fetched_bytes: AtomicU64,
     is_draining: AtomicBool,
-    /// Told when it is known that no client is on the way here any more.
+    /// Notified when it is known that no more clients are on their way here.
     pub nobody_comes: Notify,
     /// Another process is the volunteer now, or about to be.
     has_let_go: watch::Sender<bool>,
@@ -187,7 +187,7 @@ impl Edge {
         self.fetcher.store.size_of(id).is_some() || self.lock_adopted().contains_key(&id)
     }
 
-    /// Opens a holding. One that was altered behind our back is dropped, and the server told.
+    /// Opens a holding. One that was altered on disk is dropped, and the server informed.
     pub fn open_blob(&self, id: BlobId) -> Option<(File, u64)> {
         self.fetcher.store.open_blob(id).or_else(|| self.open_adopted(id))
     }
@@ -337,7 +337,7 @@ fn tell_changes(journal: Arc<Journal>, adopted: Arc<AdoptedFiles>) -> OnChange {
     }))
 }
 
-/// Size and modification time: what tells that a file was touched.
+/// Size and modification time: they show that a file was modified.
 pub fn fingerprint(file: &File) -> Option<(u64, u128)> {
     let meta = file.metadata().ok()?;
     Some((meta.len(), modified_nanos(&meta)?))

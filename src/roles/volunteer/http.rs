@@ -30,7 +30,7 @@ const ORDER_LAG: Duration = Duration::from_millis(200);
 const ORDER_POLL: Duration = Duration::from_millis(20);
 /// How long to wait for the first bytes of a file that is being fetched; then the client is sent back.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
-/// Another volunteer takes one that does not answer within 5 s for dead.
+/// Another volunteer considers one dead that does not answer within 5 s.
 const FIRST_BYTES_SYNC: Duration = Duration::from_secs(3);
 
 /// Where the bytes come from.
@@ -118,7 +118,7 @@ async fn serve(edge: &Arc<Edge>, request: &Parts, ticket: &Ticket<'_>, client: I
     response.map(|body| body.counted(move |bytes| upload.sent(bytes)))
 }
 
-/// The blob and its size: held, or on its way here by an order that has come or is about to.
+/// The blob and its size: held, or being fetched on an order that has arrived or is about to.
 async fn find(edge: &Edge, blob: BlobId) -> Option<(Copy, u64)> {
     let until = Instant::now() + ORDER_LAG;
     loop {

@@ -1,6 +1,6 @@
-//! The numbered changes of what this volunteer holds, so that a server that knows some of them is told the rest.
+//! The numbered changes of this volunteer's holdings, so that a server that knows some of them only needs the rest.
 //!
-//! Bounded: the oldest are forgotten, and who lacks those is told everything. A new process begins a new journal.
+//! Bounded: the oldest are forgotten, and a server that lacks those gets everything. A new process has a new journal.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ const MAX_CHANGES: usize = 1 << 16;
 pub struct Journal {
     id: u64,
     state: Mutex<State>,
-    /// Told of new changes.
+    /// Notified of new changes.
     pub woken: Notify,
 }
 

@@ -217,7 +217,7 @@ fn lost(error: &WsError) -> anyhow::Error {
     anyhow!("connection lost: {error}")
 }
 
-/// Tells changes in their order, runs of one kind together.
+/// Announces changes in order, runs of one kind together.
 async fn tell(socket: &mut Socket, changes: &[(HoldingsChange, BlobId)]) -> anyhow::Result<()> {
     for run in changes.chunk_by(|a, b| a.0 == b.0) {
         let blobs: Vec<BlobId> = run.iter().map(|(_, blob)| *blob).collect();
@@ -229,7 +229,7 @@ async fn tell(socket: &mut Socket, changes: &[(HoldingsChange, BlobId)]) -> anyh
 /// A session that has begun.
 struct Session {
     socket: Socket,
-    /// Changes before this number have been told.
+    /// Changes before this number have been announced.
     told: u64,
 }
 

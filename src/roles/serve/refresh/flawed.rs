@@ -47,7 +47,7 @@ pub enum Waits {
     Never,
     /// What clients rely on, so long.
     ForNeeded(Duration),
-    /// Everything, as long as this goes on.
+    /// Everything, as long as this continues.
     ForAll,
 }
 

@@ -82,7 +82,7 @@ pub async fn look(
     }
 }
 
-/// Positions of the upstreams, those that failed lately last. A tree counts as one.
+/// Positions of the upstreams, those that failed recently last. A tree counts as one.
 fn order(server: &Server, repo: &Repo) -> Vec<usize> {
     match repo.upstreams() {
         [] => vec![0],

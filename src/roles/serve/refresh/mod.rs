@@ -150,7 +150,7 @@ pub async fn refresh(
     }
 }
 
-/// Looks for whoever holds the unit's lock.
+/// Polls, for the holder of the unit's lock.
 async fn refresh_locked(server: &Arc<Server>, repo: &Repo, key: &UnitKey, tries: Tries) -> Looked {
     let current = repo.snapshot().unit(key).cloned();
     let unchanged = if current.is_some() { Looked::Current } else { Looked::Passing };
@@ -232,7 +232,7 @@ pub enum Looked {
     Current,
     /// The origin says that there is no such unit.
     Missing,
-    /// It goes on, or what went wrong may be over soon.
+    /// It continues, or what went wrong may be over soon.
     Passing,
     /// The origin does not answer, and waiting does not help.
     Down,
@@ -254,7 +254,7 @@ impl Looked {
     }
 }
 
-/// [`refresh`], waited for until `patience` ends. The look itself goes on whatever the client does.
+/// [`refresh`], waited for until `patience` ends. The look itself continues whatever the client does.
 pub async fn refresh_within(
     server: &Arc<Server>,
     repo: &Repo,
