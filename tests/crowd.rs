@@ -310,7 +310,7 @@ fn a_crowd_is_told_of_from_its_beginning_to_its_end() {
     let mut shown = None;
     let fetched = crowd(&url, 4, &wanted, || {
         process.wait_message("a flash crowd begins");
-        process.wait_message("a flash crowd goes on");
+        process.wait_message("a flash crowd continues");
         shown = Some(());
     });
     assert!(shown.is_some());
@@ -319,7 +319,7 @@ fn a_crowd_is_told_of_from_its_beginning_to_its_end() {
     assert_eq!(running.0["crowds"][0]["is_over"], false);
     let ended = server.process.wait_message("a flash crowd has ended");
     let begun = server.process.wait_message("a flash crowd begins");
-    let goes = server.process.wait_message("a flash crowd goes on");
+    let goes = server.process.wait_message("a flash crowd continues");
     for line in [&begun, &goes, &ended] {
         assert_eq!((&line["what"], &line["crowd"]), (&files[0].as_str().into(), &1.into()), "{line}");
     }

@@ -139,7 +139,7 @@ fn tell(crowd: &CrowdStatus, stage: Stage, slowest: Option<(VolunteerId, Rate)>)
             volunteers,
             slowest = slowest.as_ref().map(|(id, _)| tracing::field::display(id)),
             slowest_share = slowest.as_ref().map(|(_, rate)| tracing::field::display(rate)),
-            "a flash crowd goes on"
+            "a flash crowd continues"
         ),
         Stage::Ended => tracing::info!(
             crowd = number,

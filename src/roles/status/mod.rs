@@ -163,12 +163,12 @@ fn show_why(why: &Why) -> String {
         Size(why.size),
         why.sha256,
         why.client,
-        if why.can_return { "can turn elsewhere" } else { "can not turn elsewhere" }
+        if why.can_return { "can turn elsewhere" } else { "cannot turn elsewhere" }
     );
     let first = why.holders.first().filter(|_| why.origin.is_none());
     // Writing to a String cannot fail.
     let _ = match (&why.origin, first) {
-        (Some(reason), _) => writeln!(text, "served by the server, {reason}"),
+        (Some(reason), _) => writeln!(text, "served by the server: {reason}"),
         (None, Some(first)) => writeln!(text, "redirected, most likely to {}", first.id),
         (None, None) => writeln!(text, "served by the server"),
     };
@@ -278,7 +278,7 @@ fn show(status: &Status) -> String {
     );
     let _ = writeln!(
         text,
-        "cache     {} blobs, {} of {}; {} fetches from upstream, {}; {} blobs read again, {} bad ones removed",
+        "cache     {} blobs, {} of {}; {} fetches from upstream, {}; {} blobs reread, {} bad ones removed",
         cache.blobs,
         Size(cache.bytes),
         Size(cache.max_bytes),
