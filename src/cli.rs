@@ -18,8 +18,8 @@ use crate::roles::status::{Report, Shown};
 
 /// Package-mirror proxy for apt and yum/dnf whose downloads are carried by volunteer servers.
 ///
-/// The central server reads the metadata of deb and rpm repositories, serves it itself, and answers package
-/// requests with a redirect to the least-loaded volunteer that holds the package.
+/// The central server reads the metadata of deb and rpm repositories and serves it itself. It redirects package
+/// requests to a volunteer that holds the package and is likely to deliver it soonest.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
@@ -29,13 +29,13 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// How the program reports what it does.
+/// Options for the log.
 #[derive(Debug, Args)]
 pub struct LogOptions {
     /// What to log: error, warn, info, debug, trace, or directives such as `info,manyhands::policy=debug`
     #[arg(long = "log", value_name = "LEVEL", env = "MANYHANDS_LOG", default_value = "info", global = true)]
     level: String,
-    /// Form of the log on standard error
+    /// Format of the log on standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Human, global = true)]
     log_format: LogFormat,
 }
@@ -49,14 +49,14 @@ enum LogFormat {
 impl LogOptions {
     /// Sends the log to standard error from now on.
     pub fn start(&self) {
-        // The crate for signatures logs what upstreams write in theirs; the refusal says it once.
+        // The OpenPGP crate logs the contents of upstreams' signatures; the refusal reports them once.
         let filter = format!("pgp=off,{}", self.level);
         let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|e| {
             let _ = writeln!(std::io::stderr(), "manyhands: --log {:?}: {e}; using info", self.level);
             tracing_subscriber::EnvFilter::new("pgp=off,info")
         });
-        // What reads the log may end before us (`2>&1 | head`). A line that cannot be written is lost, and nothing
-        // else: by default the crate complains on the same closed pipe, and panics.
+        // The reader of the log may exit before us (`2>&1 | head`). Then only the lines are lost: by default, the
+        // crate complains on the same closed pipe, and panics.
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
@@ -97,15 +97,15 @@ pub enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Make, list or revoke the tokens with which volunteers join
+    /// Issue, list or revoke the tokens that volunteers join with
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Show what a running server or volunteer does
+    /// Show the status of a running server or volunteer
     Status {
-        /// Its admin address: a URL, or HOST:PORT [default: http://127.0.0.1:8081]
+        /// Address of its status API: a URL, or HOST:PORT [default: http://127.0.0.1:8081]
         #[arg(long, value_name = "URL", conflicts_with = "config")]
         admin: Option<String>,
-        /// Its configuration file, which names the admin address
+        /// Its configuration file, which has the address
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Print the whole report as JSON
@@ -114,14 +114,14 @@ pub enum Command {
         /// Show which files are identical within and between repositories, instead of the status
         #[arg(long)]
         dedup: bool,
-        /// Show it again every two seconds
+        /// Refresh every two seconds
         #[arg(long)]
         watch: bool,
-        /// Say where a client's request for a package would go now, and why: an IP address, and a path such
-        /// as /debian/pool/main/h/hello/hello_2.10-3_amd64.deb
+        /// Explain where a client's request for a package would go now, and why: an IP address, and a path
+        /// such as /debian/pool/main/h/hello/hello_2.10-3_amd64.deb
         #[arg(long, num_args = 2, value_names = ["CLIENT", "PATH"], conflicts_with = "dedup")]
         why: Option<Vec<String>>,
-        /// With --why: the client asks again, or has another URL, when its volunteer fails (dnf, lists)
+        /// With --why: the client can come back, or has another URL, if its volunteer fails (dnf, lists)
         #[arg(long, requires = "why")]
         can_return: bool,
     },
@@ -130,11 +130,11 @@ pub enum Command {
         /// Configuration file
         #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
         config: PathBuf,
-        /// Print nothing but what is wrong
+        /// Print only what is wrong
         #[arg(long)]
         quiet: bool,
     },
-    /// Play a scenario with simulated clients and volunteers over the same policy code as the server's
+    /// Play a scenario with simulated clients and volunteers, using the server's own policy code
     Simulate(SimulateArgs),
     /// Run a server and three volunteers on loopback over test repositories
     Demo {
@@ -157,28 +157,28 @@ pub enum Command {
 pub struct SimulateArgs {
     /// Scenario file
     scenario: PathBuf,
-    /// Another value for a key of the scenario, such as duration=1min; may be repeated
+    /// Override a key of the scenario, such as duration=1min; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// The first seed: the same seed gives the same output
+    /// First seed; the same seed gives the same output
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u32,
-    /// Seeds to run; figures then have 95 % confidence intervals
+    /// Number of seeds; with more than one, figures have 95 % confidence intervals
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
-    /// Runs at a time [default: as many as there are processors]
+    /// Number of parallel runs [default: number of processors]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Write all figures and curves as JSON; - is standard output, instead of the table
+    /// Write all figures and curves as JSON; - writes them to standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write a page with plots
+    /// Write an HTML page with plots
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Fail if a target of the scenario is missed
+    /// Exit with 1 if a target of the scenario is missed
     #[arg(long)]
     check: bool,
-    /// Show all that was said of flash crowds
+    /// Show every report about flash crowds
     #[arg(long)]
     verbose: bool,
 }
@@ -207,7 +207,7 @@ pub enum TokenCommand {
         /// Configuration file of the server
         #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
         config: PathBuf,
-        /// Whom it is for
+        /// Note on who the token is for
         #[arg(long, default_value = "")]
         note: String,
     },
@@ -220,7 +220,7 @@ pub enum TokenCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Revoke a token; its volunteers are out within seconds
+    /// Revoke a token; its volunteers are disconnected within seconds
     Revoke {
         /// Configuration file of the server
         #[arg(long, value_name = "FILE", default_value = "/etc/manyhands/serve.toml")]
@@ -230,7 +230,7 @@ pub enum TokenCommand {
     },
 }
 
-/// Flags win over the file.
+/// Flags override the file.
 #[derive(Debug, Args)]
 pub struct VolunteerArgs {
     /// Configuration file
@@ -252,7 +252,7 @@ pub struct VolunteerArgs {
     /// 400Mbit/s [default: 50MiB/s]
     #[arg(long, value_name = "RATE")]
     donate: Option<Rate>,
-    /// Most bytes kept in the store, such as 500GiB (1024) or 500GB (1000) [default: 100GiB]
+    /// Size limit of the store, such as 500GiB (1024) or 500GB (1000) [default: 100GiB]
     #[arg(long, value_name = "SIZE")]
     max_size: Option<Size>,
     /// An existing mirror tree to serve in place; may be repeated
@@ -264,7 +264,7 @@ pub struct VolunteerArgs {
     /// Name shown to operators [default: the host name and a random suffix]
     #[arg(long, value_name = "NAME")]
     id: Option<VolunteerId>,
-    /// Base URL that clients can reach, where it differs from what the server sees
+    /// Base URL that clients can reach, if it differs from what the server sees
     #[arg(long, value_name = "URL")]
     advertise: Option<String>,
 }

@@ -62,7 +62,7 @@ fn wrong_bytes_of_a_volunteer_neither_spread_nor_stay_unnoticed() {
     assert!(right.is_some(), "it never has the file\n{}", server.status().pretty());
     assert_eq!(sha256_file(&volunteers[1].options.blob_path(&sha256)), sha256);
     server.wait_within("the liar is found out", Duration::from_secs(30), |s| s.state("v1") == "quarantined");
-    let told = server.process.messages("says that another volunteer sent it wrong bytes");
+    let told = server.process.messages("reports wrong bytes from another volunteer");
     assert!(told.iter().any(|told| told["volunteer"] == "v2" && told["of"] == "v1"), "{told:?}");
     assert_eq!(server.status().state("v2"), "up");
 }
@@ -271,7 +271,7 @@ fn what_nobody_asks_for_goes_from_a_full_volunteer_before_more_comes() {
     // It looks for what may go every five seconds, once it was told how full the store is.
     (0..3).for_each(|_| _ = server.wait_reports());
     server.wait_redirect(&files[2]);
-    server.process.wait_message("ordered a copy to be let go");
+    server.process.wait_message("ordered a copy to be dropped");
     server.wait_until("all orders have ended", |status| status.is_placed());
     let sha256 = |file: &String| sha256_hex(&package(&scratch, file));
     let stored = volunteer.options.stored();
@@ -310,7 +310,7 @@ fn a_crowd_is_told_of_from_its_beginning_to_its_end() {
     let mut shown = None;
     let fetched = crowd(&url, 4, &wanted, || {
         process.wait_message("a flash crowd begins");
-        process.wait_message("a flash crowd goes on");
+        process.wait_message("a flash crowd continues");
         shown = Some(());
     });
     assert!(shown.is_some());
@@ -319,7 +319,7 @@ fn a_crowd_is_told_of_from_its_beginning_to_its_end() {
     assert_eq!(running.0["crowds"][0]["is_over"], false);
     let ended = server.process.wait_message("a flash crowd has ended");
     let begun = server.process.wait_message("a flash crowd begins");
-    let goes = server.process.wait_message("a flash crowd goes on");
+    let goes = server.process.wait_message("a flash crowd continues");
     for line in [&begun, &goes, &ended] {
         assert_eq!((&line["what"], &line["crowd"]), (&files[0].as_str().into(), &1.into()), "{line}");
     }

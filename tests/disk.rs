@@ -132,7 +132,7 @@ fn a_small_disk_bounds_the_cache_and_a_full_one_stops_nobody() {
         let _disk = small_cache(&scratch, "8m");
         let world = World::new(&scratch, 12, 1_000_000, "max_size = \"1GiB\"\nmin_free = \"1MiB\"");
         let warned =
-            world.server.process.messages("max_size is more than the file system holds beside min_free");
+            world.server.process.messages("max_size exceeds what the file system holds besides min_free");
         assert_eq!(warned.len(), 1);
         assert_eq!(world.server.status().number("/cache/max_bytes"), 7 * MIB);
         for n in 0..12 {

@@ -211,7 +211,7 @@ fn indexes(scratch: &Scratch) -> Vec<PathBuf> {
     found
 }
 
-const REBUILT: &str = "an index cannot be used and is made again";
+const REBUILT: &str = "an index is unusable and is rebuilt";
 
 #[test]
 fn damaged_and_missing_indexes_are_made_again() {

@@ -17,7 +17,7 @@ use support::{
 
 const DNF: (&str, &str) = ("User-Agent", "libdnf (Fedora Linux 40; generic; Linux.x86_64)");
 const IMAGE: &str = "flat/images/disc-1.img";
-const NOT_AS_NAMED: &str = "a file of the tree is not what its metadata says: it is not served. \
+const NOT_AS_NAMED: &str = "a file of the tree does not match its metadata, and is not served. \
                             Check the disk, or replace the file";
 const SIZE: usize = 300_000;
 /// What an upstream says of its file holds for 3 s, and it has 2 s to say it.

@@ -84,7 +84,7 @@ fn check_looks_into_trees() {
     let gone = ServerConfig::default().tree("x", "generic-rpm", &scratch.path("gone"), "suites = [\"os\"]");
     let (code, said) = check(&gone.write(&scratch));
     assert_eq!(code, EX_CONFIG, "{said}");
-    assert!(said.contains("gone is no folder"), "{said}");
+    assert!(said.contains("gone is not a folder"), "{said}");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn check_knows_a_volunteers_file() {
         (good.replace("donate", "donat"), "unknown field `donat`"),
         (good.replace("400Mbit/s", "1kbit/s"), "too little"),
         (good.replace("http://mirror", "mirror"), "http://"),
-        (good.replace("/mirror\"]", "/nosuch\"]"), "nosuch is no folder"),
+        (good.replace("/mirror\"]", "/nosuch\"]"), "nosuch is not a folder"),
         (no_token, "manyhands token issue"),
     ] {
         let (code, said) = with(&wrong);
@@ -314,8 +314,8 @@ fn too_large_a_min_free_is_not_laid_to_max_size() {
         let scratch = Scratch::new();
         let _disk = SmallDisk::mount(&scratch.path("server-state/cache"), "8m");
         for (min_free, message) in [
-            ("1GiB", "min_free is more than the file system holds: nothing is kept. Lower min_free"),
-            ("7MiB", "max_size is more than the file system holds beside min_free"),
+            ("1GiB", "min_free exceeds the file system: nothing is kept. Lower min_free"),
+            ("7MiB", "max_size exceeds what the file system holds besides min_free"),
         ] {
             let config = alder("suites = [\"stable\"]").cache(&format!("min_free = {min_free:?}"));
             let server = Server::start(&scratch, &config);

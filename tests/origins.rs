@@ -410,5 +410,5 @@ fn a_client_certificate_opens_an_upstream() {
         assert!(valid == is_valid && said.contains(words), "{cert} {key}: {said}");
     }
     let one = format!("client_cert = {:?}", authority.path("client.pem"));
-    assert!(check(&one).1.contains("need each other"));
+    assert!(check(&one).1.contains("must be set together"));
 }

@@ -151,7 +151,7 @@ fn append(path: &Path, text: &str) {
     fs::write(path, before + text).expect("the scratch folder is writable");
 }
 
-const NOT_RELOADED: &str = "not reloaded; everything goes on as before";
+const NOT_RELOADED: &str = "not reloaded; everything continues as before";
 
 #[test]
 fn a_new_configuration_takes_effect_and_no_client_notices() {
@@ -246,10 +246,10 @@ fn a_wrong_configuration_changes_nothing() {
     let wrong = [
         // Seen by the old process, by the new one before it opens the state, and after.
         (good.replacen("state_dir", "state_dri", 1), "state_dri"),
-        (good.replacen("127.0.0.1:0", "192.0.2.1:0", 1), "the new process ended"),
+        (good.replacen("127.0.0.1:0", "192.0.2.1:0", 1), "the new process exited"),
         (
             good.replacen("state_dir", &format!("access_log = {:?}\nstate_dir", file.join("no-folder")), 1),
-            "the new process ended",
+            "the new process exited",
         ),
     ];
     for (nth, (text, why)) in wrong.iter().enumerate() {

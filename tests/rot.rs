@@ -18,9 +18,9 @@ use support::{
     request, sha256_hex, wait_for,
 };
 
-const WRONG: &str = "a file of the tree is not what its metadata says: it is not served. \
+const WRONG: &str = "a file of the tree does not match its metadata, and is not served. \
                      Check the disk, or replace the file";
-const ROTTEN: &str = "a file of the tree is not what it was, though its date is the same: it is not served. \
+const ROTTEN: &str = "a file of the tree was altered, though its date is the same: it is not served. \
                       Check the disk, or replace the file";
 /// Large enough to be sent while it is read.
 const LARGE: usize = 10 << 20;

@@ -209,7 +209,7 @@ fn a_sweep_has_a_row_for_each_value_and_the_page_needs_nothing_else() {
 fn what_is_wrong_with_a_scenario_is_said() {
     let played = Played::new();
     for (scenario, want) in [
-        ("title = 1", "is no scenario"),
+        ("title = 1", "is not a scenario"),
         (&format!("{FLEET}{SEEDED}{CROWD}colour = \"red\"\n"), "unknown field `colour`"),
         (&format!("{FLEET}crash = 2.0\n{SEEDED}{CROWD}"), "volunteers.crash: must be between 0 and 1"),
     ] {

@@ -208,7 +208,7 @@ fn a_suite_that_cannot_be_read_has_a_row_and_one_line() {
             let _ = try_get(&server.url(&format!("alder/dists/{suite}/InRelease")));
         }
         let _ = try_get(&server.url("alder/pool/main/n/nobody/nobody_1_all.deb"));
-        server.process.messages("nothing new of the unit").len() >= 15
+        server.process.messages("nothing new in the unit").len() >= 15
     });
     for unit in ["dists/stable", "dists/testing", "dists/guessed"] {
         let row = row(&server, unit).unwrap_or_else(|| panic!("no row: {}", server.status().pretty()));
@@ -229,7 +229,7 @@ fn a_suite_that_cannot_be_read_has_a_row_and_one_line() {
         })
     });
     // A name that nobody has is the administrator's mistake, not the origin's.
-    let missing = "the origin does not have what `suites` names: is it spelt so there?";
+    let missing = "the origin does not have what `suites` names: check the spelling";
     wait_for("the one that does not exist is told", DEADLINE, || {
         !server.process.messages(missing).is_empty()
     });

@@ -392,7 +392,7 @@ fn an_adopted_tree_fills_no_store() {
     let status = server.wait_until("copies are reported", |status| status.of("v1", "store_bytes") == 120_000);
     assert_eq!(status.of("v1", "holdings"), 5, "{}", status.pretty());
     assert_eq!(volunteer.options.stored().len(), 2, "copies of what is asked for");
-    let dropped = server.process.messages("ordered a copy to be let go");
+    let dropped = server.process.messages("ordered a copy to be dropped");
     assert!(dropped.is_empty(), "{dropped:?}");
 }
 

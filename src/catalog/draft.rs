@@ -129,7 +129,7 @@ impl Draft {
         let file = &roots[0].path;
         for (field, text) in &release.unreadable {
             self.warnings
-                .push(format!("{file}: {field} '{text}' is no date that apt reads; it counts as none"));
+                .push(format!("{file}: {field} '{text}' is not a date that apt can read; it counts as none"));
         }
         // Of what is not signed apt checks nothing but a date that it can read.
         let is_signed = roots.iter().any(|root| root.path.file_name() != "Release");

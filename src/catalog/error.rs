@@ -1,4 +1,4 @@
-//! What is wrong with metadata that cannot be read or must not be shown.
+//! Errors in metadata that cannot be read or must not be shown.
 
 use crate::formats::FormatError;
 

@@ -21,7 +21,7 @@ use crate::model::RepoPath;
 const MAGIC: &[u8] = b"manyhands index 2\n";
 const SUM: usize = 32;
 
-/// Why a file is no index.
+/// Why a file is not an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
     #[error("not an index of this version")]

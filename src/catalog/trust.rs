@@ -51,13 +51,13 @@ pub enum TrustError {
     Signature { path: RepoPath, source: SignatureError },
     #[error("{path}: {source}")]
     Frame { path: RepoPath, source: SignatureError },
-    #[error("{path} is the signature of something else than the file beside it")]
+    #[error("{path} is a signature of something other than the file beside it")]
     StaleSignature { path: RepoPath },
-    #[error("{path}: damaged, its signature is that of another text")]
+    #[error("{path}: damaged: its signature is for a different text")]
     Damaged { path: RepoPath },
     #[error("{unit}: expired at {until_secs} (Valid-Until, seconds since 1970)")]
     Expired { unit: String, until_secs: u64 },
-    #[error("{unit}: its Valid-Until '{text}' is no date that apt reads")]
+    #[error("{unit}: its Valid-Until '{text}' is not a date that apt can read")]
     UnreadableExpiry { unit: String, text: String },
     #[error("{unit}: its Date, {date_secs} in seconds since 1970, is far ahead of this machine's clock")]
     Future { unit: String, date_secs: u64 },

@@ -208,7 +208,7 @@ pub struct Unit {
     /// Entries of the metadata that were unusable, and why the first of them was.
     pub skipped: u64,
     pub first_skipped: Option<String>,
-    /// What is odd about the metadata and harms no client: a file and what it is about. A few at most.
+    /// Oddities of the metadata that harm no client: a file and what is odd about it. A few at most.
     pub warnings: Vec<String>,
     /// deb: what the suite is divided into.
     pub components: Vec<String>,

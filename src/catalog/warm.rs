@@ -48,7 +48,7 @@ impl Warm {
     }
 
     /// Whether the configuration names both component and architecture of this list. Lists for installers
-    /// are named by nobody.
+    /// are named by no metadata.
     fn names(&self, key: &UnitKey, stem: &str) -> bool {
         List::of(key, stem).is_some_and(|list| {
             let is_named = |name| self.architectures.iter().any(|own| own == name);

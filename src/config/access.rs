@@ -14,7 +14,7 @@ pub struct Access {
     pub credentials: Vec<Option<Credentials>>,
     /// A file with credentials, as apt_auth.conf(5) has them or in one line. Default: none.
     pub credentials_file: Option<PathBuf>,
-    /// Files in PEM by which this server shows who it is. Default: none.
+    /// PEM files with which this server identifies itself. Default: none.
     pub client: Option<ClientFiles>,
     /// Certificate authorities of the upstreams, in PEM, in place of the system's. Default: none.
     pub ca_file: Option<PathBuf>,
@@ -60,7 +60,7 @@ impl Access {
         let client = match (raw.client_cert, raw.client_key) {
             (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
             (None, None) => None,
-            _ => return Err(ConfigError::value(key, "client_cert and client_key need each other")),
+            _ => return Err(ConfigError::value(key, "client_cert and client_key must be set together")),
         };
         let has_tls = bases.iter().any(|base| base.starts_with("https://"));
         if (client.is_some() || raw.ca_file.is_some()) && !has_tls {
@@ -76,7 +76,7 @@ impl Access {
     pub(super) fn of_tree(key: &str, raw: &RawAccess) -> Result<Self, ConfigError> {
         let files = [&raw.credentials_file, &raw.client_cert, &raw.client_key, &raw.ca_file];
         if files.iter().any(|file| file.is_some()) || !raw.redirect_to.is_empty() {
-            let problem = "credentials_file, client_cert, client_key, ca_file and redirect_to are for upstreams, and this is a tree";
+            let problem = "credentials_file, client_cert, client_key, ca_file and redirect_to are for upstreams, but this is a tree";
             return Err(ConfigError::value(key, problem));
         }
         Ok(Self::default())
@@ -201,7 +201,7 @@ mod tests {
             ("tree='/x'\nredirect_to=['a']", "this is a tree"),
             ("tree='/x'\nca_file='/a'", "this is a tree"),
             (&format!("upstream=['http://h.example/x']\n{files}"), "https"),
-            (&format!("{https}\nclient_key='/k'"), "need each other"),
+            (&format!("{https}\nclient_key='/k'"), "must be set together"),
             (&format!("{https}\nclient_cert='c'\nclient_key='/k'"), "absolute"),
             (&format!("{https}\ncredentials_file='c'"), "absolute"),
             (&format!("{https}\nredirect_to=['http://a/']"), "HOST:PORT"),

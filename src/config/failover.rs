@@ -58,7 +58,7 @@ impl FailoverConfig {
         Ok(Some(Self { zone, dns_listen, has_port_80 }))
     }
 
-    /// What is probably wrong, unless something in front of the server makes up for it.
+    /// A probable mistake, unless something in front of the server makes up for it.
     pub fn problem(&self) -> Option<&'static str> {
         (!self.has_port_80).then_some(
             "listen has no port 80: a client without /etc/services goes there and finds nobody, unless \
@@ -74,7 +74,7 @@ fn addresses(said: &[String], listen: &[SocketAddr]) -> Result<Vec<IpAddr>, Conf
     for text in said {
         let parsed = text.parse::<IpAddr>().ok().filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
         let address = parsed.ok_or_else(|| {
-            wrong(format!("{text:?} is no address of a host, for example \"192.0.2.1\" or \"2001:db8::1\""))
+            wrong(format!("{text:?} is not a host address, for example \"192.0.2.1\" or \"2001:db8::1\""))
         })?;
         all.push(address.to_canonical());
     }
@@ -90,7 +90,7 @@ fn addresses(said: &[String], listen: &[SocketAddr]) -> Result<Vec<IpAddr>, Conf
                 .to_owned(),
         )),
         1..=MAX_ADDRESSES => Ok(all),
-        more => Err(wrong(format!("{more} are too many: {MAX_ADDRESSES} at most"))),
+        more => Err(wrong(format!("{more} are too many; the limit is {MAX_ADDRESSES}"))),
     }
 }
 
@@ -145,9 +145,9 @@ mod tests {
             ("failover_addresses=['192.0.2.1']", "for a failover_zone"),
             ("failover_port=80", "for a failover_zone"),
             ("failover_zone='v.example'", "failover_addresses: listen names no address"),
-            ("failover_zone='v.example'\nfailover_addresses=['0.0.0.0']", "no address of a host"),
-            ("failover_zone='v.example'\nfailover_addresses=['mirror.example']", "no address of a host"),
-            ("failover_zone='v example'\nfailover_addresses=['192.0.2.1']", "is no zone"),
+            ("failover_zone='v.example'\nfailover_addresses=['0.0.0.0']", "not a host address"),
+            ("failover_zone='v.example'\nfailover_addresses=['mirror.example']", "not a host address"),
+            ("failover_zone='v example'\nfailover_addresses=['192.0.2.1']", "is not a zone"),
             (
                 "failover_zone='v.example'\nfailover_addresses=['192.0.2.1']\ndns_listen=['53']",
                 "ADDRESS:PORT",

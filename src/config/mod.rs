@@ -29,7 +29,7 @@ pub use proxy::{ConnectRule, ProxyConfig};
 pub use serve::{CacheConfig, Named, Origin, RepoConfig, ServeConfig};
 pub use volunteer::{VolunteerConfig, VolunteerOptions};
 
-/// What is wrong with a configuration, in words for the person who wrote it.
+/// An error in a configuration, explained to the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error(transparent)]
@@ -60,7 +60,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
 
 /// A time as people write it: `90s`, `2m`, `1h`.
 fn duration(key: &str, text: &str) -> Result<Duration, ConfigError> {
-    let wrong = || ConfigError::value(key, format!("{text:?} is no time: write 90s, 2m or 1h"));
+    let wrong = || ConfigError::value(key, format!("{text:?} is not a duration: write 90s, 2m or 1h"));
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds: u64 = match unit {
         "s" => 1,
@@ -83,7 +83,7 @@ fn absolute(key: &str, what: &str, paths: &[PathBuf]) -> Result<(), ConfigError>
     }
 }
 
-/// Reads TOML that may have passwords in its URLs: what is wrong with it is told without them.
+/// Reads TOML that may have passwords in its URLs: errors are reported without them.
 fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| match toml::from_str::<T>(&hidden(text)) {
         Err(shown) => shown.into(),

@@ -143,13 +143,13 @@ impl Pattern {
 /// Reads networks as people write them; a single address is a network of one.
 pub(super) fn networks_of(key: &str, texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
     if texts.is_empty() {
-        return Err(ConfigError::value(key, "clients names no network: give for example [\"10.0.0.0/8\"]"));
+        return Err(ConfigError::value(key, "clients names no network: set, for example, [\"10.0.0.0/8\"]"));
     }
     let one = |text: &String| {
         let net = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         net.ok_or_else(|| {
             let problem =
-                format!("{text:?} is no network: write ADDRESS/BITS, such as 10.0.0.0/8 or 2001:db8::/32");
+                format!("{text:?} is not a network: write ADDRESS/BITS, such as 10.0.0.0/8 or 2001:db8::/32");
             ConfigError::value(key, problem)
         })
     };

@@ -1,4 +1,4 @@
-//! What is the server itself: its listening addresses must not take each other's port, and it is no upstream of its
+//! The server's own addresses: they must not use the same port, and the server must not be an upstream of its
 //! own.
 
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 pub(super) fn check_admin(key: &str, admin: SocketAddr, listen: &[SocketAddr]) -> Result<(), ConfigError> {
     match listen.iter().find(|address| collide(admin, **address)) {
         Some(address) => {
-            let problem = format!("{admin} is taken by listen ({address}): give the status another port");
+            let problem = format!("{admin} is taken by listen ({address}): give the status API another port");
             Err(ConfigError::value(key, problem))
         }
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! Distribution profiles: what is known of a distribution's archive, as data.
+//! Distribution profiles: a description of a distribution's archive, as data.
 //!
 //! The built-in ones are the files of `distros/`; an administrator adds more with `distros_dir`. No code
 //! asks for a distribution by name.
@@ -37,14 +37,14 @@ pub struct Profile {
     /// Where packages come from when the configuration names neither `upstream` nor `tree`.
     #[serde(default)]
     pub upstream: Vec<String>,
-    /// What is read at start-up. deb: names below `dists/`, or a directory with a final `/` for a flat
+    /// What is read at startup. deb: names below `dists/`, or a directory with a final `/` for a flat
     /// repository; rpm-md: directories that hold `repodata/`. Others are learned from requests.
     #[serde(default)]
     pub suites: Vec<String>,
-    /// deb: components whose package lists are read at start-up; empty means all.
+    /// deb: components whose package lists are read at startup; empty means all.
     #[serde(default)]
     pub components: Vec<String>,
-    /// deb: architectures whose package lists are read at start-up, besides `all`; empty means all.
+    /// deb: architectures whose package lists are read at startup, besides `all`; empty means all.
     #[serde(default)]
     pub architectures: Vec<String>,
     /// Names that end so never change once published.
@@ -78,7 +78,7 @@ impl Profile {
         for url in &profile.upstream {
             base_url(&key, url)?;
             if split_url(url).1.is_some() {
-                let problem = "passwords are not for profiles: put `upstream` into the [[repo]]";
+                let problem = "a profile cannot have passwords: put `upstream` into the [[repo]]";
                 return Err(ConfigError::value(key, problem));
             }
         }

@@ -33,7 +33,7 @@ pub struct ServeConfig {
     pub access_log: Option<PathBuf>,
     /// What the server's own line carries; decides when it counts as busy. Default 1 Gbit/s.
     pub uplink: Rate,
-    /// Nobody is sent to a volunteer that takes more than so many times as long as the server at leisure. Default 2.
+    /// No redirect to a volunteer that takes more than this many times as long as an idle server. Default 2.
     pub patience: f64,
     /// What such a redirect leaves each client at least. Default 1 MiB/s.
     pub min_share: Rate,
@@ -47,15 +47,15 @@ pub struct ServeConfig {
     pub repos: Vec<RepoConfig>,
 }
 
-/// What is kept of packages from upstreams.
+/// The cache of packages from upstreams.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
-    /// Most bytes kept, arriving ones included. Default 200 GiB.
+    /// Maximum bytes kept, arriving ones included. Default 200 GiB.
     pub max_size: Size,
     /// Bytes of the file system that stay free. Default 1 GiB.
     pub min_free: Size,
-    /// Every kept package is read again and compared with its digest once in so many days; 0 is never. Default 30.
+    /// How often, in days, every kept package is reread and compared with its digest; 0 is never. Default 30.
     pub scrub_days: u32,
 }
 
@@ -265,7 +265,7 @@ impl ServeConfig {
         })
     }
 
-    /// The URL that start-up hints show.
+    /// The URL that startup hints show.
     pub fn shown_url(&self) -> String {
         self.public_url.clone().unwrap_or_else(|| {
             let address = self.listen[0];
@@ -369,9 +369,7 @@ pub(super) fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> 
 
 fn poll(key: &str, secs: Option<u64>) -> Result<Duration, ConfigError> {
     match secs.unwrap_or(300) {
-        0 => {
-            Err(ConfigError::value(format!("{key} poll_secs"), "give at least 1 second; 300 is the default"))
-        }
+        0 => Err(ConfigError::value(format!("{key} poll_secs"), "at least 1 second; the default is 300")),
         secs => Ok(Duration::from_secs(secs)),
     }
 }
@@ -379,7 +377,7 @@ fn poll(key: &str, secs: Option<u64>) -> Result<Duration, ConfigError> {
 fn publish_gate(key: &str, text: Option<&str>) -> Result<Duration, ConfigError> {
     let gate = duration(&format!("{key} publish_gate"), text.unwrap_or("2m"))?;
     if gate > MAX_GATE {
-        return Err(ConfigError::value(format!("{key} publish_gate"), "one hour is the longest"));
+        return Err(ConfigError::value(format!("{key} publish_gate"), "must be at most one hour"));
     }
     Ok(gate)
 }

@@ -22,11 +22,11 @@ pub struct VolunteerConfig {
     pub admin: Option<SocketAddr>,
     /// The blob store.
     pub store: PathBuf,
-    /// Most bytes kept in the store; adopted trees do not count. Default 100 GiB.
+    /// Maximum bytes kept in the store; adopted trees do not count. Default 100 GiB.
     pub max_size: Size,
     /// Bytes of the file system that stay free. Default 1 GiB.
     pub min_free: Size,
-    /// Every stored package is read again once in so many days; 0 is never. Default 30.
+    /// How often, in days, every stored package is reread; 0 is never. Default 30.
     pub scrub_days: u32,
     /// Upload rate given to clients, across all downloads: 128 KiB/s to 100 Gbit/s. Default 50 MiB/s.
     pub donate: Rate,
@@ -110,7 +110,7 @@ impl VolunteerOptions {
 
     pub fn validate(self) -> Result<VolunteerConfig, ConfigError> {
         let missing = |key: &str, flag: &str| {
-            ConfigError::value(key, format!("missing: set it in the file or give {flag}"))
+            ConfigError::value(key, format!("missing: set it in the file or with {flag}"))
         };
         let admin = self.admin_address()?;
         let server = self.server.ok_or_else(|| missing("server", "--server http://mirror.example:8080"))?;
@@ -120,7 +120,7 @@ impl VolunteerOptions {
             return Err(ConfigError::value(
                 "donate",
                 format!(
-                    "{donate} ({}) is too little to serve a package; give at least 128KiB/s, or 1.1Mbit/s",
+                    "{donate} ({}) is too little to serve a package; set at least 128KiB/s, or 1.1Mbit/s",
                     donate.in_bits()
                 ),
             ));
@@ -128,7 +128,7 @@ impl VolunteerOptions {
         if donate > MAX_DONATE {
             return Err(ConfigError::value(
                 "donate",
-                format!("{} is more than servers believe; give at most 100Gbit/s", donate.in_bits()),
+                format!("{} is more than servers accept; set at most 100Gbit/s", donate.in_bits()),
             ));
         }
         absolute("adopt", "tree", &self.adopt)?;

@@ -180,7 +180,7 @@ struct Failed(Option<io::Error>);
 
 impl Read for Failed {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(self.0.take().unwrap_or_else(|| io::Error::other("the decoder could not be made")))
+        Err(self.0.take().unwrap_or_else(|| io::Error::other("cannot set up the decoder")))
     }
 }
 

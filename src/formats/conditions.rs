@@ -108,7 +108,7 @@ pub fn date(text: &str) -> Option<u64> {
     Some(httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-/// The date of a field. A field that is no date, or comes twice, counts as absent.
+/// The date of a field. A field that is not a date, or occurs twice, counts as absent.
 fn date_in(request: &HeaderMap, name: HeaderName) -> Option<u64> {
     let mut lines = request.get_all(name).iter();
     let (value, None) = (lines.next()?, lines.next()) else { return None };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Blob, BlobId, Pieces, Rate, Size, VolunteerId};
 
-/// Copies that a volunteer sends to others at a time; who asks for more is sent on to the server.
+/// Copies that a volunteer sends to others at a time; further requests are redirected to the server.
 pub const MAX_SYNC_UPLOADS: usize = 8;
 
 /// Version of this protocol, sent in the hello.
@@ -36,7 +36,7 @@ pub const MAX_UPLOADS: usize = 256;
 pub const MAX_ENDED: usize = 64;
 /// Orders that a volunteer carries out at a time; the rest wait.
 pub const MAX_FETCHES: usize = 4;
-/// Other volunteers named as sources of one order. The server comes after them, and a fetch goes on elsewhere five
+/// Other volunteers named as sources of one order. The server comes after them, and a fetch continues elsewhere five
 /// times at most.
 pub const MAX_SOURCES: usize = 4;
 /// Longest URL of a source: a base URL has 255 characters, a ticket 120, a file name as many as file systems take.
@@ -44,7 +44,7 @@ pub const MAX_SOURCE_URL: usize = 1200;
 
 /// Less is not worth a redirect.
 pub const MIN_DONATE: Rate = Rate(128 << 10);
-/// 100 Gbit/s: who claims more would be given everything, and the mean of the fleet would be its own.
+/// 100 Gbit/s: a volunteer that claims more would get every request, and dominate the fleet's mean.
 pub const MAX_DONATE: Rate = Rate(12_500_000_000);
 
 /// Networks that a volunteer may name.
@@ -66,7 +66,7 @@ pub enum ToServer {
         #[serde(default)]
         bad: Vec<VolunteerId>,
     },
-    /// Clean drain: no more redirects, please; running downloads end here.
+    /// Clean drain: no more redirects; running downloads finish here.
     Leaving,
 }
 
@@ -88,15 +88,15 @@ pub struct Hello {
     /// Drawn by each process, so that two with one identity are told apart.
     #[serde(default)]
     pub instance: u64,
-    /// It comes and goes: only clients that can turn elsewhere are to be sent there.
+    /// It comes and goes: send only clients there that can turn elsewhere.
     #[serde(default)]
     pub volatile: bool,
-    /// Changes of holdings that it can say again.
+    /// Changes of holdings that it can repeat.
     #[serde(default)]
     pub journal: Option<JournalSpan>,
 }
 
-/// Changes of holdings are numbered. Those from `first` on can be said again; `next` comes next.
+/// Changes of holdings are numbered. Those from `first` on can be repeated; `next` comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalSpan {
     /// A volunteer that has forgotten its numbers begins another journal.
@@ -108,7 +108,7 @@ pub struct JournalSpan {
 /// A heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Uploads running now, and what is left of them; at most [`MAX_UPLOADS`] are listed.
+    /// Running uploads, and what is left of each; at most [`MAX_UPLOADS`] are listed.
     pub uploads: u32,
     pub remaining: Vec<Blob>,
     /// Package bytes sent to clients since the process started.
@@ -156,7 +156,7 @@ pub struct Ended {
 pub enum ToVolunteer {
     Welcome(Welcome),
     Fetch(FetchOrder),
-    /// It need not be kept any longer: to be removed from the store, where nobody reads it now. Never from an
+    /// This copy is not needed any more: remove it from the store unless it is being read. Never from an
     /// adopted tree. Answered by a [`ToServer::Done`].
     Drop {
         blob: BlobId,

@@ -98,7 +98,7 @@ pub fn hidden_value(text: &str) -> String {
     }
 }
 
-/// Whether nobody on the way can read what a request to this URL has in its head: https, or this machine itself.
+/// Whether nobody on the path can read the headers of a request to this URL: https, or this machine itself.
 pub fn is_sealed(url: &str) -> bool {
     let host = url.strip_prefix("http://").and_then(|rest| rest.split(['/', '?', '#']).next());
     let host = host.and_then(Authority::parse).map(|authority| authority.host);
@@ -126,7 +126,7 @@ pub struct Machine {
 }
 
 impl CredentialsFile {
-    /// Lines that begin with `#` are comments; tokens that nobody knows are passed over, as apt does.
+    /// Lines that begin with `#` are comments; unknown tokens are skipped, as apt does.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
         let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let mut tokens = lines().flat_map(str::split_whitespace).peekable();

@@ -26,7 +26,7 @@ enum Encoding {
     Utf16Be,
 }
 
-/// Reads a document of any of the encodings as UTF-8. What is UTF-8 already is not looked at.
+/// Reads a document of any of the encodings as UTF-8. Text that is UTF-8 already is left alone.
 #[derive(Debug)]
 pub(super) struct Decoder<R> {
     input: R,

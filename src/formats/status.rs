@@ -186,7 +186,7 @@ pub struct SnapshotStatus {
     pub skipped: u64,
     /// Why the first of them was.
     pub first_skipped: Option<String>,
-    /// What is odd about the metadata and served nevertheless: a file and what it is about.
+    /// Oddities of the metadata that is served nevertheless: a file and what is odd about it.
     pub warnings: Vec<String>,
     /// Why the last look at the origin brought nothing.
     pub problem: Option<String>,
@@ -217,7 +217,7 @@ pub struct CacheStatus {
     pub max_bytes: u64,
     pub upstream_fetches: u64,
     pub upstream_bytes: u64,
-    /// Kept packages and metadata that were read again and found right, since the start.
+    /// Kept packages and metadata that were reread and found right, since the start.
     pub scrubbed_blobs: u64,
     /// Those found altered or unreadable, and removed.
     pub bad_blobs: u64,
@@ -252,7 +252,7 @@ pub struct VolunteerStatus {
     /// What the server's last test found wrong.
     #[serde(default)]
     pub problem: Option<String>,
-    /// It went away without a word lately: only clients that can turn elsewhere are sent there.
+    /// It went away without a word recently: only clients that can turn elsewhere are sent there.
     #[serde(default)]
     pub is_volatile: bool,
     /// Clients that asked again for what it should have sent.

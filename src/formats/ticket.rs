@@ -21,7 +21,7 @@ const SIGNATURE_LEN: usize = 16;
 /// Longest proof: a name of 63 characters, a ticket's 120, and a file name of 255 bytes, percent-encoded.
 const MAX_PROOF: usize = 1000;
 
-/// The secret of one volunteer, keyed once so that signing costs two hash blocks.
+/// The secret of one volunteer, keyed once so that signing costs only two hash blocks.
 #[derive(Clone)]
 pub struct Key(Hmac<Sha256>);
 
@@ -56,7 +56,7 @@ impl Key {
         mac.verify_truncated_left(&ticket.signature).is_ok()
     }
 
-    /// What shows that one has this key: a code over a nonce, hexadecimal.
+    /// Proof of having this key: a code over a nonce, hexadecimal.
     pub fn proof(&self, nonce: &str) -> String {
         let mut mac = self.0.clone();
         mac.update(b"manyhands/who/1");
@@ -131,7 +131,7 @@ pub struct Ticket<'a> {
 }
 
 impl<'a> Ticket<'a> {
-    /// Reads a request path; `None` if it has not the form of a ticket.
+    /// Reads a request path; `None` if it does not have the form of a ticket.
     pub fn parse(path: &'a str) -> Option<Self> {
         let mut segments = path.strip_prefix("/b/")?.splitn(3, '/');
         let (expiry, signature) = segments.next()?.split_once('-')?;
@@ -166,7 +166,7 @@ pub struct SyncProof<'a> {
 }
 
 impl<'a> SyncProof<'a> {
-    /// Reads a header's value; `None` if it has not the form, or is longer than any volunteer's.
+    /// Reads a header's value; `None` if it is malformed, or longer than any volunteer's.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (id, path) = text.split_once(' ').filter(|_| text.len() <= MAX_PROOF)?;
         Some(Self { id: id.parse().ok()?, ticket: Ticket::parse(path)? })

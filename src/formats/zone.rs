@@ -30,7 +30,7 @@ const SERVER_TTL: u32 = 300;
 pub const MAX_ADDRESSES: usize = 8;
 /// Longest zone: `_http._tcp.`, the longest volunteer and it make a name (RFC 1035 section 2.3.4).
 const MAX_ZONE: usize = 170;
-/// Labels of the server's own, which are no volunteers.
+/// The server's own labels, which do not name volunteers.
 const OWN_LABELS: [&str; 2] = ["direct", "ns"];
 /// Bytes of an answer by UDP: without EDNS, and at most (what passes everywhere unfragmented).
 const MIN_UDP: u16 = 512;
@@ -48,7 +48,7 @@ pub struct Zone {
 
 /// Why a text cannot be a zone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no zone: use labels of a-z, 0-9 and inner hyphens, {MAX_ZONE} characters at most")]
+#[error("{0:?} is not a zone: use labels of a-z, 0-9 and inner hyphens, {MAX_ZONE} characters at most")]
 pub struct ZoneNameError(String);
 
 /// How a question came.
@@ -120,7 +120,7 @@ impl Zone {
         host.strip_suffix(&self.name())?.strip_suffix('.')?.parse().ok()
     }
 
-    /// What is answered, with a volunteer at `place`, as lines of a zone file (RFC 1035 section 5).
+    /// The answers, with a volunteer at `place`, as lines of a zone file (RFC 1035 section 5).
     pub fn shown(&self, id: &VolunteerId, place: &Place) -> Vec<String> {
         let id = id.as_str();
         let names = [vec![], vec!["ns"], vec!["direct"], vec!["_http", "_tcp", id], vec!["at", id], vec![id]];

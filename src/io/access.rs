@@ -36,7 +36,7 @@ pub enum AccessError {
     )]
     NoEntry { path: PathBuf },
     #[error(
-        "credentials_file {path} says only USER:PASSWORD, and the upstreams are several hosts: write `machine HOST login USER password PASSWORD`"
+        "credentials_file {path} has only USER:PASSWORD, but the upstreams are on several hosts: write `machine HOST login USER password PASSWORD`"
     )]
     ManyHosts { path: PathBuf },
     #[error(

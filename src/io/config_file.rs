@@ -18,11 +18,11 @@ pub enum ConfigFileError {
     Invalid { path: PathBuf, source: ConfigError },
     #[error("cannot read the keyring {path} (install it, or correct `keyring`)")]
     ReadKeyring { path: PathBuf, source: std::io::Error },
-    #[error("the keyring {path} is of no use")]
+    #[error("the keyring {path} is unusable")]
     Keyring { path: PathBuf, source: KeyringError },
     #[error(
         "cannot read the token from {path}: get one from the server's administrator (`manyhands token issue`) and \
-         give it with --token-file"
+         pass it with --token-file"
     )]
     ReadToken { path: PathBuf, source: std::io::Error },
     #[error("{path} holds no token")]
@@ -132,8 +132,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let (empty, absent) = (dir.path().join("empty.gpg"), dir.path().join("absent.gpg"));
         fs::write(&empty, "").expect("written");
-        for (path, want) in
-            [(empty, "of no use"), (absent, "cannot read"), (dir.path().into(), "cannot read")]
+        for (path, want) in [(empty, "unusable"), (absent, "cannot read"), (dir.path().into(), "cannot read")]
         {
             let error = read_keyring(&[key(), path.clone()]).expect_err(want).to_string();
             assert!(error.contains(want) && error.contains(&path.display().to_string()), "{error}");

@@ -20,8 +20,8 @@ pub fn explain(path: &Path, error: io::Error) -> io::Error {
 pub fn no_folder(path: &Path) -> Option<String> {
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => None,
-        Ok(_) => Some(format!("{} is no folder", path.display())),
-        Err(e) => Some(format!("{} is no folder: {}", path.display(), explain(path, e))),
+        Ok(_) => Some(format!("{} is not a folder", path.display())),
+        Err(e) => Some(format!("{} is not a folder: {}", path.display(), explain(path, e))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Sockets of a name server: UDP and TCP (RFC 1035 section 4.2, RFC 7766). What is answered is the caller's.
+//! Sockets of a name server: UDP and TCP (RFC 1035 section 4.2, RFC 7766). The caller makes the answers.
 //!
 //! Bounded: length of a message, TCP connections, their time. Each UDP message is answered before the next is
 //! read, so the kernel's buffer is the queue, and what does not fit into it is asked again.

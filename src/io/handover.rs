@@ -1,5 +1,5 @@
 //! Hand-over: a new process takes over from a running one, which no client notices. So a SIGHUP reads the
-//! configuration anew, and an upgrade of the program takes effect.
+//! configuration again, and an upgrade of the program takes effect.
 //!
 //! The old process starts its program again, with its listening sockets and a channel to talk over. That is no
 //! child of its own: it is started by a process in between that ends at once ([`LAUNCH`]), and so belongs to the
@@ -29,7 +29,7 @@ use super::manager;
 use super::shutdown::{DRAIN, Shutdown};
 use super::sockets::Sockets;
 
-/// Tells a process that its standard input is a channel to the one that it takes over from.
+/// Shows a process that its standard input is a channel to the one that it takes over from.
 const VARIABLE: &str = "MANYHANDS_HANDOVER";
 /// Value of [`VARIABLE`]: start the process that takes over, and end.
 const LAUNCH: &str = "launch";
@@ -40,9 +40,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// To open the state and restore what is served: seconds for a large archive. The old process serves meanwhile,
 /// but keeps nothing.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Downloads that run when another process takes over may go on for so long.
+/// How long running downloads may continue when another process takes over.
 const LAST_DOWNLOADS: Duration = Duration::from_secs(3600);
-/// The old process has only to tell the service manager.
+/// The old process only has to notify the service manager.
 const MAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a killed process to be gone.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,33 +57,33 @@ enum Word {
     Open = b'o',
     /// The new one: accepting.
     Serving = b's',
-    /// The old one: the service manager knows whom to watch now.
+    /// The old one: the service manager now knows which process to watch.
     Main = b'm',
 }
 
-/// Why the old process goes on.
+/// Why the old process stays.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
-    #[error("the configuration cannot be used: {0}")]
+    #[error("the configuration is invalid: {0}")]
     Config(String),
-    #[error("this is process 1, whose end would end its container: restart the container instead")]
+    #[error("this is process 1, and its exit would stop the container: restart the container instead")]
     Init,
     #[error("cannot start {program}: {source}")]
     Start { program: PathBuf, source: io::Error },
-    #[error("the new process ended, its log says why")]
+    #[error("the new process exited; its log says why")]
     Ended,
-    #[error("the new process takes longer than {} s", .0.as_secs())]
+    #[error("the new process took longer than {} s", .0.as_secs())]
     Late(Duration),
-    #[error("the other process does not speak as expected: {0}")]
+    #[error("unexpected answer from the other process: {0}")]
     Channel(io::Error),
-    /// Now the old one cannot go on either.
-    #[error("the state cannot be opened again: {0}")]
+    /// Now the old one cannot continue either.
+    #[error("cannot reopen the state: {0}")]
     Lost(String),
 }
 
 /// What a process does around a hand-over. All methods block.
 pub trait Role: Send + Sync + 'static {
-    /// Whether the configuration is good as it is now; else what is wrong with it.
+    /// Whether the configuration is valid as it is now; else the error.
     fn check(&self) -> Result<(), String>;
     /// Lets go of what only one process can have. Requests are still answered.
     fn let_go(&self);
@@ -96,7 +96,7 @@ pub trait Role: Send + Sync + 'static {
 /// How a process's life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was told to stop.
+    /// It was asked to stop.
     Stopped,
     /// Another process serves now.
     Succeeded,
@@ -144,7 +144,7 @@ impl Start {
         let hangups = if has_terminal() { None } else { Some(signal(SignalKind::hangup())?) };
         let mut predecessor = self.predecessor.take().map(Channel::new).transpose()?;
         if let Some(old) = &mut predecessor {
-            let gone = |_| io::Error::other("the process to take over from has ended or let go of nothing");
+            let gone = |_| io::Error::other("the process to take over from has exited or released nothing");
             old.say(Word::Ready).await.map_err(gone)?;
             old.expect(Word::Open, OPEN_TIMEOUT).await.map_err(gone)?;
         }
@@ -202,11 +202,11 @@ impl Life {
                 Some(hangups) => hangups.recv().await,
                 None => std::future::pending().await,
             };
-            tracing::info!("reading the configuration anew");
+            tracing::info!("reloading the configuration");
             manager::reloading();
             match self.start.hand_over(role).await {
                 Ok(pid) => {
-                    tracing::info!(pid, "another process has taken over; running downloads end here");
+                    tracing::info!(pid, "another process has taken over; running downloads finish here");
                     if let Some(hangups) = self.hangups.take() {
                         tokio::spawn(pass_on(hangups, pid));
                     }
@@ -214,7 +214,7 @@ impl Life {
                 }
                 Err(lost @ HandoverError::Lost(_)) => return Err(lost),
                 Err(e) => {
-                    tracing::error!(error = %e, "not reloaded; everything goes on as before");
+                    tracing::error!(error = %e, "not reloaded; everything continues as before");
                     manager::not_reloaded(&e.to_string());
                 }
             }
@@ -263,7 +263,7 @@ async fn blocking<R: Role, T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&role)).await.unwrap_or_else(|e| Err(e.to_string()))
 }
 
-/// Who was told to send SIGHUP to this process means the one that serves.
+/// A SIGHUP to this process is meant for the one that serves.
 async fn pass_on(mut hangups: Signal, pid: u32) {
     while hangups.recv().await.is_some() {
         kill(pid, Kill::HUP);

@@ -1,4 +1,4 @@
-//! A trouble that comes with every request is told once a minute: who reads the log should see that it lasts, and still
+//! A problem that every request meets is logged once a minute: the log should show that it lasts, and still
 //! find the rest.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,12 +7,12 @@ use super::clock;
 
 const SECS: u64 = 60;
 
-/// When it was last told, in seconds since 1970.
+/// When it was last logged, in seconds since 1970.
 #[derive(Debug, Default)]
 pub struct Hush(AtomicU64);
 
 impl Hush {
-    /// Whether to tell it now, which then counts as told.
+    /// Whether to log it now, which then counts as logged.
     pub fn may_tell(&self) -> bool {
         let now = clock::now().as_secs();
         let is_due = |told: u64| (told == 0 || now.abs_diff(told) >= SECS).then_some(now);

@@ -1,6 +1,6 @@
 //! A folder of files that are replaced whole: the encoded indexes of the catalog's generations.
 //!
-//! They only save time, so damage or a full disk costs a rebuild and nothing else: writers log and go on.
+//! They only save time, so damage or a full disk costs a rebuild and nothing else: writers log and continue.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

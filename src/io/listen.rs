@@ -32,7 +32,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEAD: usize = 16 << 10;
 /// Longest request target: a path of 4096 bytes (limits.h: PATH_MAX), percent-encoded throughout.
 const MAX_TARGET: usize = 12 << 10;
-/// Most bytes read of a head: enough to tell those whose target is too long so (hyper takes 64 KiB at most).
+/// Maximum bytes read of a head: enough to tell those whose target is too long so (hyper takes 64 KiB at most).
 const MAX_READ: usize = 72 << 10;
 /// A client that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT, tcp(7)).
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
@@ -83,7 +83,7 @@ pub fn local_addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>>
 pub struct Bounds {
     pub connections: usize,
     pub patience: Patience,
-    /// Told of each that took too little.
+    /// Called for each client that read too slowly.
     pub cut_off: Arc<dyn Fn(SocketAddr) + Send + Sync>,
 }
 
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Bounds {
 }
 
 impl Bounds {
-    /// A server suffers slow clients: they have nobody else.
+    /// A server tolerates slow clients: they have nowhere else to go.
     pub fn of_server(connections: usize) -> Self {
         Self { connections, patience: LAST_RESORT, cut_off: Arc::new(|_| ()) }
     }
@@ -156,7 +156,7 @@ async fn accept_loop<S, F>(
             tokio::select! {
                 () = connection(stream, Ends { peer, local }, service, shutdown) => {}
                 () = progress.is_over(bounds.patience) => {
-                    tracing::debug!(%peer, "cut off: it takes too little");
+                    tracing::debug!(%peer, "cut off: the client reads too slowly");
                     (bounds.cut_off)(peer);
                 }
             }

@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)). Where there is none, nothing happens.
+//! Notifications to the service manager (sd_notify(3)). Without one, nothing happens.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// Reading the configuration anew. [`not_reloaded`] or [`succeeded_by`] follows.
+/// Reloading the configuration. [`not_reloaded`] or [`succeeded_by`] follows.
 pub fn reloading() {
     let mut state = vec![NotifyState::Reloading, NotifyState::Status("")];
     state.extend(NotifyState::monotonic_usec_now());
     tell(&state);
 }
 
-/// Everything goes on as before; `why` is for the administrator.
+/// Everything continues as before; `why` is for the administrator.
 pub fn not_reloaded(why: &str) {
     // One line per state.
     let why = format!("not reloaded: {}", why.replace('\n', " "));
@@ -53,7 +53,7 @@ async fn beat(period: Duration, probe: impl Fn() + Send, told: impl Fn() + Send)
 /// A service manager that does not listen has other troubles than ours.
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(state) {
-        tracing::debug!(error = %e, "the service manager cannot be told");
+        tracing::debug!(error = %e, "cannot notify the service manager");
     }
 }
 

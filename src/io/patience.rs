@@ -1,4 +1,4 @@
-//! Cuts off clients that take too little of what is sent to them: a stalled one, one that trickles, or one
+//! Cuts off clients that read too slowly: a stalled one, one that trickles, or one
 //! behind a line that carries next to nothing. TCP_USER_TIMEOUT ends only those that acknowledge nothing.
 //!
 //! What counts is time in which the socket takes nothing although there is something to send. Waiting for
@@ -15,20 +15,20 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Looks within the time that a client has.
+/// Checks within the time that a client has.
 const LOOKS: u32 = 4;
 
-/// What a client must take at least, lest its connection is cut.
+/// How fast a client must read to keep its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     pub bytes_per_sec: u64,
-    /// So long it may take less.
+    /// How long it may read more slowly.
     pub time: Duration,
     /// Bytes that the kernel holds unsent (TCP_NOTSENT_LOWAT, tcp(7)): so much is not seen to stand still.
     pub unsent: Option<u32>,
 }
 
-/// How sending goes on.
+/// The progress of sending.
 #[derive(Debug, Default)]
 pub struct Progress {
     written: AtomicU64,
@@ -37,7 +37,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Completes when the client has had its time.
+    /// Completes when the client's time is up.
     pub async fn is_over(&self, patience: Patience) {
         let look = patience.time / LOOKS;
         let least = (patience.bytes_per_sec as f64 * look.as_secs_f64()) as u64;
@@ -54,7 +54,7 @@ impl Progress {
 }
 
 /// A connection that can end at once, without the bytes that the kernel still holds: over a line that carries
-/// nothing these would go on for minutes, and the client would wait for them.
+/// nothing these would continue for minutes, and the client would wait for them.
 pub trait Abort {
     fn abort(&self);
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// What tells that a file was written to or replaced. Times are nanoseconds since 1970.
+/// What shows that a file was written to or replaced. Times are nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     pub size: u64,
@@ -31,7 +31,7 @@ impl Fingerprint {
         }
     }
 
-    /// Whether the bytes are the same, though links to the file may have come and gone.
+    /// Whether the bytes are the same, although links to the file may have changed.
     pub fn has_same_bytes(&self, other: &Self) -> bool {
         (self.size, self.inode, self.modified) == (other.size, other.inode, other.modified)
     }

@@ -1,4 +1,4 @@
-//! Scrubbing: every stored blob is read again now and then, and removed if its bytes are no longer those that
+//! Scrubbing: every stored blob is reread now and then, and removed if its bytes are no longer those that
 //! its name promises. Disks rot, and administrators edit.
 //!
 //! One pass takes the configured time, so that it costs next to nothing; also keeps the order of use on disk.
@@ -64,7 +64,7 @@ async fn scrub(store: Arc<BlobStore>, days: u32) {
     }
 }
 
-/// Where to begin: restarts must not mean that the same blobs are read again and others never.
+/// Where to begin: restarts must not mean that the same blobs are reread and others never.
 fn somewhere() -> BlobId {
     let mut id = [0; BlobId::LEN];
     // Without randomness the first pass begins at the beginning.

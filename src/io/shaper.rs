@@ -26,7 +26,7 @@ const MAX_SYNC_PERCENT: u32 = 50;
 
 /// Chunks for volunteers reserved ahead at most: half of the line among as many downloads.
 const MAX_AHEAD: usize = 4096;
-/// A reservation that was not used for so long is given up.
+/// A reservation that is unused for this long is given up.
 const UNUSED: Duration = Duration::from_secs(1);
 
 /// Whom an upload is for.

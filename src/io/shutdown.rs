@@ -6,17 +6,17 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// How long running downloads may go on after the signal. Below systemd's stop timeout in our units.
+/// How long running downloads may continue after the signal. Below systemd's stop timeout in our units.
 pub const DRAIN: Duration = Duration::from_secs(60);
 /// The same where the service manager holds the socket: new clients wait in its queue until this process has
 /// ended and the next one accepts, and waiting must stay shorter than any client's patience. What is cut off
-/// goes on by Range.
+/// continues by Range.
 pub const HELD_DRAIN: Duration = Duration::from_secs(5);
 
 /// Begins when the process should end.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
-    /// How long running downloads may go on, once it has begun.
+    /// How long running downloads may continue, once it has begun.
     drain: watch::Receiver<Option<Duration>>,
     begin: Arc<watch::Sender<Option<Duration>>>,
 }

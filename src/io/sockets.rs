@@ -66,7 +66,7 @@ impl Sockets {
         let mut passed = Vec::new();
         for index in 0..all.len().min(MAX_SOCKETS) {
             let name = if names.next() == Some(ADMIN) { ADMIN } else { PUBLIC };
-            let unusable = |e| other(format!("the service manager passed a socket that is of no use: {e}"));
+            let unusable = |e| other(format!("the service manager passed an unusable socket: {e}"));
             let Some(listener) = all.take_tcp_listener(index).map_err(unusable)? else { continue };
             if !SockRef::from(&listener).is_listener()? {
                 return Err(unusable(other("it does not listen")));
@@ -110,7 +110,7 @@ impl Sockets {
             return Err(other(format!("more than {MAX_SOCKETS} sockets cannot be handed over")));
         }
         let sent = sendmsg(channel, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL)?;
-        if sent == text.len() { Ok(()) } else { Err(other("the sockets are described at too much length")) }
+        if sent == text.len() { Ok(()) } else { Err(other("the description of the sockets is too long")) }
     }
 
     /// Takes what another process sent before it started this one.
@@ -127,7 +127,7 @@ impl Sockets {
         let fds: Vec<OwnedFd> = fds.flatten().collect();
         let what: Vec<Sent> = serde_json::from_slice(&text[..got])?;
         if what.len() != fds.len() {
-            return Err(other("other sockets came than were described"));
+            return Err(other("the sockets are not those described"));
         }
         let passed = what.into_iter().zip(fds).map(|(sent, fd)| Socket {
             name: if sent.name == ADMIN { ADMIN } else { PUBLIC },
@@ -147,7 +147,7 @@ impl Sockets {
 fn tell_difference(name: &str, held: &[Socket], addresses: &[SocketAddr]) {
     let bound: Vec<_> = held.iter().filter_map(|socket| socket.listener.local_addr().ok()).collect();
     if !addresses.iter().all(|address| bound.contains(address)) {
-        tracing::info!(name, held = ?bound, configured = ?addresses, "the service manager's sockets are used, not the configured addresses");
+        tracing::info!(name, held = ?bound, configured = ?addresses, "using the service manager's sockets, not the configured addresses");
     }
 }
 

@@ -42,7 +42,7 @@ const AT_HAND: u64 = 50_000;
 const MAX_REMEMBERED: u64 = 4_000_000;
 /// Records looked at in one step when the database is cleaned.
 const STEP: usize = 1000;
-/// File times have the kernel's clock tick, 10 ms at most: what was written so lately may be written again without
+/// File times have the kernel's clock tick, 10 ms at most: what was written so recently may be written again without
 /// a trace.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -83,7 +83,7 @@ enum Progress {
     Failed(HashError),
 }
 
-/// A file being read, as those see it who wait for it. Cheap to clone.
+/// A file being read, as seen by those who wait for it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reading {
     progress: watch::Receiver<Progress>,
@@ -103,7 +103,7 @@ pub struct Totals {
 pub struct TreeHashes {
     db: Arc<Db>,
     at_hand: Cache<PathBuf, Known>,
-    /// What was told of files, so that it is told once.
+    /// What was logged about files, so that it is logged once.
     told: Cache<(PathBuf, Fingerprint), ()>,
     reading: Mutex<HashMap<(PathBuf, Fingerprint), watch::Receiver<Progress>>>,
     readers: Arc<Semaphore>,
@@ -143,12 +143,12 @@ impl TreeHashes {
         known.filter(|known| known.fingerprint == *fingerprint && known.digests.has(algorithm))
     }
 
-    /// Whether nothing was told yet of a file as it is now.
+    /// Whether nothing was logged yet about a file as it is now.
     pub fn is_news(&self, path: &Path, fingerprint: &Fingerprint) -> bool {
         self.told.entry((path.to_owned(), *fingerprint)).or_insert(()).is_fresh()
     }
 
-    /// Reads a file, or joins whoever is reading it.
+    /// Reads a file, or joins a reading that has begun.
     pub fn read(self: &Arc<Self>, opened: &Opened) -> Result<Reading, HashError> {
         let key = (opened.path.clone(), opened.fingerprint);
         let mut reading = self.lock_reading();
@@ -221,7 +221,7 @@ impl TreeHashes {
     /// Remembers what was read. Blocks.
     fn learn(&self, path: PathBuf, fingerprint: Fingerprint, hashes: Hashes) -> Known {
         if let Err(e) = self.db.put_hashes(&hashes) {
-            tracing::warn!(file = %path.display(), error = %e, "digests are not remembered");
+            tracing::warn!(file = %path.display(), error = %e, "cannot save digests");
         }
         self.files.fetch_add(1, Relaxed);
         self.bytes.fetch_add(fingerprint.size, Relaxed);
@@ -299,7 +299,7 @@ impl Reading {
         match state.as_deref() {
             Ok(Progress::Done(known)) => Ok(**known),
             Ok(Progress::Failed(e)) => Err(e.clone()),
-            Ok(Progress::Reading(_)) | Err(_) => Err(unreadable("the reading was ended")),
+            Ok(Progress::Reading(_)) | Err(_) => Err(unreadable("reading was cancelled")),
         }
     }
 
@@ -339,7 +339,7 @@ impl Reading {
         match state {
             Progress::Reading(read) => Ok(read.min(last)),
             Progress::Done(known) if is_right(&known) => Ok(last + 1),
-            Progress::Done(_) => Err(unreadable("it is another file than its metadata says")),
+            Progress::Done(_) => Err(unreadable("it does not match its metadata")),
             Progress::Failed(e) => Err(e),
         }
     }

@@ -39,7 +39,7 @@ pub enum DialError {
     Failed(#[from] io::Error),
 }
 
-/// Who has how many tunnels.
+/// The number of tunnels of each client.
 #[derive(Clone, Debug, Default)]
 pub struct Tunnels(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
 

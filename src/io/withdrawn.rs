@@ -22,7 +22,7 @@ const KIND: &str = "withdrawn-1";
 #[derive(Clone, Copy, Debug)]
 struct Wrong {
     fingerprint: Fingerprint,
-    /// What it was when it was read first.
+    /// What it was when it was first read.
     expected: BlobId,
 }
 
@@ -44,7 +44,7 @@ impl Withdrawn {
         Self { db, files: Mutex::default() }
     }
 
-    /// Brings back those of before the start that have not been replaced since. Blocks.
+    /// Restores those from before the start that have not been replaced since. Blocks.
     pub fn restore(&self) -> Result<(), DbError> {
         let mut files = HashMap::new();
         for (name, json) in self.db.records(KIND)?.into_iter().take(MAX_FILES) {
@@ -73,7 +73,7 @@ impl Withdrawn {
         files.get(path).filter(|wrong| wrong.fingerprint == *fingerprint).map(|wrong| wrong.expected)
     }
 
-    /// Notes a file that is not what it was. Blocks.
+    /// Notes a file that was altered. Blocks.
     pub fn put(&self, path: &Path, fingerprint: Fingerprint, expected: BlobId) -> Result<(), DbError> {
         let mut files = self.lock();
         if files.len() >= MAX_FILES && !files.contains_key(path) {
@@ -89,7 +89,7 @@ impl Withdrawn {
         }
     }
 
-    /// Forgets a file: it is what it was, or another. Blocks, if it was one of them.
+    /// Forgets a file: it is intact again, or was replaced. Blocks, if it was one of them.
     pub fn remove(&self, path: &Path) -> Result<(), DbError> {
         let was_there = self.lock().remove(path).is_some();
         match path.to_str() {

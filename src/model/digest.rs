@@ -90,7 +90,7 @@ pub struct Digest {
     bytes: [u8; 64],
 }
 
-/// Why a text is no digest.
+/// Why a text is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {algorithm} digest: {} hexadecimal digits are expected", 2 * .algorithm.digest_len())]
 pub struct ParseDigestError {
@@ -100,7 +100,7 @@ pub struct ParseDigestError {
 
 impl Digest {
     /// # Panics
-    /// If `bytes` has not the length of `algorithm`: only a hasher or a parser calls this.
+    /// If `bytes` does not have the length of `algorithm`: only a hasher or a parser calls this.
     pub fn new(algorithm: Algorithm, bytes: &[u8]) -> Self {
         assert_eq!(bytes.len(), algorithm.digest_len(), "length of a {algorithm} digest");
         let mut own = [0; 64];

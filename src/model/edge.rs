@@ -1,17 +1,17 @@
 //! What the administrator of a volunteer is shown: how the server sees it, and its own status.
 //!
-//! Sizes are bytes, rates bytes per second; a time of day is in seconds since 1970, and its name says so.
+//! Sizes are bytes, rates bytes per second; points in time are seconds since 1970, and their names say so.
 
 use serde::{Deserialize, Serialize};
 
 use super::VolunteerId;
 
-/// What the server says to a volunteer for its administrator, a text message of the control connection beside those of
+/// What the server tells a volunteer for its administrator: a text message of the control connection beside those of
 /// `formats::control`. A volunteer that does not know it ignores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Notice {
-    /// Said after the first heartbeat, and whenever it has changed.
+    /// Sent after the first heartbeat, and whenever it has changed.
     Seen(Seen),
 }
 
@@ -25,7 +25,7 @@ pub struct Seen {
     pub gets_clients: bool,
     /// Why not.
     pub problem: Option<String>,
-    /// Which clients alone are, where not all are.
+    /// Which clients it is limited to, if any.
     pub limits: Vec<String>,
 }
 
@@ -40,15 +40,15 @@ pub struct EdgeStatus {
     /// Where it listens, and the base URL that it advertises instead.
     pub listen: String,
     pub advertise: Option<String>,
-    /// Since when the server has known it, without a break; nothing while there is no session.
+    /// When the current session began; `None` without a session.
     pub joined_unix_secs: Option<u64>,
     /// How the server sees it, or `not joined`, `joined` (an older server does not say more), `draining`, `full`.
     pub state: String,
-    /// Whether clients are sent here; nothing if the server has not said so.
+    /// Whether clients are sent here; `None` if the server has not said so.
     pub gets_clients: Option<bool>,
     /// Why not.
     pub problem: Option<String>,
-    /// Which clients alone are, where not all are.
+    /// Which clients it is limited to, if any.
     pub limits: Vec<String>,
     /// Files that it holds, in its store and in adopted trees.
     pub holdings: u64,
@@ -63,7 +63,7 @@ pub struct EdgeStatus {
     /// What it sends now, and what it donates.
     pub rate: u64,
     pub donate: u64,
-    /// Since its process started: package bytes sent to clients, in so many requests; requests sent back to the server;
+    /// Since its process started: package bytes sent to clients, in how many requests; requests redirected to the server;
     /// bytes sent to other volunteers, fetched from them, and fetched from the server.
     pub served_bytes: u64,
     pub served_requests: u64,

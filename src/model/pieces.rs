@@ -1,4 +1,4 @@
-//! Digests of equal parts of one file, by which a client that fetches from several places notices at once which
+//! Digests of equal parts of one file, with which a client that fetches from several places notices at once which
 //! of them sends wrong bytes.
 //!
 //! Both SHA-1 and SHA-256: libzypp reads pieces of SHA-1 only, and checks the whole file besides; aria2 takes the
@@ -8,7 +8,7 @@ use super::Digests;
 
 /// The shortest piece: below it a request costs more than the bytes.
 const MIN_LEN: u64 = 256 << 10;
-/// Most pieces of one file, which bounds what is kept of it to 13 KB.
+/// Maximum number of pieces of one file: bounds what is kept about it to 13 KB.
 const MAX_PIECES: u64 = 256;
 
 const SHA1: usize = 20;

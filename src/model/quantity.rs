@@ -17,7 +17,7 @@ pub struct Size(pub u64);
 #[serde(into = "String", try_from = "String")]
 pub struct Rate(pub u64);
 
-/// Why a text is no size or rate.
+/// Why a text is not a size or rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {what}: write a number and a unit, {examples}")]
 pub struct ParseQuantityError {

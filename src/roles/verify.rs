@@ -20,7 +20,7 @@ const BATCH: usize = 500;
 /// Checks every file; success if all are published as they are.
 pub async fn run(server: &str, paths: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
     let files = list(paths)?;
-    anyhow::ensure!(!files.is_empty(), "there are no files in what was named");
+    anyhow::ensure!(!files.is_empty(), "the paths contain no files");
     let client = Upstream::new()?;
     let url = format!("{}{LOOKUP_PATH}", server.trim_end_matches('/'));
     let bar = progress(files.len());
@@ -33,7 +33,7 @@ pub async fn run(server: &str, paths: &[PathBuf], json: bool) -> anyhow::Result<
         let reply = reply.map_err(|e| not_the_server(e, server))?;
         anyhow::ensure!(
             reply.files.len() == batch.len(),
-            "the server answered for other files than were asked"
+            "the server answered for other files than requested"
         );
         for (path, verdict) in batch.iter().zip(&reply.files) {
             bar.suspend(|| print(path, verdict, json))?;

@@ -127,7 +127,7 @@ impl Process {
 impl Process {
     /// The ids of those that took over from this one, or from each other.
     pub fn successors(&self) -> impl Iterator<Item = u64> + use<> {
-        let told = self.messages("another process has taken over; running downloads end here");
+        let told = self.messages("another process has taken over; running downloads finish here");
         told.into_iter().filter_map(|fields| fields["pid"].as_u64())
     }
 }

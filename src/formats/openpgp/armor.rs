@@ -30,7 +30,7 @@ impl Kind {
     }
 }
 
-/// The packets of each block; a binary file is one. The error says what is wrong with the armor.
+/// The packets of each block; a binary file is one. The error describes the fault in the armor.
 pub(super) fn blocks(bytes: &[u8], kind: Kind) -> Vec<Result<Cow<'_, [u8]>, String>> {
     // The first bit of every packet is set, and of no ASCII character.
     if bytes.first().is_some_and(|first| first & 0x80 != 0) {

@@ -2,7 +2,7 @@
 
 use super::super::entry::FormatError;
 
-/// Why there is no keyring.
+/// Why a file is not a keyring.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
     #[error("this is a GnuPG keybox: export it with gpg --no-default-keyring --keyring FILE --export")]
@@ -26,7 +26,7 @@ pub enum SignatureError {
     NotSigned,
     #[error(transparent)]
     Frame(#[from] FormatError),
-    #[error("the text has a line of blanks, which signatures and readers take differently")]
+    #[error("the text has a line of blanks, which signatures and readers treat differently")]
     BlankLine,
     #[error("the signature cannot be read: {problem}")]
     Unreadable { problem: String },
@@ -52,7 +52,7 @@ pub struct Refusal {
 pub enum Reason {
     #[error("the key is not in the keyring")]
     UnknownKey,
-    #[error("the signature does not fit the text")]
+    #[error("the signature does not match the text")]
     Bad,
     #[error("the key was revoked")]
     KeyRevoked,

@@ -151,7 +151,7 @@ impl Keyring {
         self.verify(release, signature, now_secs, Reader::Apt)
     }
 
-    /// Checks a signature beside its data, armored or binary, such as repomd.xml.asc, as librepo does.
+    /// Checks a detached signature, armored or binary, such as repomd.xml.asc, as librepo does.
     ///
     /// # Errors
     /// If no signature counts at `now_secs` (seconds since 1970), or only after one by a known key that does

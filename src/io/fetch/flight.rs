@@ -1,4 +1,4 @@
-//! A fetch under way, as those see it who wait for its bytes.
+//! A running fetch, as seen by those who wait for its bytes.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +25,7 @@ pub(super) enum State {
         available: u64,
         size: Option<u64>,
     },
-    /// The file stays readable, whatever becomes of the blob.
+    /// The file stays readable, whatever happens to the blob.
     Done {
         file: Arc<File>,
         blob: Blob,

@@ -2,9 +2,9 @@
 //! streams what has arrived.
 //!
 //! The fetch is its own task: a client that leaves ends nothing, and neither does an upstream that breaks off
-//! while another one (or itself, a moment later) goes on ([`transfer`]). The last byte is held back until the
+//! while another one (or itself, a moment later) continues ([`transfer`]). The last byte is held back until the
 //! whole is verified, so bytes that turn out wrong reach clients as a broken connection, never as a whole
-//! file; whoever gave them is asked last for a while.
+//! file; their source is asked last for a while.
 
 mod flight;
 mod transfer;
@@ -38,7 +38,7 @@ const PER_HOST: usize = 32;
 const MAX_FLIGHTS: usize = 1024;
 /// Chunks between network and disk: bounds memory to some MiB per fetch.
 const QUEUE: usize = 16;
-/// Most bytes taken for a file whose metadata gives no size, if the upstream gives none either.
+/// Maximum bytes taken for a file whose metadata gives no size, if the upstream gives none either.
 const UNSIZED_LIMIT: u64 = 64 << 30;
 /// How long it is remembered that a URL gave wrong bytes, and for how many.
 const BAD_FOR: Duration = Duration::from_secs(600);
@@ -54,15 +54,15 @@ pub enum FetchError {
     #[error("{url}: {problem}")]
     Wrong { url: String, problem: String },
     /// Upstreams may have it, but it cannot be kept now.
-    #[error("it takes too long to come; the fetch goes on")]
+    #[error("it takes too long to arrive; the fetch continues")]
     Late,
-    #[error("the store cannot take it: {0}")]
+    #[error("the store cannot keep it: {0}")]
     Store(String),
 }
 
 impl FetchError {
     fn aborted() -> Self {
-        Self::Store("the fetch was ended".to_owned())
+        Self::Store("the fetch was cancelled".to_owned())
     }
 
     fn store(error: impl std::fmt::Display) -> Self {
@@ -88,7 +88,7 @@ pub struct Source {
     pub peer_headers: HeaderMap,
     pub told: OnGiven,
     pub readable: Readable,
-    /// Most bytes taken where neither metadata nor the upstream gives a size; [`UNSIZED_LIMIT`] if not set.
+    /// Maximum bytes taken where neither metadata nor the upstream gives a size; [`UNSIZED_LIMIT`] if not set.
     pub unsized_limit: Option<u64>,
 }
 
@@ -112,7 +112,7 @@ pub enum Given {
     Wrong,
 }
 
-/// Told what each URL gives, by its index. Says nothing of a fetch that somebody else had begun.
+/// Called with what each URL gives, by its index; not for a fetch that somebody else had begun.
 #[derive(Clone, Default)]
 pub struct OnGiven(pub Option<Arc<GivenFn>>);
 
@@ -214,7 +214,7 @@ impl Fetcher {
             return Ok(Content::Arriving(flight.clone()));
         }
         if flights.len() >= MAX_FLIGHTS {
-            let error = FetchError::Store("too many fetches are under way".to_owned());
+            let error = FetchError::Store("too many fetches are running".to_owned());
             self.tell_failure(&source.label, &wanted, &error);
             return Err(error);
         }
@@ -248,8 +248,8 @@ impl Fetcher {
         flights.get(&vec![blob.digest()]).cloned()
     }
 
-    /// A store that takes nothing fails every fetch, an upstream that is down most of them: that is told once a minute.
-    /// That a file does not exist is an ordinary answer, and a host's pause was told when it began.
+    /// A store that accepts nothing fails every fetch, an upstream that is down most: logged once a minute.
+    /// That a file does not exist is an ordinary answer, and a host's pause was logged when it began.
     fn tell_failure(&self, file: &str, wanted: &Alternatives, error: &FetchError) {
         let digest = wanted;
         let is_to_be_told = match error {
@@ -261,7 +261,7 @@ impl Fetcher {
         };
         match is_to_be_told {
             true => tracing::warn!(file, %digest, %error, "fetch failed"),
-            false => tracing::debug!(file, %digest, %error, "fetch failed, as was told or is ordinary"),
+            false => tracing::debug!(file, %digest, %error, "fetch failed; ordinary, or already reported"),
         }
     }
 
@@ -274,7 +274,7 @@ impl Fetcher {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Whether a URL lately had none of these.
+    /// Whether a URL recently had none of these.
     fn is_bad(&self, wanted: &Alternatives, url: &str) -> bool {
         wanted.iter().all(|expected| self.bad.contains_key(&(expected.digest, url.to_owned())))
     }
@@ -283,7 +283,7 @@ impl Fetcher {
         wanted.iter().for_each(|expected| self.bad.insert((expected.digest, url.to_owned()), ()));
     }
 
-    /// Whether every URL of a source lately had another file.
+    /// Whether every URL of a source recently had another file.
     pub fn is_bad_everywhere(&self, expected: Expected, source: &Source) -> bool {
         source.urls.iter().all(|url| self.is_bad(&expected.into(), url))
     }
@@ -311,7 +311,7 @@ impl Fetcher {
         }
     }
 
-    /// The same for those who open it later themselves, or never.
+    /// The same for callers that open it later themselves, or never.
     pub async fn get_whole(
         self: &Arc<Self>,
         wanted: impl Into<Alternatives>,
@@ -415,7 +415,7 @@ impl Fetcher {
     fn commit(&self, incoming: Incoming) -> Result<Committed, VerifyError> {
         let committed = self.store.commit(incoming.verify()?)?;
         if let Err(e) = self.db.put_hashes(&committed.hashes) {
-            tracing::warn!(blob = %committed.blob.id, error = %e, "digests are not remembered");
+            tracing::warn!(blob = %committed.blob.id, error = %e, "cannot save digests");
         }
         Ok(committed)
     }

@@ -33,10 +33,10 @@ const PEER_SILENCE: Duration = Duration::from_secs(10);
 const SHORT_WAIT: Duration = Duration::from_secs(5);
 const LONG_WAIT: Duration = Duration::from_secs(20);
 
-/// A reply from which the file goes on.
+/// A reply with which the file continues.
 pub(super) struct Opened {
     pub(super) reply: Reply,
-    /// Bytes that come first and are there already.
+    /// Bytes that come first and have arrived already.
     skip: u64,
     /// Of the host's fetches at a time. Other volunteers have none: orders are bounded already.
     _permit: Option<OwnedSemaphorePermit>,
@@ -69,9 +69,9 @@ enum ReplyError {
     OtherSize { got: u64, size: u64 },
     #[error("{got} bytes, which is the size of no file of this name")]
     SizeOfNone { got: u64 },
-    #[error("another part than asked for")]
+    #[error("sent another range than asked for")]
     OtherPart,
-    #[error("{status} that nobody asked for")]
+    #[error("unexpected {status}")]
     OtherStatus { status: StatusCode },
 }
 
@@ -125,7 +125,7 @@ impl<'a> Transfer<'a> {
         self.used.iter().map(|&index| self.source.urls[index].as_str())
     }
 
-    /// What they gave was not the file.
+    /// What they sent was not the file.
     pub(super) fn were_wrong(&self) {
         self.used().for_each(|url| self.fetcher.remember_bad(&self.wanted, url));
         self.used.iter().for_each(|&index| self.source.told.tell(index, Given::Wrong));

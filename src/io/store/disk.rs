@@ -61,17 +61,17 @@ impl BlobStore {
         if wanted.min_free >= total {
             tracing::warn!(
                 %dir, %min_free, free = %Size(free), %file_system,
-                "min_free is more than the file system holds: nothing is kept. Lower min_free"
+                "min_free exceeds the file system: nothing is kept. Lower min_free"
             );
         } else if free.saturating_add(held) < wanted.min_free {
             tracing::warn!(
                 %dir, %min_free, free = %Size(free), %file_system,
-                "min_free is more than is free: nothing new is kept. Free some space, or lower min_free"
+                "less than min_free is free: nothing new is kept. Free some space, or lower min_free"
             );
         } else if self.max_bytes() < wanted.max_bytes {
             tracing::warn!(
                 %dir, %max_size, used_at_most = %Size(self.max_bytes()), %min_free, %file_system,
-                "max_size is more than the file system holds beside min_free"
+                "max_size exceeds what the file system holds besides min_free"
             );
         }
     }

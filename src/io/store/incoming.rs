@@ -41,7 +41,7 @@ pub struct Verified {
 /// Why bytes are not what metadata promised.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    #[error("longer than the {size} bytes that the metadata says")]
+    #[error("longer than the {size} bytes in the metadata")]
     TooLong { size: u64 },
     #[error("{got} bytes instead of {size}")]
     WrongSize { size: u64, got: u64 },

@@ -34,7 +34,7 @@ const CHUNK: usize = 512;
 /// Why the store cannot take a file.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("{need} bytes do not fit into max_size ({max}) beside what may not be removed")]
+    #[error("{need} bytes do not fit into max_size ({max}) besides what must not be removed")]
     NoRoom { need: u64, max: u64 },
     /// `max_size` is not what limits it.
     #[error(
@@ -42,7 +42,7 @@ pub enum StoreError {
     )]
     DiskSmall { need: u64, total: Size, min_free: Size },
     #[error(
-        "the disk has {free} free, and {need} bytes beside min_free ({min_free}) are needed: free some space, or lower min_free"
+        "the disk has {free} free, and {need} bytes besides min_free ({min_free}) are needed: free some space, or lower min_free"
     )]
     DiskFull { need: u64, free: Size, min_free: Size },
     #[error(transparent)]
@@ -52,7 +52,7 @@ pub enum StoreError {
 /// What a store may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most bytes of blobs, arriving ones included. Less where the file system is smaller.
+    /// Maximum bytes of blobs, arriving ones included. Less where the file system is smaller.
     pub max_bytes: u64,
     /// Bytes of the file system that stay free.
     pub min_free: u64,
@@ -96,7 +96,7 @@ pub struct Committed {
     pub hashes: Hashes,
 }
 
-/// A blob that is to be read again.
+/// A blob that is to be reread.
 #[derive(Debug)]
 pub(super) struct ToCheck {
     pub(super) blob: Blob,
@@ -231,7 +231,7 @@ impl BlobStore {
         is_enough
     }
 
-    /// Tells of blobs that were taken out of the index and removes their files; the caller holds the names.
+    /// Reports blobs that were taken out of the index and removes their files; the caller holds the names.
     fn forget(&self, index: MutexGuard<'_, Index>, doomed: &[BlobId]) {
         for id in doomed {
             (self.on_change.0)(Change::Removed(*id));
@@ -297,7 +297,7 @@ impl BlobStore {
         self.bad.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             file = %self.path(id).display(), problem,
-            "a stored file was altered or cannot be read; removed, it will be fetched again when asked for. If this goes on, check the disk and who else writes there"
+            "a stored file was altered or cannot be read; removed, and fetched again on request. If this recurs, check the disk and what else writes there"
         );
     }
 
@@ -380,7 +380,7 @@ impl BlobStore {
         (index.len() as u64, index.bytes())
     }
 
-    /// Blobs that were read again and found right, and those that were found altered, since the start.
+    /// Blobs that were reread and found right, and those that were found altered, since the start.
     pub fn checked(&self) -> (u64, u64) {
         (self.scrubbed.load(Ordering::Relaxed), self.bad.load(Ordering::Relaxed))
     }

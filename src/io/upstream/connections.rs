@@ -20,7 +20,7 @@ pub const IDLE_CONNECTIONS: usize = 32;
 
 pub type Connections = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
-/// A pool that keeps so many idle connections per host.
+/// A pool that keeps this many idle connections per host.
 pub fn pool(resolver: Resolver, tls: ClientConfig, idle: usize) -> Connections {
     let mut http = HttpConnector::new_with_resolver(resolver);
     http.enforce_http(false);
@@ -48,7 +48,7 @@ pub fn explain(problem: String) -> String {
     }
     let is_everybodys = LACKS_AUTHORITIES.load(Relaxed) && problem.contains("UnknownIssuer");
     let hint = if is_everybodys {
-        ": this system has no certificate authorities, install ca-certificates"
+        ": this system has no certificate authorities; install ca-certificates"
     } else {
         ""
     };
@@ -62,7 +62,7 @@ pub struct ClientPem<'a> {
     pub key: &'a [u8],
 }
 
-/// What is wrong with the contents of a certificate, a key or a list of authorities.
+/// An error in the contents of a certificate, a key or a list of authorities.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("ca_file: {0}")]
@@ -107,7 +107,7 @@ pub fn tls(authorities: Option<&[u8]>, client: Option<ClientPem<'_>>) -> Result<
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
-        Ok(all) if all.is_empty() => Err("there is no certificate in PEM in it".to_owned()),
+        Ok(all) if all.is_empty() => Err("it contains no PEM certificate".to_owned()),
         all => all.map_err(|e| e.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! Which upstreams failed lately. It only puts them behind the others: when all fail, all are still asked, but
+//! Which upstreams failed recently. It only puts them behind the others: when all fail, all are still asked, but
 //! for those that have named a time to come back: asking early makes many sites wait longer.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Longest time that a host stays behind, whatever it did or asks for.
 const LONGEST: Duration = Duration::from_secs(300);
-/// A host that did nothing wrong for this long starts anew.
+/// A host without failures for this long starts afresh.
 const FORGET: Duration = Duration::from_secs(900);
 /// Shortest pause of a host that names one: some say 0 and mean "not now".
 const SHORTEST_REST: Duration = Duration::from_secs(1);
@@ -24,9 +24,9 @@ const FILE: usize = 150;
 /// How an exchange with an upstream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It answered, whatever it said, and went on to the end.
+    /// It answered, whatever it said, and continued to the end.
     Answered,
-    /// It did not connect, fell silent, broke off or answered 5xx; with what it asked for by Retry-After.
+    /// It did not connect, went silent, broke off or answered 5xx; with its Retry-After, if any.
     Failed(Option<Duration>),
 }
 
@@ -49,7 +49,7 @@ impl Trouble {
 #[derive(Clone, Debug)]
 pub struct Health {
     hosts: Arc<Cache<String, Trouble>>,
-    /// Until when single files are not asked for.
+    /// Until when single files are not requested.
     files: Arc<Cache<String, Instant>>,
 }
 
@@ -98,7 +98,7 @@ impl Health {
         }
     }
 
-    /// Notes that the host of `url` wants a pause of the length that it `asked` for. One that names none gets
+    /// Notes that the host of `url` wants a pause, of the length that it `asked` for. One that names none gets
     /// one that grows. Returns how long it is not asked.
     pub fn rest(&self, url: &str, asked: Option<Duration>) -> Duration {
         let host = host_of(url);
@@ -124,7 +124,7 @@ impl Health {
         pause
     }
 
-    /// How long `url` is not to be asked for, or its host for anything; `None` if it may be.
+    /// How long `url`, or its host, must not be asked; `None` if it may be.
     pub fn rest_left(&self, url: &str) -> Option<Duration> {
         let now = Instant::now();
         let of_host = self.hosts.get(&host_of(url)).and_then(|trouble| trouble.rest_left(now));
@@ -133,12 +133,12 @@ impl Health {
     }
 }
 
-/// Failures in a row for which a pause grows. Whoever names a time knows better, and it says nothing of the next.
+/// Failures in a row for which a pause grows. A time that the host names takes precedence, for this pause only.
 fn failures(before: Option<Trouble>, asked: Option<Duration>) -> u32 {
     before.map_or(0, |trouble| trouble.failures).saturating_add(u32::from(asked.is_none()))
 }
 
-/// How long a host stays behind after so many failures in a row.
+/// How long a host stays behind after this many failures in a row.
 fn backoff(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.min(9)).min(LONGEST)
 }

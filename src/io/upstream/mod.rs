@@ -29,7 +29,7 @@ pub use self::waits::Waits;
 
 /// From request to response head.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
-/// Longest silence within a body. Clients give up after 30 s (apt, dnf): what goes on elsewhere must begin before.
+/// Longest silence within a body. Clients give up after 30 s (apt, dnf): what continues elsewhere must begin before.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 /// From request to response head of another volunteer, the connection included.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,9 +44,9 @@ pub enum UpstreamError {
     #[error("{url}: answered {status}")]
     Status { url: String, status: StatusCode },
     /// It has the file, and not the part that was asked for; with its `Content-Range`.
-    #[error("{url}: has no such part")]
+    #[error("{url}: does not have this range")]
     NoSuchPart { url: String, content_range: Option<HeaderValue> },
-    #[error("{url}: falls silent in mid-file")]
+    #[error("{url}: went silent in the middle of the file")]
     Silent { url: String },
     #[error("{url}: {problem}")]
     Broken { url: String, problem: String },
@@ -135,13 +135,13 @@ impl Upstream {
         self.health.rest_left(url)
     }
 
-    /// Indexes of `urls` in the order in which to ask: those whose host failed lately come last.
+    /// Indexes of `urls` in the order in which to ask: those whose host failed recently come last.
     pub fn order(&self, urls: &[String]) -> Vec<usize> {
         self.health.order(urls)
     }
 
     /// Counts how asking `url` ended. The methods here count what they see themselves: failures to answer,
-    /// and whole answers where they read them. Who reads a [`Reply`] tells how that went.
+    /// and whole answers where they read them. The reader of a [`Reply`] reports how that went.
     pub fn report(&self, url: &str, outcome: Outcome) {
         self.health.report(url, outcome);
     }
@@ -174,8 +174,8 @@ impl Upstream {
         Ok(Reply { url: url.to_owned(), status: parts.status, headers: parts.headers, body })
     }
 
-    /// GET from another volunteer. It redirects to our server when it has not the file, and nobody knows where to
-    /// else: that is not followed, and means that it has not the file.
+    /// GET from another volunteer. If it does not have the file it redirects to our server, and a stranger anywhere
+    /// else: that is not followed, and means that it does not have the file.
     pub async fn get_of_peer(&self, url: &str, headers: HeaderMap) -> Result<Reply, UpstreamError> {
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = url.parse().map_err(|e| UpstreamError::broken(url, e))?;
@@ -228,7 +228,7 @@ impl Upstream {
                         if reach == Reach::OutsideOnly && reach::is_inner_address(&next) {
                             return Err(UpstreamError::broken(
                                 url,
-                                "redirects out of the local network and back",
+                                "redirects out of the private network and back",
                             ));
                         }
                         reach = if reach == Reach::OutsideOnly { reach } else { allowed };
@@ -377,10 +377,10 @@ fn target(url: &str, at: &Uri, headers: &HeaderMap) -> Result<Uri, UpstreamError
         }
         _ => location.to_owned(),
     };
-    let uri: Uri = text.parse().map_err(|_| broken("redirects to something that is no URL"))?;
+    let uri: Uri = text.parse().map_err(|_| broken("redirects to something that is not a URL"))?;
     match uri.scheme_str() {
         Some("http" | "https") => Ok(uri),
-        _ => Err(broken("redirects to something else than http or https")),
+        _ => Err(broken("redirects to something other than http or https")),
     }
 }
 

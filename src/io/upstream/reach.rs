@@ -33,7 +33,7 @@ pub fn outside_only() -> Resolver {
             let mut found = look_up(&name).await?;
             found.retain(|address| !is_inside(address.ip().to_canonical()));
             if found.is_empty() {
-                let problem = "redirects into the local network, see `redirect_to`";
+                let problem = "redirects into the private network, see `redirect_to`";
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
             }
             Ok(found.into_iter())
@@ -46,7 +46,7 @@ async fn look_up(name: &Name) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect())
 }
 
-/// Whom a request may reach.
+/// Which hosts a request may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// What the configuration names as an upstream.
@@ -73,7 +73,7 @@ pub async fn of_redirect(url: &str, to: &Uri, named: &[Authority]) -> Result<Rea
         return Ok(Reach::OutsideOnly);
     }
     let problem =
-        format!("redirects into the local network, to {place}; redirect_to = [\"{place}\"] would allow that");
+        format!("redirects into the private network ({place}): redirect_to = [\"{place}\"] would allow that");
     Err(UpstreamError::broken(url, problem))
 }
 

@@ -7,7 +7,7 @@ use super::UpstreamError;
 /// How long one request waits for this in all. Clients give up after 30 s (apt, dnf), and bytes must come before.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// What is left of the patience of one request.
+/// How much longer one request may wait.
 #[derive(Debug)]
 pub struct Waits(Duration);
 
@@ -18,7 +18,7 @@ impl Default for Waits {
 }
 
 impl Waits {
-    /// Waits until the upstream may be asked again; false, at once, if that is too far away or not what is wrong.
+    /// Waits until the upstream may be asked again; false at once if that is too far away or not the cause.
     pub async fn wait(&mut self, error: &UpstreamError) -> bool {
         let UpstreamError::Busy { pause, .. } = error else { return false };
         let Some(left) = self.0.checked_sub(*pause) else { return false };

@@ -14,7 +14,7 @@ use crate::io::config_file::{is_of_volunteer, read_keyring, read_serve_config, r
 mod tree;
 mod volunteer;
 
-/// Prints a summary, unless only the verdict is wanted; or fails with what is wrong.
+/// Prints a summary, unless only the verdict is wanted; or fails with the error.
 pub fn run(path: &Path, is_quiet: bool) -> anyhow::Result<()> {
     let (summary, problems) = if is_of_volunteer(path)? {
         volunteer::describe(&read_volunteer_options(path)?.validate()?)?

@@ -38,7 +38,7 @@ const REPOS: [(&str, &str); 7] = [
 pub async fn run(repos: &Path, listen: SocketAddr) -> anyhow::Result<()> {
     let repos = repos.canonicalize().with_context(|| {
         format!(
-            "cannot find the test repositories at {}: run this in the source folder or give --repos",
+            "cannot find the test repositories at {}: run this in the source tree or set --repos",
             repos.display()
         )
     })?;

@@ -16,7 +16,7 @@ use crate::io::upstream::{Upstream, whole};
 
 /// For one line of a client.
 const LINE_TIMEOUT: Duration = Duration::from_secs(120);
-/// For volunteers to copy what was asked for.
+/// Time for volunteers to copy what was requested.
 const COPY_TIMEOUT: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const MAX_STATUS: u64 = 8 << 20;
@@ -34,7 +34,7 @@ struct Watched<'a> {
     admin: &'a str,
 }
 
-/// Runs the trial and tells of it as it goes.
+/// Runs the trial and reports it as it goes.
 pub(super) async fn run(admin: &str, dir: &Path, clients: &[Client]) -> anyhow::Result<()> {
     let watched = Watched { client: Upstream::new()?, admin };
     let (there, absent): (Vec<&Client>, Vec<&Client>) =

@@ -58,7 +58,7 @@ async fn token(server: &Arc<Server>, headers: &HeaderMap) -> Result<Token, Refus
     let Some(text) = text.map(str::to_owned) else {
         return Err((
             StatusCode::UNAUTHORIZED,
-            "a token is needed: `manyhands token issue` on the server makes one",
+            "a token is required: `manyhands token issue` on the server issues one",
         ));
     };
     let tokens = server.tokens.clone();
@@ -71,9 +71,9 @@ async fn token(server: &Arc<Server>, headers: &HeaderMap) -> Result<Token, Refus
         )),
         Ok(Err(e)) => {
             tracing::error!(error = %e, "cannot read the token file");
-            Err((StatusCode::SERVICE_UNAVAILABLE, "the server cannot check tokens now"))
+            Err((StatusCode::SERVICE_UNAVAILABLE, "the server cannot check tokens at the moment"))
         }
-        Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the server cannot check tokens now")),
+        Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the server cannot check tokens at the moment")),
     }
 }
 

@@ -53,7 +53,7 @@ impl Crowds {
     }
 }
 
-/// Asks the policy and tells; ends with the process.
+/// Asks the policy and logs the result; ends with the process.
 pub async fn keep(server: Arc<Server>) {
     let mut tick = tokio::time::interval(EVERY);
     loop {
@@ -139,7 +139,7 @@ fn tell(crowd: &CrowdStatus, stage: Stage, slowest: Option<(VolunteerId, Rate)>)
             volunteers,
             slowest = slowest.as_ref().map(|(id, _)| tracing::field::display(id)),
             slowest_share = slowest.as_ref().map(|(_, rate)| tracing::field::display(rate)),
-            "a flash crowd goes on"
+            "a flash crowd continues"
         ),
         Stage::Ended => tracing::info!(
             crowd = number,

@@ -55,7 +55,7 @@ pub enum Target<'a> {
         rest: &'a str,
         direct: bool,
     },
-    /// What a volunteer would serve, whose client fell over to this server.
+    /// What a volunteer would serve, whose client failed over to this server.
     Signed {
         volunteer: VolunteerId,
     },
@@ -84,7 +84,7 @@ pub struct Door {
     proxy: ProxyConfig,
     /// Whose hosts are this server's and mean volunteers.
     zone: Option<Zone>,
-    /// The answer to those who take us for a proxy for everything.
+    /// The answer to clients that take this server for an open proxy.
     refusal: String,
 }
 

@@ -8,7 +8,7 @@ use super::{open_repos, passed, popularity};
 use crate::io::config_file::read_serve_config;
 use crate::io::handover::Role;
 
-/// A server and the file that says what it is to be.
+/// A server and its configuration file.
 #[derive(Debug)]
 pub struct Reload {
     pub server: Arc<Server>,
@@ -30,7 +30,7 @@ impl Role for Reload {
         metadata.store.leave();
         indexes.lock().unwrap_or_else(PoisonError::into_inner).is_left = true;
         if let Err(e) = self.server.trees.save() {
-            tracing::warn!(error = %e, "what was read of local trees is not remembered");
+            tracing::warn!(error = %e, "cannot save the digests of local trees");
         }
         passed::save(&self.server);
         // Last: whoever opens it takes the rest as given.

@@ -24,7 +24,7 @@ const DIGEST: usize = 32;
 /// Digests kept of all volunteers together, 128 MiB of them: of those with the least, which are the most.
 pub const MAX_KEPT: u64 = 4 << 20;
 
-/// What was read at the start and nobody has come back for.
+/// What was read at startup, of volunteers that have not come back yet.
 #[derive(Debug, Default)]
 pub struct Kept(Mutex<BTreeMap<VolunteerId, Known>>);
 
@@ -95,7 +95,7 @@ fn read_file(path: &PathBuf, id: VolunteerId, max_blobs: u64) -> Option<Known> {
     }
     let known = decode(&bytes, id);
     if known.is_none() {
-        tracing::info!(file = %path.display(), "damaged; that volunteer will announce everything");
+        tracing::info!(file = %path.display(), "saved holdings are damaged; that volunteer will announce everything");
     }
     known
 }

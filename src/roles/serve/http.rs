@@ -30,13 +30,13 @@ use crate::io::respond::{content_length, plain};
 use crate::model::{PathError, RepoPath};
 use crate::policy::Asker;
 
-/// How long a request for an unknown package waits for the metadata that is read at start-up. Below apt's 30 s.
+/// How long a request for an unknown package waits for the metadata that is read at startup. Below apt's 30 s.
 const WARM_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where clients look for a proxy for apt: apt-cacher-ng's port.
 const PROXY_PORT: u16 = 3142;
 
-/// What of a request the answering parts need.
+/// The parts of a request that handlers need.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub client: IpAddr,
@@ -48,13 +48,13 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// Never redirect: `/direct/`, and ways in from which a redirect leads nowhere.
     pub direct: bool,
-    /// The URL came from a list of ours: should a redirect fail, the client goes on with another URL.
+    /// The URL came from a list of ours: should a redirect fail, the client continues with another URL.
     pub is_listed: bool,
-    /// A volunteer sent the client here, to be redirected anew.
+    /// A volunteer sent the client here, to be redirected again.
     pub is_sent_back: bool,
     /// `Last-Modified` in seconds since 1970, where the URL settles it.
     pub modified_secs: Option<u64>,
-    /// Who pays for the bytes: a client, or a volunteer that fetches what it was ordered to.
+    /// Whom the bytes are for: a client, or a volunteer that fetches on order.
     pub kind: Kind,
 }
 
@@ -157,7 +157,7 @@ async fn route(
     }
 }
 
-/// What a query asks for in place of a file or a directory; `None` if there is nothing but the path.
+/// What a query asks for in place of a file or a directory; `None` if only the path counts.
 async fn described(
     server: &Arc<Server>,
     repo: &Repo,

@@ -3,7 +3,7 @@
 //! is redirected like a package, for as long as nothing has touched it: that is looked at with every request.
 //!
 //! Volunteers ask for bytes by their hash, and no catalog says where these are: the places of those that were asked
-//! for lately are kept here. Whoever comes by hash is only given what still has it.
+//! for recently are kept here. Whoever comes by hash is only given what still has it.
 //!
 //! A file that has other bytes than when it was read first, though nothing has touched it, is not served any more.
 
@@ -125,7 +125,7 @@ pub async fn answer(server: &Arc<Server>, repo: &Repo, path: &RepoPath, asked: &
         return plain(StatusCode::NOT_FOUND, "no such file");
     };
     if server.learnt.withdrawn.has(&opened.path, &opened.fingerprint) {
-        return plain(repo.status_of_damage(), "the tree's file is not what it was");
+        return plain(repo.status_of_damage(), "the tree's file was altered");
     }
     if !may_be_elsewhere(server, repo, path, opened.fingerprint.size) {
         return as_it_is(server, path, opened, asked);
@@ -180,7 +180,7 @@ pub fn tags_are(asked: &Asked, id: BlobId) -> bool {
     tags.all(|tags| tags.contains(&id.etag()))
 }
 
-/// What is known now of a file that no metadata names, and its date.
+/// What is known about a file that no metadata names, and its date.
 pub async fn known(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Option<(Blob, u64)> {
     if repo.tree().is_none() {
         return passed::known(server, repo, path).await;
@@ -293,7 +293,7 @@ pub async fn recall(server: Arc<Server>) {
             Ok(Ok((Some(file), found))) => (last, files) = (Some(file), files + found),
             Ok(Ok((None, _))) => break,
             Ok(Err(e)) => {
-                tracing::warn!(error = %e, "files that no metadata names are not known until they are asked for");
+                tracing::warn!(error = %e, "cannot load what was known of files that no metadata names");
                 break;
             }
             Err(_) => break,
@@ -301,7 +301,7 @@ pub async fn recall(server: Arc<Server>) {
         // There can be millions, and nobody waits for them.
         tokio::time::sleep(STEP_PAUSE).await;
     }
-    tracing::debug!(files, "files of local trees that no metadata names are known");
+    tracing::debug!(files, "loaded files of local trees that no metadata names");
 }
 
 /// Looks at the next files that were ever read, and returns the last of them and how many are to be found again.

@@ -186,7 +186,7 @@ fn busy() -> Response<Body> {
     response
 }
 
-/// What stands in a directory; `None` if there is none of this name.
+/// The entries of a directory; `None` if there is none of this name.
 fn entries(server: &Server, repo: &Repo, dir: Option<&RepoPath>) -> Option<Vec<Entry>> {
     if let Some(tree) = repo.tree() {
         return Some(Dir::open(tree, dir)?.entries(&repo.snapshot()));

@@ -1,5 +1,5 @@
 //! Lists of URLs, for clients that take more than one: should the first lead to a volunteer that is gone, the
-//! client goes on with the next.
+//! client continues with the next.
 //!
 //! | who | asks for | gets |
 //! |---|---|---|
@@ -50,10 +50,10 @@ const COURTESY: Duration = Duration::from_secs(1);
 const COURTESY_RATE: u64 = 4 << 20;
 const MAX_COURTESY: Duration = Duration::from_secs(15);
 
-/// Clients and blobs remembered for so long.
+/// Maximum number of clients and blobs remembered.
 const MAX_COURTESIES: u64 = 100_000;
 
-/// Earlier generations in a metalink of `repomd.xml`: a client that has an older one fetches it anew anyway.
+/// Earlier generations in a metalink of `repomd.xml`: a client that has an older one fetches it again anyway.
 const MAX_EARLIER: usize = 8;
 
 /// What a query asks for in place of a directory or a file.
@@ -190,12 +190,12 @@ fn digests(server: &Server, root: &Root) -> Digests {
     hasher.update(&root.bytes);
     let hashes = hasher.finish();
     if let Err(e) = server.db.put_hashes(&hashes) {
-        tracing::debug!(error = %e, "digests are not remembered");
+        tracing::debug!(error = %e, "cannot save digests");
     }
     hashes.digests
 }
 
-/// Whether a client takes a metalink in place of a package. One that asks for a part has had its metalink.
+/// Whether a client accepts a metalink in place of a package. One that asks for a part has its metalink already.
 pub fn is_wanted(asked: &Asked) -> bool {
     asked.kind == Kind::Package
         && !asked.headers.contains_key(header::RANGE)

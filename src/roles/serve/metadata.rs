@@ -23,7 +23,7 @@ use crate::model::{Blob, Expected, RepoPath};
 
 /// A client waits this long at most for a look at the origin before it gets the last good generation.
 pub const PATIENCE: Duration = Duration::from_secs(15);
-/// A client waits this long for a member that is not here yet, less than apt's and dnf's 30 s; the fetch goes on.
+/// A client waits this long for a member that is not here yet, less than apt's and dnf's 30 s; the fetch continues.
 const MEMBER_PATIENCE: Duration = Duration::from_secs(25);
 /// When to ask again for what an update or an outage keeps back.
 const WAIT_SECS: u64 = 5;
@@ -230,7 +230,7 @@ pub async fn member_response(
         }
         Err(e) => {
             // Release files list uncompressed members that archives do not keep: no reason to alarm anyone.
-            tracing::debug!(path = path.as_str(), error = %e, "a member cannot be had");
+            tracing::debug!(path = path.as_str(), error = %e, "a member is unavailable");
             return fetch_failed(repo, &e);
         }
     };
@@ -273,7 +273,7 @@ async fn open_member(
                 return Ok((blob, file));
             }
         }
-        Err(FetchError::Store("it is removed as soon as it comes".to_owned()))
+        Err(FetchError::Store("it is removed as soon as it arrives".to_owned()))
     };
     tokio::time::timeout(MEMBER_PATIENCE, open).await.unwrap_or(Err(FetchError::Late))
 }

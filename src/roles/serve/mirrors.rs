@@ -1,4 +1,4 @@
-//! One file as download managers and people want it described: who has it, how long it is, what its digests are.
+//! One file as download managers and people want it described: who has it, its size, its digests.
 //!
 //! | path | query | form |
 //! |---|---|---|
@@ -33,7 +33,7 @@ use crate::model::{Blob, BlobId, Expected, RepoPath, encode_path};
 /// Volunteers that one file's description names.
 const MAX_VOLUNTEERS: usize = 8;
 
-/// What stands behind a file's name, and what it asks for.
+/// The suffix of a file's name, and what it asks for.
 const SUFFIXES: [(&str, Wanted); 3] =
     [(".meta4", Wanted::Meta4), (".metalink", Wanted::Metalink), (".mirrorlist", Wanted::MirrorList)];
 
@@ -94,7 +94,7 @@ fn dir_of_repomd(repo: &Repo, path: &RepoPath) -> Option<Option<RepoPath>> {
     }
 }
 
-/// What is known of a file; its bytes are read if that is the only way to know its SHA-256.
+/// What is known about a file; its bytes are read if there is no other way to learn its SHA-256.
 async fn known(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Result<Option<Known>, FetchError> {
     let metadata = match repo.snapshot().resolve(path) {
         Named::Root { root, .. } => Some(Some(root.blob)),

@@ -205,14 +205,14 @@ fn open(
     Ok(Server::new(parts)?)
 }
 
-/// Brings back what the database knows.
+/// Restores what the database knows.
 async fn restore(server: &Arc<Server>) {
     records::restore(server).await;
     if let Err(e) = server.learnt.withdrawn.restore() {
-        tracing::warn!(error = %e, "files of local trees with wrong bytes are not known until they are read again");
+        tracing::warn!(error = %e, "cannot load the list of wrong files in local trees");
     }
     if let Err(e) = passed::restore(server) {
-        tracing::warn!(error = %e, "upstreams' files that no metadata names are not known until they are asked for");
+        tracing::warn!(error = %e, "cannot load what was known of upstreams' files that no metadata names");
     }
 }
 
@@ -317,7 +317,7 @@ fn announce(server: &Server, addresses: &str, admin: &str) {
     }
     let has_token = server.tokens.list().is_ok_and(|tokens| tokens.iter().any(|t| t.revoked_secs.is_none()));
     if !has_token {
-        tracing::info!("no volunteer can join yet: `manyhands token issue --config FILE` makes a token");
+        tracing::info!("no volunteer can join yet: `manyhands token issue --config FILE` issues a token");
     }
     tracing::info!(listen = addresses, admin, version = env!("CARGO_PKG_VERSION"), "ready");
 }

@@ -74,7 +74,7 @@ pub async fn answer(
         let table = match read.unwrap_or_else(|_| Err(FetchError::Late)) {
             Ok(table) => table,
             Err(e) => {
-                tracing::debug!(path = index.path.as_str(), error = %e, "an index cannot be had");
+                tracing::debug!(path = index.path.as_str(), error = %e, "an index is unavailable");
                 failure.get_or_insert(e);
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Carries the policy's orders out: tells volunteers what to fetch and from whom, and what to let go.
+//! Carries out the policy's orders: tells volunteers what to fetch, where from, and what to drop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::policy::{Event, NodeNo, Order, Params, Task};
 
 /// How often the policy is asked for the share of their lines that volunteers give each other.
 const SHARE_EVERY: Duration = Duration::from_secs(2);
-/// A smaller share is told after it has been asked for so often: one second of rest is no end.
+/// A smaller share is sent after it has been requested this often: a second's pause is not the end.
 const IS_OVER: u32 = 15;
 
 /// An order waits this long for the digests of its file's pieces.
 const PIECES_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Tells volunteers what is ordered of them. An order that reaches nobody has failed.
+/// Sends orders to volunteers. An order that reaches no volunteer has failed.
 pub fn send(server: &Arc<Server>, orders: &[Order]) {
     for order in orders {
         match lacks_pieces(server, order) {
@@ -85,7 +85,7 @@ fn message(server: &Server, order: &Order) -> Option<ToVolunteer> {
             Some(ToVolunteer::Fetch(FetchOrder { blob, file_name, sources, pieces }))
         }
         Task::Drop => {
-            tracing::debug!(blob = %blob.id, size = %Size(blob.size), "ordered a copy to be let go");
+            tracing::debug!(blob = %blob.id, size = %Size(blob.size), "ordered a copy to be dropped");
             Some(ToVolunteer::Drop { blob: blob.id })
         }
     }
@@ -114,7 +114,7 @@ pub async fn keep_share(server: Arc<Server>) {
         if share > told || asked_for_less >= IS_OVER {
             (told, asked_for_less) = (share, 0);
             let percent = (share * 100.0).round() as u8;
-            tracing::info!(percent, "most that volunteers send each other while clients download");
+            tracing::info!(percent, "limit of copies between volunteers while clients download");
             server.set_sync_share(percent);
         }
     }

@@ -209,7 +209,7 @@ pub fn find_roots(tree: &Path, is_root: impl Fn(&RepoPath) -> bool) -> Vec<RepoP
     while let Some(dir) = open.pop() {
         visited += 1;
         if visited > MAX_DIRS {
-            tracing::warn!(tree = %tree.display(), MAX_DIRS, "the tree has more directories than are searched");
+            tracing::warn!(tree = %tree.display(), MAX_DIRS, "the tree has more directories than the server searches");
             break;
         }
         let Ok(entries) = std::fs::read_dir(tree.join(&dir)) else { continue };

@@ -36,7 +36,7 @@ use crate::policy::Request;
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Further holders that a redirect names.
+/// Maximum number of further holders that a redirect names.
 const MAX_DUPLICATES: usize = 3;
 
 /// Whether a request by hash comes from a volunteer that fetches: it signs with its own key. Anybody may send the
@@ -57,7 +57,7 @@ pub struct Sought<'a> {
     pub path: &'a RepoPath,
     /// Several as long as nobody knows which of them the path means.
     pub wanted: Alternatives,
-    /// It was asked for by its hash: no other file of that path will do.
+    /// It was requested by its hash: no other file of that path will do.
     pub by_hash: bool,
 }
 
@@ -98,7 +98,7 @@ async fn answer_sought(server: &Arc<Server>, sought: &Sought<'_>, asked: &Asked)
     here(server, sought, blob, asked).await
 }
 
-/// Answers for oneself.
+/// Answers from this server.
 pub async fn here(
     server: &Arc<Server>,
     sought: &Sought<'_>,
@@ -118,7 +118,7 @@ pub async fn here(
     serve(server, sought, asked).await
 }
 
-/// What needs no bytes from here: the answer to conditions, or a redirect.
+/// Answers that need no bytes from here: to conditions, or a redirect.
 pub async fn elsewhere(
     server: &Arc<Server>,
     sought: &Sought<'_>,
@@ -136,7 +136,7 @@ pub async fn elsewhere(
     redirect(server, repo, path, &meant, blob, asked)
 }
 
-/// Before a client is sent bytes from here: others may be giving it them, and it may come back from one.
+/// Before a client gets bytes from here: volunteers may be sending them already, or may have failed it.
 pub async fn serves(server: &Server, blob: Option<Blob>, asked: &Asked) {
     if let (Some(blob), true) = (blob, asked.direct) {
         server.courtesy.wait(asked.client, blob.id).await;
@@ -183,7 +183,7 @@ pub async fn read_pieces(server: &Arc<Server>, blob: Blob) {
     }
 }
 
-/// Who asks here for what it was redirected for did not get it there.
+/// A client that asks here for what it was redirected for did not get it there.
 fn came_back(server: &Server, blob: Blob, asked: &Asked) {
     if server.policy(|policy| policy.came_back(asked.asker(), blob, clock::now())) {
         server.doubts.notify_one();
@@ -404,13 +404,13 @@ pub fn fetch_failed(repo: &Repo, error: &FetchError) -> Response<Body> {
         }
         FetchError::Upstream(_) => plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again"),
         FetchError::Wrong { .. } => {
-            plain(repo.status_of_damage(), "the upstream's file is not what its metadata says")
+            plain(repo.status_of_damage(), "the upstream's file does not match its metadata")
         }
         FetchError::Late => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the upstream sends this file slowly; try again soon")
         }
         FetchError::Store(_) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the server cannot take this file now; try again")
+            plain(StatusCode::SERVICE_UNAVAILABLE, "the server cannot fetch this file now; try again")
         }
     }
 }

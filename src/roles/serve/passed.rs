@@ -183,7 +183,7 @@ pub fn save(server: &Server) {
         .collect();
     let records = records.iter().map(|(name, json)| (name.as_str(), json.clone()));
     if let Err(e) = server.db.put_records(KIND, records) {
-        tracing::warn!(error = %e, "what is known of upstreams' files that no metadata names is not remembered");
+        tracing::warn!(error = %e, "cannot save what is known of upstreams' files that no metadata names");
         let mut changed = changed.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MAX_UNWRITTEN.saturating_sub(changed.len());
         changed.extend(taken.into_iter().take(room));
@@ -236,7 +236,7 @@ pub async fn answer(
     Some(response)
 }
 
-/// Whether a part is wanted, which the upstream gives sooner than the whole. Whoever goes on with a part that it has
+/// Whether a part is wanted, which the upstream gives sooner than the whole. Whoever continues with a part that it has
 /// from here asks by our tag.
 fn is_part(asked: &Asked) -> bool {
     asked.headers.contains_key(header::RANGE) && !asked.headers.contains_key(header::IF_RANGE)
@@ -300,7 +300,7 @@ async fn ask(server: &Arc<Server>, repo: &Repo, path: &RepoPath, record: &Record
     said
 }
 
-/// Whether an upstream has not said anything of the file.
+/// Whether an upstream has said nothing about the file.
 fn is_outage(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::Status { status, .. } => status.is_server_error(),

@@ -1,6 +1,6 @@
 //! Which generation each client is in the middle of reading.
 //!
-//! A client that has just read `Release` goes on with `Release.gpg` and `main/binary-amd64/Packages.xz`, names
+//! A client that has just read `Release` continues with `Release.gpg` and `main/binary-amd64/Packages.xz`, names
 //! that are the same in every generation. If the next one is adopted in between, it must still get those of
 //! the one that it began with. Names that hold a digest need none of this.
 

@@ -1,4 +1,4 @@
-//! What is asked for most, over a restart: long counters of demand, by which a server that has just started knows
+//! Popularity, kept over a restart: long counters of demand, by which a server that has just started knows
 //! which files of a new generation many will want.
 //!
 //! One file in `state_dir`: a line that names the form, the counters, and the SHA-256 of all that. It is written now
@@ -36,7 +36,7 @@ pub fn read(state_dir: &Path) -> Vec<Remembered> {
     let read = file.take(limit as u64 + 1).read_to_end(&mut bytes);
     let known = read.ok().filter(|len| *len <= limit).and_then(|_| decode(&bytes));
     known.unwrap_or_else(|| {
-        tracing::warn!(file = %path.display(), "damaged; what is popular has to be learned anew");
+        tracing::warn!(file = %path.display(), "saved popularity is damaged, and must be learned again");
         Vec::new()
     })
 }
@@ -58,7 +58,7 @@ pub fn write(server: &Server) {
     }
     let all = server.policy(|policy| policy.export_demand(MAX_KEPT, clock::now()));
     if let Err(e) = replace(&server.config.state_dir, &all) {
-        tracing::warn!(error = %e, "what is popular is not kept over a restart");
+        tracing::warn!(error = %e, "cannot save popularity: a restart would lose it");
     }
 }
 

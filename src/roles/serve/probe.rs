@@ -33,7 +33,7 @@ use crate::policy::{Event, NodeState, Outcome, Params, Probe};
 const TICK: Duration = Duration::from_secs(1);
 /// Until the answer begins. Clients wait longer, and should not have to.
 const ANSWER: Duration = Duration::from_secs(4);
-/// Until it ends; what has come by then tells the speed.
+/// Until it ends; what has arrived by then gives the speed.
 const WHOLE: Duration = Duration::from_secs(8);
 /// Bytes asked for.
 const PART: u64 = 64 << 10;
@@ -185,18 +185,18 @@ async fn ask(server: &Server, probe: &Probe, url: &str, headers: HeaderMap) -> R
     tokio::time::timeout(ANSWER, asking).await.unwrap_or_else(|_| Err(silent()))
 }
 
-/// A volunteer that comes from elsewhere must not make this server ask what stands in its own network: it
-/// advertises what it likes.
+/// A volunteer outside this server's network must not make it connect to hosts inside: a volunteer
+/// can advertise anything.
 async fn may_ask(server: &Server, probe: &Probe) -> Result<(), String> {
     let peer = server.signer(probe.node).ok_or("it has left")?.peer;
     let uri = probe.base_url.parse::<http::Uri>().map_err(|e| e.to_string())?;
     let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
     let found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await;
-    for address in found.map_err(|e| format!("its name leads nowhere: {e}"))? {
+    for address in found.map_err(|e| format!("its name does not resolve: {e}"))? {
         let ip = address.ip().to_canonical();
         if (ip.is_loopback() && !peer.is_loopback()) || (is_inside(ip) && !is_inside(peer)) {
             return Err(format!(
-                "{ip} is an address of the server's own network, where it does not come from"
+                "{ip} is an address in the server's own network, but it connects from elsewhere"
             ));
         }
     }
@@ -216,7 +216,7 @@ fn reason(error: UpstreamError) -> String {
 
 fn check_head(reply: &Reply, blob: Blob, part: &Range<u64>) -> Result<(), String> {
     if reply.status.is_redirection() {
-        return Err("sends clients back for what it should hold".to_owned());
+        return Err("redirects clients back for what it should hold".to_owned());
     }
     let is_all = *part == (0..blob.size);
     let expected = format!("bytes {}-{}/{}", part.start, part.end - 1, blob.size);
@@ -225,13 +225,13 @@ fn check_head(reply: &Reply, blob: Blob, part: &Range<u64>) -> Result<(), String
         StatusCode::PARTIAL_CONTENT if range == Some(expected.as_str()) => Ok(()),
         StatusCode::OK if is_all && reply.content_length() == Some(blob.size) => Ok(()),
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
-            Err("sends another part or size than asked".to_owned())
+            Err("sends another range or size than asked for".to_owned())
         }
         status => Err(format!("answers {status}")),
     }
 }
 
-/// Reads a body for a while. Fewer bytes than asked for are an error unless time ran out.
+/// Reads a body for a while. Fewer bytes than requested are an error unless time ran out.
 async fn read(reply: &mut Reply, len: u64) -> Result<(BytesMut, f64), String> {
     let begin = Instant::now();
     let mut got = BytesMut::new();
@@ -265,7 +265,7 @@ async fn own_copy(
     (found.size == blob.size).then(|| Arc::new(found.file))
 }
 
-/// Whether the server's own copy is what it should be: before it accuses anybody of another.
+/// Whether the server's own copy is correct: checked before a volunteer is accused.
 async fn is_sound(copy: Arc<File>, id: BlobId) -> bool {
     let hash = move || hasher::hash_file(&copy).is_ok_and(|(hashes, _)| BlobId(hashes.digests.sha256) == id);
     tokio::task::spawn_blocking(hash).await.unwrap_or(false)

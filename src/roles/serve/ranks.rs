@@ -11,10 +11,10 @@ use crate::model::{BlobId, Digest, Digests};
 
 /// After a change of the catalog others follow: one pass over the stores for all of them.
 const SETTLE: Duration = Duration::from_secs(20);
-/// Packages are many, and few lose their name at a time: every so many passes.
+/// There are many packages, and few lose their name at a time: every this many passes.
 const PACKAGES_EVERY: u64 = 30;
 
-/// Sorts both stores' blobs anew after every change of the catalog; ends with the process.
+/// Sorts both stores' blobs again after every change of the catalog; ends with the process.
 pub async fn keep(server: Arc<Server>) {
     let (mut seen, mut seen_by_packages) = (None, None);
     for round in 0_u64.. {
@@ -53,7 +53,7 @@ fn rank_metadata(server: &Server) {
     });
 }
 
-/// Every digest by which metadata may name a blob.
+/// Every digest with which metadata may name a blob.
 fn digests(server: &Server, id: BlobId) -> Vec<Digest> {
     let known = server.db.digests(id).ok().flatten();
     known.iter().flat_map(Digests::aliases).chain([id.digest()]).collect()

@@ -126,7 +126,7 @@ pub fn write_indexes(server: &Server, repo: &Repo, key: &UnitKey) {
         match indexes.put(&name, &encode_unit(unit)) {
             Ok(()) => repo.set_indexed(unit),
             Err(e) => {
-                tracing::warn!(repo = repo_name, unit = %unit.key, error = %e, "no index is kept: the next start takes longer");
+                tracing::warn!(repo = repo_name, unit = %unit.key, error = %e, "cannot save the index: the next start takes longer");
             }
         }
     }
@@ -154,7 +154,7 @@ pub async fn restore(server: &Arc<Server>) {
     }
 }
 
-/// Removes index files of what is not to be restored.
+/// Removes index files of generations that will not be restored.
 fn forget_others(server: &Server, records: &[Record]) {
     let mut kept = BTreeSet::new();
     for Record { repo, key, generations, .. } in records {
@@ -169,7 +169,7 @@ fn forget_others(server: &Server, records: &[Record]) {
 async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Result<usize, RefreshError> {
     let Record { key, generations, learned, asked, origin, .. } = record;
     if !origin.iter().any(|own| origin_of(repo).contains(own)) {
-        return Err(RefreshError::Internal("the configuration names another origin now".to_owned()));
+        return Err(RefreshError::Internal("the configuration names another origin".to_owned()));
     }
     repo.with_unit(&key, |state| {
         state.learned.extend(learned);
@@ -187,7 +187,7 @@ async fn restore_unit(server: &Arc<Server>, repo: &Repo, record: Record) -> Resu
                 Ok(unit) => unit.retire(newer),
                 // Its members are still found by hash, where the upstream keeps them.
                 Err(e) => {
-                    tracing::warn!(repo = repo.config.name, unit = %key, error = %e, "an earlier generation is given up");
+                    tracing::warn!(repo = repo.config.name, unit = %key, error = %e, "dropped an earlier generation");
                     continue;
                 }
             },
@@ -230,7 +230,7 @@ async fn read_index(
         }
         Ok(_) => None,
         Err(e) => {
-            tracing::warn!(repo = repo.config.name, unit = %key, error = %e, "an index cannot be used and is made again");
+            tracing::warn!(repo = repo.config.name, unit = %key, error = %e, "an index is unusable and is rebuilt");
             None
         }
     }

@@ -28,12 +28,12 @@ const DISCOVERIES: usize = 16;
 /// Members of one unit that are fetched before clients ask again: clients of many languages and
 /// architectures together ask for some hundred.
 const MAX_ASKED: usize = 1024;
-/// Reasons that are told of one outage: it may be another one at every look.
+/// Reasons that are logged for one outage: every poll may have another one.
 const MAX_TOLD: usize = 3;
-/// A member that nobody asked for in two weeks is fetched when somebody does.
+/// A member that nobody has requested for two weeks is fetched only on request.
 const ASKED_SECS: u64 = 14 * 86_400;
 
-/// What is known of one unit besides its metadata.
+/// What is known about one unit besides its metadata.
 #[derive(Clone, Debug, Default)]
 pub struct UnitState {
     /// When the origin was last looked at, and what went wrong.
@@ -50,7 +50,7 @@ pub struct UnitState {
     pub asked: BTreeMap<String, u64>,
     /// The origin is between two generations.
     pub partial: Option<Partial>,
-    /// The generation whose expiry was told.
+    /// The generation whose expiry was logged.
     pub told_expiry: Option<u64>,
     /// What the origin has wrong, by name.
     pub flaws: BTreeMap<String, Known>,
@@ -135,7 +135,7 @@ impl Repo {
         }
     }
 
-    /// Everything that is read at start-up was read.
+    /// Everything that is read at startup was read.
     pub fn set_warm(&self) {
         self.is_warm.send_replace(true);
     }
@@ -153,7 +153,7 @@ impl Repo {
         }
     }
 
-    /// Where a blob stands in a generation that is not yet visible.
+    /// Where a blob is in a generation that is not yet visible.
     pub fn pending_path_of(&self, digest: &Digest) -> Option<(String, Expected)> {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.values().find_map(|unit| unit.packages.path_of(digest))
@@ -232,8 +232,8 @@ impl Repo {
         change(units.entry(key.clone()).or_default())
     }
 
-    /// Notes how a look ended, in `trouble` or none. An outage is told once for each of its reasons,
-    /// however these alternate. Returns what there was before, and whether this is to be told.
+    /// Notes how a poll ended, in `trouble` or none. An outage is logged once for each of its reasons,
+    /// however these alternate. Returns the previous trouble, and whether to log this one.
     pub fn note_look(
         &self,
         key: &UnitKey,
@@ -305,7 +305,7 @@ impl Repo {
         });
     }
 
-    /// Members that clients asked for lately; others are forgotten.
+    /// Members that clients asked for recently; others are forgotten.
     pub fn asked(&self, key: &UnitKey, now_secs: u64) -> BTreeSet<String> {
         self.with_unit(key, |state| {
             state.asked.retain(|_, last| now_secs.saturating_sub(*last) < ASKED_SECS);

@@ -76,7 +76,7 @@ pub struct Server {
     census: Mutex<Option<(u64, Arc<Census>)>>,
     /// Grows whenever a snapshot or what is known of its blobs changes.
     catalog_version: AtomicU64,
-    /// Sizes of files whose metadata gives none (checksum files), once the origin told them.
+    /// Sizes of files whose metadata gives none (checksum files), once the origin has reported them.
     pub sizes: Cache<Digest, Option<u64>>,
     /// Whether an upstream has a file of its own where a client asked for a manifest.
     pub has_own_file: Cache<String, bool>,
@@ -94,7 +94,7 @@ pub struct Server {
     pub trees: Arc<TreeHashes>,
     /// Those of them that no metadata names.
     pub learnt: Learnt,
-    /// Files that were read again for the digests of their pieces, so that each is read once.
+    /// Files that were reread for the digests of their pieces, so that each is read once.
     pub hashing: Cache<Digest, ()>,
     /// Which file a path means, where metadata names several.
     pub settled: Settled,
@@ -106,7 +106,7 @@ pub struct Server {
     pub lookups: Arc<tokio::sync::Semaphore>,
     /// What the failover zone needs, where there is one.
     pub failover: Option<Failover>,
-    /// Begins when the server is told to stop.
+    /// Begins when the server should stop.
     pub shutdown: Shutdown,
     chooser: Mutex<Chooser>,
     volunteers: Mutex<BTreeMap<NodeNo, Outbox>>,
@@ -116,7 +116,7 @@ pub struct Server {
     /// Volunteers' holdings from before the start.
     kept: Kept,
     pub crowds: Crowds,
-    /// What volunteers were told last of their share for each other, in percent; 0 is nothing.
+    /// The share for each other that volunteers were last told, in percent; 0 is none.
     sync_share: AtomicU8,
 }
 
@@ -134,7 +134,7 @@ pub struct Signer {
     pub key: Arc<Key>,
     /// Its base URL in the failover zone.
     pub named_url: Option<Arc<str>>,
-    /// Where its control connection comes from.
+    /// The peer address of its control connection.
     pub peer: IpAddr,
 }
 
@@ -145,7 +145,7 @@ struct Outbox {
     life: Arc<Life>,
 }
 
-/// Whether a session's other end still lives, for those who must know before its heartbeats tell.
+/// Whether a session's other end is alive, if that must be known before its next heartbeat.
 #[derive(Debug, Default)]
 pub struct Life {
     /// Asks the session to ask its volunteer.
@@ -279,20 +279,20 @@ impl Server {
         Some(position.next)
     }
 
-    /// Writes down what is known of volunteers' holdings, for the next process. Blocks.
+    /// Saves volunteers' holdings for the next process. Blocks.
     pub fn keep_holdings(&self) {
         let known = self.policy(|policy| policy.tracker().known(holdings::MAX_KEPT, clock::now()));
         if let Err(e) = holdings::write(&self.config.state_dir, &known) {
-            tracing::warn!(error = %e, "volunteers' holdings are not kept; they will announce everything");
+            tracing::warn!(error = %e, "cannot save volunteers' holdings; they will announce everything");
         }
     }
 
-    /// Who has not come back by now is not waited for.
+    /// Stops waiting for volunteers that have not come back by now.
     pub fn forget_kept(&self) {
         self.kept.clear();
     }
 
-    /// Has a volunteer's URLs made so from now on.
+    /// Sets how a volunteer's URLs are made from now on.
     pub fn set_signer(&self, node: NodeNo, signer: Signer) {
         self.chooser().signers.insert(node, signer);
     }
@@ -372,7 +372,7 @@ impl Server {
         self.catalog_version.load(Ordering::Relaxed)
     }
 
-    /// How many names stand for how many blobs now. Blocks while millions are counted.
+    /// How many names there are for how many blobs now. Blocks while millions are counted.
     pub fn census(&self) -> Arc<Census> {
         let taken = self.census.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match taken {
@@ -381,7 +381,7 @@ impl Server {
         }
     }
 
-    /// Counts anew: bytes hashed since the last time may have shown that files are identical. Blocks.
+    /// Counts again: bytes hashed since the last time may have shown that files are identical. Blocks.
     pub fn take_census(&self) -> Arc<Census> {
         let mut taken = self.census.lock().unwrap_or_else(PoisonError::into_inner);
         let version = self.catalog_version();
@@ -421,7 +421,7 @@ impl Server {
         orders::send(self, &orders);
     }
 
-    /// Has copies made that are missing of what was asked for lately.
+    /// Orders missing copies of what was requested recently.
     pub fn tend(self: &Arc<Self>) {
         let orders = self.policy(|policy| policy.tend(clock::now()));
         orders::send(self, &orders);
@@ -435,7 +435,7 @@ impl Server {
         Some((node.id.clone(), node.base_url.clone(), key))
     }
 
-    /// Tells every volunteer how much of its line others may have; those who join later are told then.
+    /// Tells every volunteer how much of its line others may use; later ones are told when they join.
     pub fn set_sync_share(&self, percent: u8) {
         self.sync_share.store(percent, Ordering::Relaxed);
         for outbox in self.volunteers().values() {
@@ -463,7 +463,7 @@ impl Server {
         self.volunteers().get(&node).map(|outbox| outbox.life.clone())
     }
 
-    /// Tells a volunteer something, if its session is of this epoch and takes it.
+    /// Sends a volunteer a message, if its session is of this epoch and has room.
     pub fn tell(&self, node: NodeNo, epoch: u32, message: ToVolunteer) -> bool {
         let volunteers = self.volunteers();
         let outbox = volunteers.get(&node).filter(|outbox| outbox.epoch == epoch);

@@ -1,4 +1,4 @@
-//! Packages that the server itself is sending: how many downloads of each run, and how those fared that ended.
+//! Packages that the server itself is sending: running downloads of each, and how the finished ones fared.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +16,7 @@ use crate::model::BlobId;
 
 /// Shorter ones are over before anybody could count them.
 const LEAST: u64 = 64 << 10;
-/// Different blobs that are told of.
+/// Maximum number of different blobs in a report.
 const MAX_BLOBS: usize = 1024;
 
 /// See the module's documentation.
@@ -26,7 +26,7 @@ pub struct Downloads {
     endings: Endings,
 }
 
-/// One that runs; dropped with the response's body, however that ends.
+/// A running download; dropped with the response's body, however that ends.
 #[derive(Debug)]
 struct Download {
     downloads: Arc<Downloads>,

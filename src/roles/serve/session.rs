@@ -26,15 +26,15 @@ use crate::policy::{Event, Joined, Load, NodeNo, Params, Policy};
 
 /// A volunteer that connects says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// A volunteer that does not take a message in this time is gone.
+/// A volunteer that does not read a message within this time is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// A volunteer that lives answers a ping within this.
+/// A live volunteer answers a ping within this time.
 const LIFE_SIGN: Duration = Duration::from_secs(2);
-/// How often a session looks whether its token was revoked.
+/// How often a session checks whether its token was revoked.
 const RECHECK: Duration = Duration::from_secs(10);
 /// Volunteers' names under one token: a site may give all its machines the same.
 const MAX_NAMES: usize = 256;
-/// In place of a count that no report has told yet.
+/// In place of a count that no report has given yet.
 const UNTOLD: u64 = u64::MAX;
 /// Kind of the database's records of volunteers.
 const RECORD: &str = "volunteer";
@@ -67,7 +67,7 @@ struct Session {
 }
 
 impl Session {
-    /// Counts what it says it fetched since; the first report may tell of times before this session.
+    /// Counts what it reports as fetched since; the first report may include earlier sessions.
     fn count_peer_bytes(&self, peer_bytes: u64) {
         let before = self.peer_bytes.swap(peer_bytes, Relaxed);
         if before != UNTOLD {
@@ -128,7 +128,7 @@ async fn refuse(mut socket: WebSocket, peer: SocketAddr, reason: String) {
 async fn send(socket: &mut WebSocket, message: &impl Serialize) -> Result<(), String> {
     let json = serde_json::to_string(message).map_err(|e| e.to_string())?;
     let sent = tokio::time::timeout(SEND_TIMEOUT, socket.send(Message::text(json))).await;
-    sent.map_err(|_| "it does not read".to_owned())?.map_err(|_| "connection lost".to_owned())
+    sent.map_err(|_| "it does not read its connection".to_owned())?.map_err(|_| "connection lost".to_owned())
 }
 
 async fn hello(socket: &mut WebSocket) -> Result<Hello, String> {
@@ -154,16 +154,16 @@ async fn join(
     token: Token,
 ) -> Result<(Session, Welcome, mpsc::Receiver<ToVolunteer>), String> {
     if hello.clients.len() > MAX_NETWORKS {
-        return Err(format!("it names {} networks; {MAX_NETWORKS} are the most", hello.clients.len()));
+        return Err(format!("it names {} networks; the limit is {MAX_NETWORKS}", hello.clients.len()));
     }
     if hello.donate < MIN_DONATE {
         return Err(format!(
-            "it donates {}; at least {MIN_DONATE} are needed to serve a package",
+            "it donates {}; at least {MIN_DONATE} is needed to serve a package",
             hello.donate
         ));
     }
     if hello.donate > MAX_DONATE {
-        return Err(format!("it donates {}; {MAX_DONATE} are the most that is believed", hello.donate));
+        return Err(format!("it donates {}; the limit is {MAX_DONATE}", hello.donate));
     }
     let base_url = base_url(&hello, peer)?;
     let Enrolled { key, is_new } = {
@@ -173,7 +173,7 @@ async fn join(
     };
     let is_local = is_loopback(&base_url);
     if is_local {
-        tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients of this machine");
+        tracing::info!(volunteer = %hello.id, base_url, "on a loopback address: only for clients on this machine");
     }
     let named_url = server.failover.as_ref().and_then(|failover| failover.named_url(&hello.id, &base_url));
     alone(server, &hello, &base_url).await?;
@@ -256,7 +256,7 @@ fn base_url(hello: &Hello, peer: SocketAddr) -> Result<String, String> {
         {
             Ok(advertised.trim_end_matches('/').to_owned())
         }
-        _ => Err(format!("advertise {advertised:?} is no http or https URL")),
+        _ => Err(format!("advertise {advertised:?} is not an http or https URL")),
     }
 }
 
@@ -311,14 +311,14 @@ pub fn enrolled_token(server: &Server, id: &VolunteerId) -> Option<String> {
     serde_json::from_slice::<Enrolment>(&record).ok().map(|enrolment| enrolment.token)
 }
 
-/// The key with which a volunteer's URLs were signed, whether or not it is connected.
+/// The key that signs a volunteer's URLs, whether or not it is connected.
 pub fn enrolled_key(server: &Server, id: &VolunteerId) -> Option<Key> {
     let record = server.db.record(RECORD, id.as_str()).ok()??;
     let enrolment = serde_json::from_slice::<Enrolment>(&record).ok()?;
     enrolment.key.parse::<BlobId>().ok().map(|key| Key::new(&key.0))
 }
 
-/// Moves messages until one side ends; says why.
+/// Moves messages until one side ends; returns why.
 async fn serve(
     server: &Arc<Server>,
     session: &Session,
@@ -379,7 +379,7 @@ async fn serve(
     }
 }
 
-/// Tells the volunteer how it is seen, if that is not what it was told last.
+/// Tells the volunteer how it is seen, if that has changed.
 async fn tell_seen(session: &Session, socket: &mut WebSocket, told: &mut Seen) -> Result<(), String> {
     let Session { server, node, .. } = session;
     let networks = &server.config.networks;
@@ -391,7 +391,7 @@ async fn tell_seen(session: &Session, socket: &mut WebSocket, told: &mut Seen) -
     send(socket, &Notice::Seen(seen)).await
 }
 
-/// Takes in one message; returns the last one that the volunteer gets, if it leaves.
+/// Handles one message; returns the last one that the volunteer gets, if it leaves.
 fn received_one(
     server: &Arc<Server>,
     session: &Session,
@@ -401,14 +401,14 @@ fn received_one(
     let now = clock::now();
     match message {
         Message::Binary(bytes) => {
-            let (change, blobs) = decode_holdings(bytes).ok_or("sent holdings that cannot be read")?;
+            let (change, blobs) = decode_holdings(bytes).ok_or("sent unreadable holdings")?;
             let blobs: Vec<BlobId> = blobs.collect();
             server
                 .policy(|policy| policy.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, now));
             Ok(None)
         }
         Message::Text(text) => match serde_json::from_str(text)
-            .map_err(|e| format!("sent what cannot be read: {e}"))?
+            .map_err(|e| format!("sent an unreadable message: {e}"))?
         {
             ToServer::Report(report) => {
                 let (announced, load) = (report.announced, load(report));
@@ -447,12 +447,12 @@ fn received_one(
     }
 }
 
-/// A volunteer says that others sent it wrong bytes. That proves nothing, so they are tested by that blob.
+/// A volunteer reports wrong bytes from others. That proves nothing, so they are tested with that blob.
 fn suspect(server: &Server, session: &Session, blob: BlobId, bad: &[VolunteerId]) {
     let size = server.find(blob).first().and_then(|(_, _, expected)| expected.size);
     let Some(size) = size.or_else(|| server.packages.store.size_of(blob)) else { return };
     for id in bad.iter().take(MAX_SOURCES) {
-        tracing::warn!(volunteer = %session.id, of = %id, %blob, "says that another volunteer sent it wrong bytes");
+        tracing::warn!(volunteer = %session.id, of = %id, %blob, "reports wrong bytes from another volunteer");
         server.policy(|policy| {
             if let Some((node, _)) = policy.tracker().find(id) {
                 policy.suspect(node, Blob { id: blob, size });

@@ -1,5 +1,5 @@
-//! What the database keeps of volunteers' conduct, so that neither a restart of the server nor one of the
-//! volunteer makes it forgotten; and what they are told of it.
+//! Volunteers' records in the database, so that neither a restart of the server nor one of the
+//! volunteer loses them; and what volunteers are told about their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ struct Stored {
     present_secs: u64,
 }
 
-/// What is known of a volunteer, and of others with its token where that is given. Blocks.
+/// What is known about a volunteer, and about others with its token if one is given. Blocks.
 pub fn load(server: &Server, id: &VolunteerId, token: Option<&str>) -> Record {
     let read = |key: &str| {
         let json = server.db.record(KIND, key).ok().flatten();
@@ -50,7 +50,7 @@ fn token_key(token: &str) -> String {
     format!("token {token}")
 }
 
-/// Keeps it, beside what the caller does.
+/// Saves it in the background.
 pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
     let server = server.clone();
     let stored = Stored {
@@ -65,7 +65,7 @@ pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
         let token = token.map(|token| token_key(&token));
         let keys = [Some(id.as_str()), token.as_deref()].into_iter().flatten();
         if let Err(e) = server.db.put_records(KIND, keys.map(|key| (key, Some(json.clone())))) {
-            tracing::warn!(volunteer = %id, error = %e, "its conduct is not remembered over a restart");
+            tracing::warn!(volunteer = %id, error = %e, "cannot save its record: a restart would lose it");
         }
     };
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -73,7 +73,7 @@ pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
     }
 }
 
-/// How a volunteer is seen, in words for whoever runs it.
+/// How a volunteer is seen, in words for its administrator.
 pub fn seen(node: &Node, networks: &Networks, now: Time) -> Seen {
     let params = Params::default();
     let state = node.state(&params, now);
@@ -89,7 +89,7 @@ pub fn seen(node: &Node, networks: &Networks, now: Time) -> Seen {
         (networks.limit(&node.id), "clients of the networks that the server's configuration names for it"),
         (
             node.standing.is_volatile(&params, node.connected, now),
-            "clients that can turn elsewhere: it went away without a word lately, or is declared volatile",
+            "clients that can turn elsewhere: it recently left without notice, or is declared volatile",
         ),
     ];
     let limits = limits.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned()).collect();

@@ -29,11 +29,11 @@ use crate::model::{Algorithm, Alternatives, Blob, BlobId, Digests, Expected, Rep
 
 /// Read before it is answered for: some 50 ms, and a wrong one gets its status.
 const READ_FIRST: u64 = 8 << 20;
-/// How long an answer waits for a file to be read. Clients give up after 30 s (apt, dnf); the reading goes on.
+/// How long an answer waits for a file to be read. Clients give up after 30 s (apt, dnf); reading continues.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The same for HEAD, which asks for no bytes: then it is told what metadata says.
 const HEAD_PATIENCE: Duration = Duration::from_secs(2);
-/// A file of another size than its metadata says that changed so lately is being replaced.
+/// A file of another size than its metadata says that changed so recently is being replaced.
 const BEING_REPLACED: Duration = Duration::from_secs(600);
 
 /// Why a tree's file is not served.
@@ -41,10 +41,10 @@ const BEING_REPLACED: Duration = Duration::from_secs(600);
 pub enum TreeError {
     #[error("the tree does not have this file")]
     Missing,
-    /// Asked for by hash, and the path has another file that metadata names.
+    /// Requested by hash, and the path has another file that metadata names.
     #[error("the tree has another file of this name")]
     Other,
-    #[error("the tree's file is not what its metadata says")]
+    #[error("the tree's file does not match its metadata")]
     Wrong,
     #[error("the tree is being changed; try again")]
     Changing,
@@ -172,7 +172,7 @@ fn may_stream(asked: &Asked, size: u64) -> bool {
     asked.method == Method::GET && size > READ_FIRST && has_end
 }
 
-/// Opens a repository's file, and says what is known of its bytes. The hot path.
+/// Opens a repository's file, and returns what is known about its bytes. The hot path.
 pub async fn open(server: &Arc<Server>, repo: &Repo, path: &RepoPath) -> Option<(Opened, Option<Known>)> {
     let (tree, hashes) = (repo.tree()?.to_owned(), server.trees.clone());
     let named = repo.snapshot().find_package(path.as_str());
@@ -200,7 +200,7 @@ pub async fn verified(
     Ok((opened, known))
 }
 
-/// Tells of a package's file that was read if it is not what metadata says.
+/// Logs a package's file that was read if it does not match its metadata.
 pub fn check(server: &Arc<Server>, repo: &Repo, path: &RepoPath, opened: &Opened, known: &Known) {
     if let Some(wanted) = alternatives::all(server, repo, path) {
         let sought = Sought { repo, path, wanted, by_hash: false };
@@ -260,7 +260,7 @@ impl Case {
         all.filter(|_| !self.by_hash).unwrap_or_else(|| self.wanted.clone())
     }
 
-    /// Reads a file. What comes of it is told even if its client leaves.
+    /// Reads a file. The result is logged even if its client leaves.
     fn read(&self, opened: &Opened) -> Result<Reading, TreeError> {
         let reading = self.server.trees.read(opened)?;
         if reading.is_new {
@@ -297,14 +297,14 @@ impl Case {
             let size = expected.first().size.unwrap_or_default();
             tracing::warn!(
                 repo = self.repo().config.name, file = %path.display(), expected = size, found = fingerprint.size,
-                "a file of the tree has not the size that its metadata says"
+                "a file of the tree does not have the size in its metadata"
             );
         }
         let is_new = clock::now().since(changed) < BEING_REPLACED;
         Err(if is_new { TreeError::Changing } else { TreeError::Wrong })
     }
 
-    /// Whether a file is what it should be. One that is not is told of, once for each change of it.
+    /// Whether a file is what it should be. A wrong one is logged once for each change.
     fn check(&self, path: &Path, known: &Known) -> Result<(), TreeError> {
         let Known { fingerprint, digests } = known;
         let Some(expected) = self.refused(|wanted| wanted.matching(digests, fingerprint.size).is_some())?
@@ -340,11 +340,11 @@ fn tell(repo: &Repo, path: &Path, expected: &Alternatives, known: &Known) {
     let found = known.digests.get(expected.first().digest.algorithm());
     tracing::warn!(
         repo = repo.config.name, file = %path.display(), %expected, %found,
-        "a file of the tree is not what its metadata says: it is not served. Check the disk, or replace the file"
+        "a file of the tree does not match its metadata, and is not served. Check the disk, or replace the file"
     );
 }
 
-/// Says what is wrong with a tree's file that a volunteer was ordered to copy and could not.
+/// Explains the fault in a tree's file that a volunteer was ordered to copy and could not.
 pub async fn explain_failure(server: Arc<Server>, volunteer: VolunteerId, blob: BlobId) {
     let places: Vec<(usize, RepoPath, Expected)> = server
         .find(blob)

@@ -1,5 +1,5 @@
 //! Upkeep of what is known of local trees: it is written down every few seconds, files that are gone are forgotten
-//! once a day, and every package file is read again in the time that `scrub_days` says, and so is what no metadata
+//! once a day, and every package file is reread in the time that `scrub_days` says, and so is what no metadata
 //! names and was read once. A disk changes bytes without a trace; whatever is then wrong is no longer served.
 
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::io::scrub::{CHUNK, LONGEST_REST, rest};
 use crate::io::tree_hashes::Known;
 use crate::model::{BlobId, RepoPath};
 
-/// How often what was read is written down: what a crash makes us read again.
+/// How often what was read is written down: what a crash makes us reread.
 const SAVE_PERIOD: Duration = Duration::from_secs(5);
 /// How often files are looked for that are gone.
 const CLEAN_PERIOD: Duration = Duration::from_secs(86_400);
@@ -54,7 +54,7 @@ async fn save(server: Arc<Server>) {
 pub async fn save_now(server: &Arc<Server>) {
     let hashes = server.trees.clone();
     if let Ok(Err(e)) = tokio::task::spawn_blocking(move || hashes.save()).await {
-        tracing::warn!(error = %e, "what was read of local trees is not remembered");
+        tracing::warn!(error = %e, "cannot save the digests of local trees");
     }
 }
 
@@ -68,7 +68,7 @@ async fn clean(server: Arc<Server>) {
             Ok(Ok(forgotten)) if forgotten > 0 => {
                 tracing::debug!(forgotten, "files of local trees that are gone or have changed");
             }
-            Ok(Err(e)) => tracing::warn!(error = %e, "files of local trees that are gone are not forgotten"),
+            Ok(Err(e)) => tracing::warn!(error = %e, "cannot forget files of local trees that are gone"),
             _ => {}
         }
     }
@@ -158,7 +158,7 @@ async fn unnamed_after(server: &Arc<Server>, last: Option<PathBuf>) -> Option<St
     match tokio::task::spawn_blocking(look).await.ok()? {
         Ok(step) => Some(step),
         Err(e) => {
-            tracing::warn!(error = %e, "files of local trees that no metadata names are not read again");
+            tracing::warn!(error = %e, "cannot reread files of local trees that no metadata names");
             None
         }
     }
@@ -189,7 +189,7 @@ async fn read_unnamed(server: &Arc<Server>, file: &Unnamed, pause: impl Fn(u64) 
         false => own.learnt.withdrawn.put(&path, fingerprint, expected),
     };
     if let Ok(Err(e)) = tokio::task::spawn_blocking(note).await {
-        tracing::warn!(error = %e, "which files of local trees are wrong is not remembered");
+        tracing::warn!(error = %e, "cannot save which files of local trees are wrong");
     }
     if found != expected && is_new {
         server.learnt.forget(expected);
@@ -197,7 +197,7 @@ async fn read_unnamed(server: &Arc<Server>, file: &Unnamed, pause: impl Fn(u64) 
         let (expected, found) = (expected.digest(), found.digest());
         tracing::warn!(
             repo, %file, %expected, %found,
-            "a file of the tree is not what it was, though its date is the same: it is not served. \
+            "a file of the tree was altered, though its date is the same: it is not served. \
              Check the disk, or replace the file"
         );
     }
@@ -225,7 +225,7 @@ pub async fn read(
     if before.is_some_and(|before| before.digests != known.digests) {
         tracing::warn!(
             repo = server.repos[repo].config.name, file = %opened.path.display(),
-            "a file of the tree has other bytes than before, though its date is the same: check the disk"
+            "a file of the tree has different bytes, though its date is the same: check the disk"
         );
     }
     tree::check(server, &server.repos[repo], &path, &opened, &known);

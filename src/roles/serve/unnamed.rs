@@ -21,7 +21,7 @@ use crate::io::respond::{content_type, plain};
 use crate::io::upstream::{Reply, UpstreamError};
 use crate::model::RepoPath;
 
-/// Most bytes of one such file: larger ones belong behind metadata that names them.
+/// Maximum bytes of one such file: larger ones belong behind metadata that names them.
 const MAX_PASSED: u64 = 16 << 30;
 
 /// Answers with the origin's file, if it has one.
@@ -73,7 +73,7 @@ pub async fn pass_through(
             Ok(reply)
                 if reply.status == StatusCode::PARTIAL_CONTENT && !headers.contains_key(header::RANGE) =>
             {
-                tracing::warn!(url, "the upstream gives a part of the file only");
+                tracing::warn!(url, "the upstream sends only a part of the file");
                 outage = true;
             }
             Ok(reply) => {
@@ -105,7 +105,7 @@ pub async fn pass_through(
     if outage {
         plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again")
     } else if forbidden {
-        plain(StatusCode::FORBIDDEN, "the upstream does not give this file")
+        plain(StatusCode::FORBIDDEN, "the upstream refuses this file")
     } else {
         plain(StatusCode::NOT_FOUND, "no such file")
     }
@@ -153,7 +153,7 @@ fn judged(asked: &Asked, mut reply: Reply) -> Reply {
     reply
 }
 
-/// Where the upstreams have a path, those that failed lately last.
+/// Where the upstreams have a path, those that failed recently last.
 fn urls(server: &Server, repo: &Repo, path: &RepoPath) -> Vec<String> {
     let bases = repo.upstreams();
     let order = server.upstream.order(bases).into_iter();

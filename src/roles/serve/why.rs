@@ -1,4 +1,4 @@
-//! Why a client's request goes where it goes, for people: the policy's own view, nothing booked.
+//! Explains where a client's request goes: the policy's own view, without recording anything.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ fn look(server: &Server, question: &Question) -> Result<Why, String> {
     let path = RepoPath::from_url(rest).map_err(|e| e.to_string())?;
     let expected = repo.snapshot().package(path.as_str()).ok_or_else(|| {
         format!(
-            "{} is no package of the current metadata of {name}: such files are served here",
+            "{} is not a package in the current metadata of {name}: such files are served here",
             path.as_str()
         )
     })?;

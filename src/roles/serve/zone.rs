@@ -1,5 +1,5 @@
 //! The failover zone at work: who is sent to a volunteer by its name in the zone, what the zone's DNS knows of
-//! volunteers, and the requests of clients that fell over to this server.
+//! volunteers, and the requests of clients that failed over to this server.
 //!
 //! apt asks for the SRV records of a name without a port: it tries the volunteer, then the port of this
 //! server that the records name. Where /etc/services is missing it asks for none and comes to port 80 here
@@ -35,7 +35,7 @@ use crate::io::tunnel::site;
 use crate::model::VolunteerId;
 use crate::policy::{NodeNo, Params};
 
-/// How apt's requests begin their User-Agent; nobody else follows SRV records.
+/// How apt's requests begin their User-Agent; no other client follows SRV records.
 const APT: &str = "Debian APT-HTTP";
 /// Clients remembered.
 const MAX_CLIENTS: u64 = 100_000;
@@ -47,7 +47,7 @@ const SENT: Duration = Duration::from_secs(60);
 /// answers longer than they should.
 const FOLLOWED: Duration = Duration::from_secs(120);
 
-/// The zone, and what is remembered of clients.
+/// The zone, and what is remembered about clients.
 #[derive(Debug)]
 pub struct Failover {
     zone: Zone,
@@ -119,7 +119,7 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
         Some(false) => return plain(StatusCode::FORBIDDEN, "this server did not sign this request"),
         Some(true) => {}
     }
-    tracing::debug!(volunteer = %id, blob = %ticket.blob, client = %asked.client, "fell over to this server");
+    tracing::debug!(volunteer = %id, blob = %ticket.blob, client = %asked.client, "failed over to this server");
     server.traffic.failovers.fetch_add(1, Relaxed);
     learn(server, id, asked);
     by_hash(server, &ticket.place(), asked).await
@@ -217,7 +217,7 @@ fn place(server: &Server, failover: &Failover, id: &VolunteerId) -> Option<Place
         server.doubts.notify_one();
     }
     failover.followed.insert(no, ());
-    tracing::debug!(volunteer = %id, is_well = base_url.is_some(), "somebody follows its SRV records");
+    tracing::debug!(volunteer = %id, is_well = base_url.is_some(), "a client follows its SRV records");
     Place::of(&base_url?)
 }
 

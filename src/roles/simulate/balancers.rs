@@ -96,7 +96,7 @@ impl World<'_> {
         }
     }
 
-    /// Who would end it first; nobody is the server.
+    /// Who would finish it first; `None` is the server.
     fn soonest(&mut self, request: &Request) -> Option<NodeIndex> {
         let (now, len) = (self.queue.now(), request.len as f64);
         let holders = &self.files.holders[self.files.find(request.blob.id)? as usize];

@@ -73,7 +73,7 @@ impl World<'_> {
         }
     }
 
-    /// The client's next bytes come from there; nobody is the server.
+    /// The client's next bytes come from there; `None` is the server.
     fn begin_after(&mut self, number: u32, node: Option<NodeIndex>, after: Nanos) {
         let Some(client) = self.clients.get_mut(number) else { return };
         client.last = node.or(client.last);
@@ -89,7 +89,7 @@ impl World<'_> {
         }
     }
 
-    /// A request has reached whoever should serve it.
+    /// A request has reached the host that should serve it.
     pub fn begin(&mut self, number: u32) {
         let Some(&transfer) = self.transfers.get(number) else { return };
         let now = self.queue.now();

@@ -3,7 +3,7 @@
 use crate::model::{Size, Time};
 use crate::policy::{CrowdReport, Stage, Subject};
 
-/// Lines kept: the first ones tell how it began.
+/// Lines kept: the first ones show how it began.
 const MAX_LINES: usize = 1000;
 
 /// See the module's documentation.

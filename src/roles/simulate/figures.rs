@@ -81,7 +81,7 @@ pub fn meaning(name: &str) -> &'static str {
 
 /// The span over which balance is measured.
 pub const WINDOW: Nanos = 60 * SECOND;
-/// A download that stands still for so long is stalled.
+/// A download without progress for this long is stalled.
 pub const STALL: Nanos = 30 * SECOND;
 /// Bins of a curve at most; then pairs are joined.
 const MAX_BINS: usize = 240;

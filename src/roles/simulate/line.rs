@@ -6,7 +6,7 @@
 //! Copies from a volunteer get their share of the line together while clients are there; the server's own line
 //! knows no such thing, and a copy is one transfer of many.
 //!
-//! What is left out: packet loss, TCP's slow start, round trips that differ.
+//! Left out: packet loss, TCP's slow start, round trips that differ.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

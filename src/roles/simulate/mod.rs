@@ -74,7 +74,7 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let path = options.scenario.display();
     let text = fs::read_to_string(&options.scenario).with_context(|| format!("cannot read {path}"))?;
-    let plan = Plan::new(&text, &options.changes).with_context(|| format!("{path} is no scenario"))?;
+    let plan = Plan::new(&text, &options.changes).with_context(|| format!("{path} is not a scenario"))?;
     let catalog = catalog(&options.scenario, &plan.base)?;
     let report = plan.play(options, &catalog)?;
     let json = || serde_json::to_string_pretty(&report).map(|text| text + "\n");

@@ -18,12 +18,12 @@ use crate::policy::{self, Joined, Load, NodeNo, Order, Outcome, Record, Task};
 
 /// Copies that a volunteer fetches at a time, as the real one does.
 const PARALLEL_FETCHES: usize = 4;
-/// How long one that leaves with a word goes on with running downloads.
+/// How long one that announces its departure continues with running downloads.
 const DRAIN: Nanos = 30 * SECOND;
 /// The server's test: bytes of a part, how long it waits.
 const PROBE_PART: f64 = 65_536.0;
 const PROBE_PATIENCE: f64 = 8.0;
-/// A connection that nobody answers is given up after this.
+/// A connection that gets no answer is given up after this.
 const PROBE_SILENCE: Nanos = 4 * SECOND;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +41,10 @@ pub struct Node {
     pub rate: f64,
     pub group: usize,
     pub presence: Presence,
-    /// Counts joins and ends: tells an event that it is too late.
+    /// Counts joins and ends: shows an event that it is too late.
     pub session: u32,
     pub since: Nanos,
-    /// By what the policy knows it.
+    /// The policy's name for it.
     pub known: Option<(NodeNo, u32)>,
     pub files: Vec<u32>,
     pub stored: u64,
@@ -57,7 +57,7 @@ pub struct Node {
     /// Bytes of copies fetched.
     pub from_peers: u64,
     pub from_server: u64,
-    /// When the server first sent nobody there any more because of wrong bytes.
+    /// When the server first stopped sending clients there because of wrong bytes.
     pub found: Option<Nanos>,
     /// Sent to clients when samples were taken last.
     pub bin_mark: f64,
@@ -139,7 +139,7 @@ impl World<'_> {
         self.nodes[node as usize].presence == Presence::Up
     }
 
-    /// Whether what it sends now is wrong.
+    /// Whether it sends wrong bytes now.
     pub fn sends_wrong(&mut self, node: NodeIndex) -> bool {
         let share = self.scenario.volunteers[self.nodes[node as usize].group].wrong;
         share > 0.0 && self.streams.wrong.random::<f64>() < share
@@ -407,7 +407,7 @@ impl World<'_> {
         self.fetch_more(index);
     }
 
-    /// A volunteer sent other bytes than those of a copy: that is told, and the server asked.
+    /// A volunteer sent wrong bytes for a copy: it is reported, and the server asked instead.
     pub fn copy_wrong(&mut self, transfer: u32, ended: &Transfer, (from, to): (NodeIndex, NodeIndex)) {
         if let Some((from, _)) = self.nodes[from as usize].known {
             self.policy.suspect(from, self.files.blob(ended.file));
@@ -415,7 +415,7 @@ impl World<'_> {
         self.copy_broken(transfer, 0.0, to);
     }
 
-    /// The source of a copy is gone: what has come is thrown away, and the server asked.
+    /// The source of a copy is gone: what has arrived is discarded, and the server asked instead.
     pub fn copy_broken(&mut self, transfer: u32, left: f64, index: NodeIndex) {
         let Some(broken) = self.transfers.remove(transfer) else { return };
         self.account.wasted_copies += broken.len - left;

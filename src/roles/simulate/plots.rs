@@ -32,7 +32,7 @@ pub struct Axes<'a> {
     pub y_max: Option<f64>,
 }
 
-/// Text as it may stand in HTML.
+/// Text escaped for HTML.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,4 +1,4 @@
-//! What is noted of the world while it goes: samples for curves and windows, accounts of bytes and clients. At its
+//! What is recorded about the world as it runs: samples for curves and windows, accounts of bytes and clients. At its
 //! end they become figures, if they agree with what the lines have sent.
 
 use anyhow::ensure;

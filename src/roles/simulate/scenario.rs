@@ -23,7 +23,7 @@ const MAX_FILES_PER_CLIENT: usize = 10_000;
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     pub title: String,
-    /// How long clients arrive; the run goes on until all are served.
+    /// How long clients arrive; the run continues until all are served.
     pub duration: Span,
     /// How long volunteers are there before the first client: they are tested, and make themselves known.
     #[serde(default = "thirty_seconds")]
@@ -74,7 +74,7 @@ pub struct Volunteers {
     pub session: SpanLaw,
     #[serde(default = "always")]
     pub away: SpanLaw,
-    /// Share of the ends of sessions that come without a word.
+    /// Share of sessions that end without notice.
     #[serde(default)]
     pub crash: f64,
     /// The rate they claim over the one they have.
@@ -108,7 +108,7 @@ pub struct Files {
 #[serde(deny_unknown_fields)]
 pub struct Clients {
     pub shape: Shape,
-    /// So many more come at the same instant, the first.
+    /// This many more come at the first instant.
     #[serde(default)]
     pub at_once: usize,
     /// Files that each fetches, one after the other.
@@ -119,13 +119,13 @@ pub struct Clients {
     /// Share of clients that ask the server again when a volunteer fails; the others have its direct URL.
     #[serde(default = "one")]
     pub can_return: f64,
-    /// After how long without a byte a client gives a volunteer up.
+    /// How long without a byte until a client gives up on a volunteer.
     #[serde(default = "thirty_seconds")]
     pub timeout: Span,
     /// One round trip; a redirect costs one more.
     #[serde(default)]
     pub round_trip: Span,
-    /// A download that was cut off goes on where it was.
+    /// A download that was cut off continues where it was.
     #[serde(default = "yes")]
     pub resume: bool,
 }
@@ -235,7 +235,7 @@ fn thirty_seconds() -> Span {
     Span(30.0)
 }
 
-/// What is wrong with a scenario, in words for the person who wrote it.
+/// An error in a scenario, explained to the person who wrote it.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     #[error(transparent)]

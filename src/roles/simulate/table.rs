@@ -81,7 +81,7 @@ fn crowds(out: &mut String, summary: &Summary, is_verbose: bool) {
     }
 }
 
-/// Columns as wide as what is in them; the first to the left, numbers to the right.
+/// Columns as wide as their contents; the first to the left, numbers to the right.
 fn aligned(out: &mut String, rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

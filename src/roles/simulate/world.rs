@@ -41,7 +41,7 @@ pub enum Event {
     Ask {
         client: u32,
     },
-    /// A request has reached whoever will serve it.
+    /// A request has reached the host that will serve it.
     Begin {
         transfer: u32,
     },
@@ -65,7 +65,7 @@ pub enum Event {
         node: NodeIndex,
         session: u32,
     },
-    /// One that leaves with a word waits no longer for its downloads.
+    /// One that announced its departure waits no longer for its downloads.
     Drained {
         node: NodeIndex,
         session: u32,
@@ -135,7 +135,7 @@ pub struct Client {
     pub is_spoilt: bool,
     pub retries: u32,
     pub can_return: bool,
-    /// Whom it was sent to last.
+    /// Where it was sent last.
     pub last: Option<NodeIndex>,
 }
 
@@ -226,7 +226,7 @@ pub struct World<'a> {
     pub curves: Curves,
     pub account: Account,
     pub server_load: f64,
-    /// What the volunteers were told last.
+    /// What the volunteers were last told.
     sync_share: f64,
     pub mean_rate: f64,
     /// What a client gets at most.
@@ -355,7 +355,7 @@ impl<'a> World<'a> {
             && ends.is_some_and(|end| self.queue.now() >= end || self.comes_in_a_burst())
     }
 
-    /// A crowd is over when its last client is served; steady arrivals go on for the whole time.
+    /// A crowd is over when its last client is served; steady arrivals continue for the whole time.
     fn comes_in_a_burst(&self) -> bool {
         matches!(self.scenario.clients.shape, Shape::Within { .. })
     }

@@ -96,7 +96,7 @@ pub async fn run(admin: &str, shown: &Shown) -> anyhow::Result<()> {
             Report::Status => told::<Answer>(&client, admin, STATUS_PATH, shown, show_any).await?,
             Report::Dedup => told::<DedupReport>(&client, admin, DEDUP_PATH, shown, show_dedup).await?,
             Report::Why { client: address, path, can_return } => {
-                address.parse::<IpAddr>().with_context(|| format!("{address:?} is no IP address"))?;
+                address.parse::<IpAddr>().with_context(|| format!("{address:?} is not an IP address"))?;
                 let path = utf8_percent_encode(path, NON_ALPHANUMERIC);
                 let question = format!("{WHY_PATH}?client={address}&path={path}&can_return={can_return}");
                 told::<Why>(&client, admin, &question, shown, show_why).await?
@@ -117,7 +117,7 @@ pub async fn run(admin: &str, shown: &Shown) -> anyhow::Result<()> {
     }
 }
 
-/// Asks for a report and puts it into the form that is wanted.
+/// Requests a report and formats it as wanted.
 async fn told<T: DeserializeOwned + Serialize>(
     client: &Upstream,
     admin: &str,
@@ -144,7 +144,7 @@ async fn told<T: DeserializeOwned + Serialize>(
         anyhow::bail!("{reason}");
     }
     let report: T =
-        serde_json::from_slice(&bytes).context("the answer is no status: is this the admin address?")?;
+        serde_json::from_slice(&bytes).context("the answer is not a status: is this the admin address?")?;
     Ok(if shown.json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { show(&report) })
 }
 
@@ -163,12 +163,12 @@ fn show_why(why: &Why) -> String {
         Size(why.size),
         why.sha256,
         why.client,
-        if why.can_return { "can turn elsewhere" } else { "can not turn elsewhere" }
+        if why.can_return { "can turn elsewhere" } else { "cannot turn elsewhere" }
     );
     let first = why.holders.first().filter(|_| why.origin.is_none());
     // Writing to a String cannot fail.
     let _ = match (&why.origin, first) {
-        (Some(reason), _) => writeln!(text, "served by the server, {reason}"),
+        (Some(reason), _) => writeln!(text, "served by the server: {reason}"),
         (None, Some(first)) => writeln!(text, "redirected, most likely to {}", first.id),
         (None, None) => writeln!(text, "served by the server"),
     };
@@ -278,7 +278,7 @@ fn show(status: &Status) -> String {
     );
     let _ = writeln!(
         text,
-        "cache     {} blobs, {} of {}; {} fetches from upstream, {}; {} blobs read again, {} bad ones removed",
+        "cache     {} blobs, {} of {}; {} fetches from upstream, {}; {} blobs reread, {} bad ones removed",
         cache.blobs,
         Size(cache.bytes),
         Size(cache.max_bytes),

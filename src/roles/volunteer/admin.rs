@@ -43,7 +43,7 @@ fn answer(edge: &Arc<Edge>, request: &Request<Incoming>) -> Response<Body> {
         (&Method::GET, "/") => {
             plain(StatusCode::OK, "manyhands volunteer: GET /api/v1/status, or run `manyhands status`")
         }
-        _ => plain(StatusCode::NOT_FOUND, "this is a volunteer: all that it has here is its status"),
+        _ => plain(StatusCode::NOT_FOUND, "this is a volunteer: only its status is available here"),
     }
 }
 
@@ -83,13 +83,13 @@ fn status(edge: &Edge) -> EdgeStatus {
     }
 }
 
-/// What the server says, or what is known here better. Whether clients come is unknown where nobody has said so.
+/// What the server says, unless more is known here. It is unknown whether clients come until the server says so.
 fn standing(edge: &Edge, words: Words) -> (Seen, Option<bool>) {
     let own =
         |state: &str, problem: Option<String>| Seen { state: state.to_owned(), problem, ..Seen::default() };
     if edge.is_draining() {
         return (
-            own("draining", Some("it stops: what comes is sent back to the server".to_owned())),
+            own("draining", Some("it is stopping: new requests are sent back to the server".to_owned())),
             Some(false),
         );
     }
@@ -100,7 +100,7 @@ fn standing(edge: &Edge, words: Words) -> (Seen, Option<bool>) {
         }
         Words { seen: None, .. } => (own("joined", None), None),
         Words { seen: Some(seen), .. } if seen.gets_clients && is_overloaded(edge, Class::Client) => {
-            let problem = "so many downloads share what is donated that more are sent back to the server";
+            let problem = "`donate` is used up: further requests are sent back to the server";
             (Seen { state: "full".to_owned(), problem: Some(problem.to_owned()), ..seen }, Some(true))
         }
         Words { seen: Some(seen), .. } => {

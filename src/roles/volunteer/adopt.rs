@@ -134,7 +134,7 @@ async fn matching(edge: &Edge, files: &[TreeFile]) -> anyhow::Result<Vec<(TreeFi
     headers.insert(http::header::AUTHORIZATION, format!("Bearer {}", edge.token).parse()?);
     let request = MatchRequest { files: files.to_vec() };
     let reply: MatchReply = edge.upstream.post_json(&url, headers, &request, MAX_MESSAGE as u64).await?;
-    anyhow::ensure!(reply.blobs.len() == files.len(), "the server answered for other files than were asked");
+    anyhow::ensure!(reply.blobs.len() == files.len(), "the server answered for other files than requested");
     Ok(files.iter().cloned().zip(reply.blobs).filter_map(|(file, blob)| Some((file, blob?))).collect())
 }
 

@@ -74,7 +74,7 @@ pub struct Edge {
     pub peer_bytes: AtomicU64,
     pub fetched_bytes: AtomicU64,
     is_draining: AtomicBool,
-    /// Told when it is known that no client is on the way here any more.
+    /// Notified when it is known that no more clients are on their way here.
     pub nobody_comes: Notify,
     /// Another process is the volunteer now, or about to be.
     has_let_go: watch::Sender<bool>,
@@ -147,7 +147,7 @@ impl Edge {
         *self.lock_clock() = Some((server_now_secs, Instant::now()));
         let name = format!("key {}", self.config.server);
         if let Err(e) = self.db.put_records(SELF, [(name.as_str(), Some(secret.to_vec()))]) {
-            tracing::warn!(error = %e, "the key is not remembered");
+            tracing::warn!(error = %e, "cannot save the key");
         }
     }
 
@@ -187,7 +187,7 @@ impl Edge {
         self.fetcher.store.size_of(id).is_some() || self.lock_adopted().contains_key(&id)
     }
 
-    /// Opens a holding. One that was altered behind our back is dropped, and the server told.
+    /// Opens a holding. One that was altered on disk is dropped, and the server informed.
     pub fn open_blob(&self, id: BlobId) -> Option<(File, u64)> {
         self.fetcher.store.open_blob(id).or_else(|| self.open_adopted(id))
     }
@@ -210,7 +210,7 @@ impl Edge {
         None
     }
 
-    /// Takes in verified files of a tree.
+    /// Adds verified files of a tree.
     pub fn adopt(&self, files: Vec<(PathBuf, Adopted)>) -> anyhow::Result<()> {
         let mut records = Vec::with_capacity(files.len());
         for (path, file) in &files {
@@ -325,7 +325,7 @@ impl Edge {
     }
 }
 
-/// Lets the server know what the store holds. What is adopted as well stays announced.
+/// Tells the server what the store holds. What is adopted as well stays announced.
 fn tell_changes(journal: Arc<Journal>, adopted: Arc<AdoptedFiles>) -> OnChange {
     OnChange(Box::new(move |change| match change {
         Change::Added(blob) => journal.push(HoldingsChange::Add, [blob.id]),
@@ -337,7 +337,7 @@ fn tell_changes(journal: Arc<Journal>, adopted: Arc<AdoptedFiles>) -> OnChange {
     }))
 }
 
-/// Size and modification time: what tells that a file was touched.
+/// Size and modification time: they show that a file was modified.
 pub fn fingerprint(file: &File) -> Option<(u64, u128)> {
     let meta = file.metadata().ok()?;
     Some((meta.len(), modified_nanos(&meta)?))

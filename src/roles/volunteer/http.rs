@@ -20,17 +20,17 @@ use crate::io::respond::{Representation, content_length, plain, redirect, respon
 use crate::io::shaper::Class;
 use crate::model::{Blob, BlobId};
 
-/// How far the server's clock may have been set back since it told its time.
+/// How far the server's clock may have been set back since its last welcome.
 const CLOCK_SLACK_SECS: u64 = 300;
-/// A download that would get less than this, in bytes/s, is better off at the server.
+/// A download that would get less than this, in bytes/s, goes to the server instead.
 const MIN_SHARE: u64 = 32 << 10;
 
-/// The server sends an order and the client at once: so long the order may take more.
+/// The server sends order and client at the same time: how much later the order may arrive.
 const ORDER_LAG: Duration = Duration::from_millis(200);
 const ORDER_POLL: Duration = Duration::from_millis(20);
-/// How long the first bytes of what is being fetched are waited for; then the client is sent back.
+/// How long to wait for the first bytes of a file that is being fetched; then the client is sent back.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
-/// Another volunteer takes one that does not answer within 5 s for dead.
+/// Another volunteer considers one dead that does not answer within 5 s.
 const FIRST_BYTES_SYNC: Duration = Duration::from_secs(3);
 
 /// Where the bytes come from.
@@ -57,7 +57,7 @@ pub async fn answer(edge: &Arc<Edge>, request: &Parts, client: IpAddr) -> Respon
     }
 }
 
-/// Shows the server that clients who come here reach this volunteer and no other.
+/// Proves to the server that clients reach this volunteer and no other.
 fn who(edge: &Edge, path: &str) -> Response<Body> {
     match (edge.key(), path.strip_prefix(WHO_PATH)) {
         (Some(key), Some(nonce)) => plain(StatusCode::OK, key.proof(nonce)),
@@ -118,7 +118,7 @@ async fn serve(edge: &Arc<Edge>, request: &Parts, ticket: &Ticket<'_>, client: I
     response.map(|body| body.counted(move |bytes| upload.sent(bytes)))
 }
 
-/// The blob and its size: held, or on its way here by an order that has come or is about to.
+/// The blob and its size: held, or being fetched on an order that has arrived or is about to.
 async fn find(edge: &Edge, blob: BlobId) -> Option<(Copy, u64)> {
     let until = Instant::now() + ORDER_LAG;
     loop {
@@ -145,7 +145,7 @@ pub fn is_overloaded(edge: &Edge, class: Class) -> bool {
     }
 }
 
-/// 302 to the server: under `/direct` it serves itself, else it decides anew.
+/// 302 to the server: under `/direct` it serves the file itself, else it decides again.
 fn send_back(edge: &Edge, mode: &str, ticket: &Ticket<'_>, reason: &str) -> Response<Body> {
     tracing::debug!(blob = %ticket.blob, reason, "sent back to the server");
     edge.count_returned();

@@ -1,6 +1,6 @@
-//! The numbered changes of what this volunteer holds, so that a server that knows some of them is told the rest.
+//! The numbered changes of this volunteer's holdings, so that a server that knows some of them only needs the rest.
 //!
-//! Bounded: the oldest are forgotten, and who lacks those is told everything. A new process begins a new journal.
+//! Bounded: the oldest are forgotten, and a server that lacks those gets everything. A new process has a new journal.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ const MAX_CHANGES: usize = 1 << 16;
 pub struct Journal {
     id: u64,
     state: Mutex<State>,
-    /// Told of new changes.
+    /// Notified of new changes.
     pub woken: Notify,
 }
 
@@ -51,7 +51,7 @@ impl Journal {
         JournalSpan { id: self.id, first: *first, next: first + changes.len() as u64 }
     }
 
-    /// The changes from a number on; `None` if some of them are forgotten, or it is no number of this journal.
+    /// The changes from a number on; `None` if some are forgotten, or the number is not of this journal.
     pub fn since(&self, number: u64) -> Option<Vec<(HoldingsChange, BlobId)>> {
         let State { first, changes } = &*self.lock();
         let skipped = usize::try_from(number.checked_sub(*first)?).ok()?;

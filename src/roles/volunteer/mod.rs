@@ -36,10 +36,10 @@ use crate::io::shutdown::{DRAIN, Shutdown};
 use crate::io::sockets::{ADMIN, PUBLIC};
 use crate::io::{listen, scrub};
 
-/// After saying that it leaves, a volunteer still answers those who were sent to it just before, by sending
+/// After saying that it leaves, a volunteer still answers clients that were sent to it just before, by sending
 /// them on: covers a lost packet or two.
 const LINGER: Duration = Duration::from_secs(5);
-/// A client that gets less is better off at the server, where it is sent when it comes again: its line to
+/// A client that gets less goes to the server instead when it returns: its line to
 /// here is bad. The kernel holds little back, so that this shows soon.
 const PATIENCE: Patience =
     Patience { bytes_per_sec: 8 << 10, time: Duration::from_secs(4), unsent: Some(16 << 10) };
@@ -117,7 +117,7 @@ pub async fn run(options: Options, mut start: Start) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A volunteer and what says how it is to be.
+/// A volunteer and the options that configure it.
 #[derive(Debug)]
 struct Reload {
     edge: Arc<Edge>,

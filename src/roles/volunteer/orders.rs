@@ -1,6 +1,6 @@
-//! Work that the server orders: fetching a blob from other volunteers or from it, and letting one go.
+//! Orders of the server: fetch a blob from other volunteers or from the server, or drop one.
 //!
-//! What comes is verified like everything that enters a store. Who sent wrong bytes is only named to the server,
+//! Fetched bytes are verified like everything that enters a store. Sources of wrong bytes are only named to the server,
 //! which finds out itself whether that is so.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use crate::formats::control::{
 use crate::io::fetch::{FetchError, Given, OnGiven, Readable, Source};
 use crate::model::{Blob, BlobId, VolunteerId, encode_path};
 
-/// How long the server is shown that we fetch on its order: asking others before it may take minutes.
+/// How long the proof is valid that this volunteer fetches on order: trying others first may take minutes.
 const PROOF_SECS: u64 = 3600;
 
 /// The orders of one session.
@@ -74,7 +74,7 @@ impl Orders {
     }
 }
 
-/// Fetches a blob; says too who gave wrong bytes.
+/// Fetches a blob; also returns which sources sent wrong bytes.
 async fn fetch(edge: &Arc<Edge>, order: FetchOrder) -> (Result<Blob, FetchError>, Vec<VolunteerId>) {
     let FetchOrder { blob, file_name, mut sources, pieces } = order;
     sources.retain(|source| source.url.len() <= MAX_SOURCE_URL && source.id != edge.id);
@@ -118,7 +118,7 @@ fn readable(blob: Blob, has_peers: bool, pieces: Option<PieceDigests>) -> Readab
     }
 }
 
-/// Counts what comes, and notes which of the first `peers` URLs gave wrong bytes.
+/// Counts the bytes, and notes which of the first `peers` URLs sent wrong ones.
 fn on_given(edge: &Arc<Edge>, peers: usize, bad: Arc<Mutex<BTreeSet<usize>>>) -> OnGiven {
     let edge = edge.clone();
     OnGiven(Some(Arc::new(move |index, given| match given {
@@ -131,7 +131,7 @@ fn on_given(edge: &Arc<Edge>, peers: usize, bad: Arc<Mutex<BTreeSet<usize>>>) ->
     })))
 }
 
-/// Shows the server that we fetch on its order.
+/// Proves to the server that this volunteer fetches on its order.
 fn sync_header(edge: &Edge, blob: Blob, name: &str) -> HeaderMap {
     let Some(key) = edge.key() else { return HeaderMap::new() };
     let proof = Blob { size: 0, ..blob };

@@ -1,4 +1,4 @@
-//! Clients that did not get here what they were sent for. When one comes again it is sent to the server: apt
+//! Clients that did not get their file here. A client that returns is sent to the server: apt
 //! asks the same volunteer again and again, and what broke the first time may well break once more.
 
 use std::net::IpAddr;

@@ -33,13 +33,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest pause before connecting again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// The same where the server does not want us: nothing changes soon.
+/// The same if the server refuses this volunteer: that will not change soon.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
-/// A session that lasted this long was a good one: the next pause is short again.
+/// After a session of this length, the next pause is short again.
 const GOOD_SESSION: Duration = Duration::from_secs(5);
-/// A server that answers no ping for this long is gone, or the way to it is.
+/// A server that is silent for this long is gone, or the path to it is.
 const SILENCE: Duration = Duration::from_secs(30);
-/// For the server's last word.
+/// How long to wait for the server's farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Outcomes of orders on their way to the server.
 const OUTCOMES: usize = 256;
@@ -103,9 +103,9 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown, away_since: &mut Ins
     let welcome = match next(&mut socket).await? {
         ToVolunteer::Welcome(welcome) => welcome,
         ToVolunteer::Refused { reason } => return Err(Refused(reason).into()),
-        _ => bail!("the server spoke before it welcomed"),
+        _ => bail!("the server did not begin with a welcome"),
     };
-    let key: BlobId = welcome.key.parse().context("the server's key cannot be read")?;
+    let key: BlobId = welcome.key.parse().context("the server's key is unreadable")?;
     edge.set_key(key.0, welcome.now_secs);
     // It says so if it wants another.
     edge.shaper.set_usual_sync_share();
@@ -117,7 +117,7 @@ async fn session(edge: &Arc<Edge>, shutdown: &mut Shutdown, away_since: &mut Ins
     ended
 }
 
-/// Announces what changed since the server last knew, or everything. Returns the number up to which it knows the
+/// Announces what has changed since the server last knew, or everything. Returns the number up to which it knows the
 /// journal then, and how many digests that took.
 async fn introduce(edge: &Edge, socket: &mut Socket, known_to: Option<u64>) -> anyhow::Result<(u64, usize)> {
     let changes = known_to.and_then(|number| Some((number, edge.journal.since(number)?)));
@@ -144,9 +144,9 @@ async fn report(edge: &Edge, socket: &mut Socket, told: u64) -> anyhow::Result<(
 
 async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
     let url = format!("{}{SESSION_PATH}", edge.config.server.replacen("http", "ws", 1));
-    let mut request = url.as_str().into_client_request().with_context(|| format!("{url} is no address"))?;
+    let mut request = url.as_str().into_client_request().with_context(|| format!("{url} is not a URL"))?;
     let bearer =
-        format!("Bearer {}", edge.token).parse().context("the token has characters that no token has")?;
+        format!("Bearer {}", edge.token).parse().context("the token has characters that are not allowed")?;
     request.headers_mut().insert(http::header::AUTHORIZATION, bearer);
     let limits =
         WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
@@ -163,7 +163,7 @@ async fn connect(edge: &Edge) -> anyhow::Result<Socket> {
             if response.status().is_client_error() {
                 return Err(Refused(why).into());
             }
-            bail!("the server cannot take it now: {why}");
+            bail!("the server cannot accept it now: {why}");
         }
         // This error's text names its cause already.
         Ok(Err(e)) => Err(anyhow!("cannot connect to {url}: {}", explain(e.to_string()))),
@@ -199,7 +199,7 @@ async fn next(socket: &mut Socket) -> anyhow::Result<ToVolunteer> {
         tokio::time::timeout(CONNECT_TIMEOUT, socket.next()).await.context("the server does not answer")?;
     match received {
         Some(Ok(Message::Text(text))) => {
-            serde_json::from_str(&text).context("the server sent what cannot be read")
+            serde_json::from_str(&text).context("the server sent an unreadable message")
         }
         Some(Err(e)) => Err(lost(&e)),
         _ => bail!("the server ended the connection"),
@@ -217,7 +217,7 @@ fn lost(error: &WsError) -> anyhow::Error {
     anyhow!("connection lost: {error}")
 }
 
-/// Tells changes in their order, runs of one kind together.
+/// Announces changes in order, runs of one kind together.
 async fn tell(socket: &mut Socket, changes: &[(HoldingsChange, BlobId)]) -> anyhow::Result<()> {
     for run in changes.chunk_by(|a, b| a.0 == b.0) {
         let blobs: Vec<BlobId> = run.iter().map(|(_, blob)| *blob).collect();
@@ -229,7 +229,7 @@ async fn tell(socket: &mut Socket, changes: &[(HoldingsChange, BlobId)]) -> anyh
 /// A session that has begun.
 struct Session {
     socket: Socket,
-    /// Changes before this number have been told.
+    /// Changes before this number have been announced.
     told: u64,
 }
 
@@ -253,7 +253,7 @@ async fn run(
     let mut deadline = Instant::now() + SILENCE;
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(deadline) => bail!("the server is silent for {} s", SILENCE.as_secs()),
+            () = tokio::time::sleep_until(deadline) => bail!("the server has been silent for {} s", SILENCE.as_secs()),
             received = session.socket.next() => { deadline = Instant::now() + SILENCE; match received {
                 Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
                     Ok(ToVolunteer::Fetch(order)) => orders.fetch(order),
@@ -286,10 +286,10 @@ async fn run(
     }
 }
 
-/// What the server's test of this volunteer gave, for whoever runs it.
+/// Logs the result of the server's test of this volunteer, for its administrator.
 fn tell_standing(edge: &Edge, problem: Option<&str>) {
     match problem {
-        None => tracing::info!("the server's test went well: it sends clients here"),
+        None => tracing::info!("the server's test succeeded: it sends clients here"),
         Some(problem) => tracing::warn!(
             address = edge.config.advertise.as_deref().unwrap_or(""), listen = %edge.address, problem,
             "the server sends no clients here: its test of this volunteer failed. Behind a firewall or NAT, \
@@ -298,7 +298,7 @@ fn tell_standing(edge: &Edge, problem: Option<&str>) {
     }
 }
 
-/// Says that this volunteer leaves, and hears whether somebody may still be on the way here.
+/// Says that this volunteer leaves, and learns whether clients may still be on their way here.
 async fn leave(edge: &Edge, mut socket: Socket) -> anyhow::Result<()> {
     send(&mut socket, &ToServer::Leaving).await?;
     let farewell = async {

@@ -1,4 +1,4 @@
-//! What the server has told this volunteer, and of it: for its administrator. Nothing is decided by this.
+//! What the server has told this volunteer about itself, for its administrator. No decision depends on it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,12 +9,12 @@ use crate::model::{OrdersStatus, Seen, Time};
 #[derive(Debug, Default)]
 pub struct Told(Mutex<Words>);
 
-/// What there is to be shown.
+/// What the status shows.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
-    /// Since when there is a session.
+    /// When the session began.
     pub joined: Option<Time>,
-    /// Why there is none.
+    /// Why there is no session.
     pub problem: Option<String>,
     /// How the server sees it in this session.
     pub seen: Option<Seen>,

@@ -21,7 +21,7 @@ impl Meter {
         Rate(self.0.load(Relaxed))
     }
 
-    /// Takes in what was sent within a second.
+    /// Records what was sent within a second.
     fn add(&self, bytes: u64) {
         let before = self.0.load(Relaxed);
         // A third at a time: steady enough to be read, and idle within seconds.

@@ -93,6 +93,6 @@ fn log(repo: &Repo, diff: Option<&Diff>, unit: &Unit) {
         tracing::warn!(repo, unit = %unit.key, skipped = unit.skipped, first, "unusable entries in the metadata");
     }
     for reason in &unit.warnings {
-        tracing::warn!(repo, unit = %unit.key, reason, "odd metadata, which is served nevertheless");
+        tracing::warn!(repo, unit = %unit.key, reason, "odd metadata, served nevertheless");
     }
 }

@@ -47,7 +47,7 @@ pub enum Waits {
     Never,
     /// What clients rely on, so long.
     ForNeeded(Duration),
-    /// Everything, as long as this goes on.
+    /// Everything, as long as this continues.
     ForAll,
 }
 
@@ -97,7 +97,7 @@ pub fn report(repo: &Repo, key: &UnitKey, flaws: &[Flaw]) {
         let count = flaws.iter().filter(|flaw| !flaw.is_needed).count();
         tracing::warn!(
             repo = name, unit = %key, count, first = first.name, reason = first.reason,
-            "the origin does not have some files as its metadata names them; only requests for these fail"
+            "some files at the origin do not match its metadata; only requests for these fail"
         );
     }
 }
@@ -129,7 +129,7 @@ pub async fn try_again(server: &Arc<Server>, repo: &Repo, unit: &Unit) {
             Err(_) => false,
         };
         if can_be_had {
-            tracing::info!(repo = repo.config.name, unit = %unit.key, member = name, "the origin has it right now");
+            tracing::info!(repo = repo.config.name, unit = %unit.key, member = name, "the origin has a good file again");
             repo.with_unit(&unit.key, |state| {
                 let known = state.flaws.remove(&name);
                 if known.is_some_and(|known| known.is_list) && unit.key.kind != UnitKind::RpmMd {

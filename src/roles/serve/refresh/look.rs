@@ -82,7 +82,7 @@ pub async fn look(
     }
 }
 
-/// Positions of the upstreams, those that failed lately last. A tree counts as one.
+/// Positions of the upstreams, those that failed recently last. A tree counts as one.
 fn order(server: &Server, repo: &Repo) -> Vec<usize> {
     match repo.upstreams() {
         [] => vec![0],
@@ -200,7 +200,7 @@ impl Look<'_> {
             Err(e @ TrustError::Older { .. }) => Err(e),
             Err(error) if turn.is_last_base && trust.has_nothing_to_keep(current, now_secs) => {
                 let (repo, unit) = (repo.config.name.as_str(), key.to_string());
-                tracing::warn!(repo, unit, %error, "passed on to clients, who may refuse it: there is nothing better");
+                tracing::warn!(repo, unit, %error, "passed on to clients, which may refuse it: there is nothing better");
                 Ok(())
             }
             checked => checked,

@@ -57,9 +57,9 @@ pub enum RefreshError {
     Trust(#[from] TrustError),
     #[error("{path}: {source}")]
     Member { path: RepoPath, source: FetchError },
-    #[error("{path}: a package list of more than {limit} is not read")]
+    #[error("{path}: package lists of more than {limit} are not read")]
     TooLarge { path: RepoPath, limit: Size },
-    #[error("the server stops")]
+    #[error("the server is stopping")]
     Stopping,
     #[error("internal: {0}")]
     Internal(String),
@@ -150,7 +150,7 @@ pub async fn refresh(
     }
 }
 
-/// Looks for whoever holds the unit's lock.
+/// Polls, for the holder of the unit's lock.
 async fn refresh_locked(server: &Arc<Server>, repo: &Repo, key: &UnitKey, tries: Tries) -> Looked {
     let current = repo.snapshot().unit(key).cloned();
     let unchanged = if current.is_some() { Looked::Current } else { Looked::Passing };
@@ -173,7 +173,7 @@ async fn refresh_locked(server: &Arc<Server>, repo: &Repo, key: &UnitKey, tries:
     match &trouble {
         Some(trouble) => report(repo, key, current.as_deref(), trouble, is_news),
         None if before.is_some_and(|before| !before.told.is_empty()) => {
-            tracing::info!(repo = repo.config.name, unit = %key, "the origin is well again");
+            tracing::info!(repo = repo.config.name, unit = %key, "the origin has recovered");
         }
         None => {}
     }
@@ -195,7 +195,7 @@ fn known(repo: &Repo, key: &UnitKey, max_age: Duration) -> Option<Looked> {
     })
 }
 
-/// Says once that clients refuse what is served, because nobody has published anything newer.
+/// Logs once that clients refuse what is served, because nothing newer has been published.
 fn tell_expiry(repo: &Repo, key: &UnitKey) {
     let snapshot = repo.snapshot();
     let Some(unit) = snapshot.unit(key).filter(|unit| repo.trust.is_expired(unit, clock::now().as_secs()))
@@ -212,13 +212,13 @@ fn tell_expiry(repo: &Repo, key: &UnitKey) {
 fn report(repo: &Repo, key: &UnitKey, current: Option<&Unit>, trouble: &Trouble, is_news: bool) {
     let (repo, error) = (repo.config.name.as_str(), trouble.text.as_str());
     match (trouble.kind, current) {
-        _ if !is_news => tracing::debug!(repo, unit = %key, error, "nothing new of the unit"),
+        _ if !is_news => tracing::debug!(repo, unit = %key, error, "nothing new in the unit"),
         (_, Some(current)) => {
             let generation = current.generation;
             tracing::warn!(repo, unit = %key, generation, error, "keeping the last good generation");
         }
         (TroubleKind::Missing, None) => {
-            tracing::warn!(repo, unit = %key, error, "the origin does not have what `suites` names: is it spelt so there?");
+            tracing::warn!(repo, unit = %key, error, "the origin does not have what `suites` names: check the spelling");
         }
         (_, None) => {
             tracing::warn!(repo, unit = %key, error, "not adopted, and there is no earlier generation")
@@ -232,7 +232,7 @@ pub enum Looked {
     Current,
     /// The origin says that there is no such unit.
     Missing,
-    /// It goes on, or what went wrong may be over soon.
+    /// It continues, or what went wrong may be over soon.
     Passing,
     /// The origin does not answer, and waiting does not help.
     Down,
@@ -254,7 +254,7 @@ impl Looked {
     }
 }
 
-/// [`refresh`], waited for until `patience` ends. The look itself goes on whatever the client does.
+/// [`refresh`], waited for until `patience` ends. The look itself continues whatever the client does.
 pub async fn refresh_within(
     server: &Arc<Server>,
     repo: &Repo,

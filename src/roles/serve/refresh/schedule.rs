@@ -1,4 +1,4 @@
-//! Looking without being asked: at start-up, and from time to time.
+//! Looking without being asked: at startup, and from time to time.
 
 use std::sync::Arc;
 use std::time::Duration;

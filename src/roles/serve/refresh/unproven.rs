@@ -67,7 +67,7 @@ async fn read_in_tree(repo: &Repo, path: &RepoPath) -> Result<(Vec<u8>, String),
 }
 
 fn wrong(url: String) -> FetchError {
-    FetchError::Wrong { url, problem: "it is not what the metadata names".to_owned() }
+    FetchError::Wrong { url, problem: "it does not match the metadata".to_owned() }
 }
 
 /// Keeps bytes that clients would take; none else.
