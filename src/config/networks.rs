@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, word) in [
-            ("[[network]]\nclients=['10.0.0.0/33']", "is no network"),
+            ("[[network]]\nclients=['10.0.0.0/33']", "is not a network"),
             ("[[network]]\nclients=[]", "names no network"),
             ("[[network]]\nclients=['::/0']\nprefer=['Upper']", "cannot name a volunteer"),
             ("[[network]]\nclients=['::/0']\nredirct=true", "redirct"),
