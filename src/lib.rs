@@ -19,8 +19,9 @@
 //!    repository and a [`model::RepoPath`].
 //! 2. [`catalog::Snapshot::package`] says what the path must be: size and digest, from the metadata that
 //!    `roles::serve::refresh` verified and adopted earlier.
-//! 3. `roles::serve::package` asks [`policy::Policy::decide`] who should answer. The policy looks up the
-//!    holders, scores them on its ledger, and may order more copies.
+//! 3. `roles::serve::package` asks [`policy::Policy::decide`] who should answer. `policy::redirect` looks up the
+//!    holders and scores them by what `policy::fleet` knows of each; where `policy::demand` says that the file is
+//!    wanted, `policy::placement` may order more copies.
 //! 4. A volunteer: [`formats::ticket`] signs a URL and the client gets a 302. The volunteer's
 //!    `roles::volunteer::http` checks the signature and sends the file from [`io::store`], shaped by
 //!    [`io::shaper`].

@@ -4,9 +4,14 @@
 //! comments and literals are blanked, then text is searched and braces are counted. The last tests check
 //! that the checks themselves can fail.
 
+#[path = "tidy/circles.rs"]
+mod circles;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use circles::Graph;
 
 /// No file is longer than this.
 const MAX_FILE_LINES: usize = 500;
@@ -57,6 +62,9 @@ const BANNED_EVERYWHERE: &[(&str, &str)] = &[
     ("#[ignore", "a test runs, or it goes"),
     ("thread::sleep", "wait for an event"),
 ];
+
+/// Folders in which no files import each other in a circle.
+const WITHOUT_CIRCLES: &[&str] = &["model", "policy"];
 
 /// One source file, read.
 struct Source {
@@ -397,6 +405,16 @@ fn every_folder_of_the_source_is_a_known_layer() {
         if known { vec![] } else { vec![format!("{}: {} is no layer of this test", s.name, s.layer())] }
     };
     report("every folder of src/ is a layer", &over_all(unknown));
+}
+
+#[test]
+fn files_do_not_import_each_other_in_circles() {
+    let graph = Graph::new(&sources());
+    let found = WITHOUT_CIRCLES.iter().flat_map(|folder| graph.circles(folder));
+    let found: Vec<String> = found.map(|circle| circle.join(", ")).collect();
+    report("files do not import each other in a circle", &found);
+    let rooms = graph.circles_of_rooms("policy").into_iter().map(|circle| circle.join(", "));
+    report("nor do the rooms of the policy", &rooms.collect::<Vec<_>>());
 }
 
 #[test]

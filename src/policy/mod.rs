@@ -3,65 +3,63 @@
 //! Inputs are a log of [`Event`]s; outputs are decisions with their reasons. `now` and the random generator
 //! are arguments everywhere, so the same log gives the same decisions in production and in a simulation.
 //! Formulas and their sources: reference policy section E; parameters: [`Params`].
+//!
+//! A room imports only from those above it in this list, and no file from one that imports it (`tests/tidy.rs`
+//! checks that):
+//!
+//! | room | what |
+//! |---|---|
+//! | `ids`, `params` | numbers of volunteers and releases; every parameter with its reason |
+//! | `tables` | blobs to values and to holders, compactly; hashes |
+//! | `inputs`, `outputs` | what the policy is told, and what it answers |
+//! | `fleet` | what is known of each volunteer: sessions, tests, load, orders |
+//! | `demand` | what is asked for: files, releases, crowds |
+//! | `redirect` | who answers one request |
+//! | `placement` | who should hold what |
+//!
+//! This file puts them together: [`Policy`] takes each input through the rooms that it concerns.
 
-mod arriving;
-mod askers;
-mod balancer;
-mod buckets;
-mod capacity;
-mod crowd;
 mod demand;
-mod eligible;
-mod events;
-mod evict;
-mod holdings;
-mod ledger;
-mod lint;
-mod node;
-mod orders;
-mod origin;
+mod fleet;
+mod ids;
+mod inputs;
+mod outputs;
 mod params;
 mod placement;
-mod rates;
-mod release;
-mod resume;
-mod rings;
-mod roster;
-mod shelves;
-mod stability;
-mod standing;
-mod sync;
-mod tracker;
-mod watch;
+mod redirect;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-pub use askers::{Asker, Tries};
-pub use balancer::{Candidate, Decision, Explanation, OriginReason};
-pub use crowd::{CrowdReport, Stage, Subject};
-pub use demand::Remembered;
-pub use eligible::{Exclusion, Request};
-pub use events::{Event, Load, Serving};
-pub use lint::Violation;
-pub use node::{Joined, Node, NodeNo, NodeState};
+pub use fleet::node::{Node, NodeState};
+pub use fleet::position::{KEPT_FOR, Known, Position};
+pub use fleet::roster::Fleet;
+pub use fleet::stability::Class;
+pub use fleet::tracker::Tracker;
+pub use ids::{NodeNo, ReleaseNo};
+pub use inputs::{
+    Asker, Event, Joined, Load, Outcome, Presence, Record, Release, ReleasedFile, Remembered, Request,
+    Serving,
+};
+pub use outputs::{CrowdReport, Decision, Gate, Order, OriginReason, Probe, Stage, Subject, Task};
 pub use params::Params;
-pub use placement::{Order, Task};
-pub use release::{Gate, Release, ReleaseNo, ReleasedFile};
-pub use resume::{KEPT_FOR, Known, Position};
-pub use roster::Fleet;
-pub use stability::{Class, Presence};
-pub use standing::{Outcome, Record};
-pub use tracker::Tracker;
+pub use placement::lint::Violation;
+pub use redirect::balancer::{Candidate, Explanation};
+pub use redirect::eligible::Exclusion;
+pub use redirect::recent::Tries;
 
-use askers::Askers;
-use crowd::{Crowds, Decided};
-use demand::{Demand, Recent};
-use eligible::View;
-use placement::{Placer, Scene, Want};
+use demand::counters::{Demand, Recent};
+use demand::crowd::Crowds;
+use demand::release::Releases;
+use demand::watch::Decided;
+use placement::placer::Placer;
+use placement::scene::{Scene, Want};
 use rand::Rng;
-use release::Releases;
+use redirect::balancer::Scratch;
+use redirect::eligible::View;
+use redirect::recent::Askers;
+use redirect::{arriving, balancer, origin};
 
 use crate::config::Networks;
 use crate::formats::control::{Ended, JournalSpan};
@@ -91,17 +89,8 @@ pub struct Policy {
     crowds: Crowds,
     askers: Askers,
     origin: origin::Line,
+    scratch: Scratch,
     has_doubts: bool,
-}
-
-/// A test that the server should make of a volunteer now.
-#[derive(Clone, Debug)]
-pub struct Probe {
-    pub node: NodeNo,
-    pub epoch: u32,
-    pub base_url: Arc<str>,
-    /// What it should send; without one, only whether it answers.
-    pub blob: Option<Blob>,
 }
 
 impl Policy {
@@ -114,6 +103,7 @@ impl Policy {
             crowds: Crowds::default(),
             askers: Askers::default(),
             origin: origin::Line::default(),
+            scratch: Scratch::default(),
             has_doubts: false,
             params,
             networks,
@@ -175,7 +165,7 @@ impl Policy {
         let tries = self.tries(request, now);
         let offer = self.origin.offer(&self.params);
         let view = View { params: &self.params, networks: &self.networks, request, tries, offer, now };
-        let decision = match balancer::choose(&mut self.tracker, &view, rng) {
+        let decision = match balancer::choose(&mut self.tracker, &view, &mut self.scratch, rng) {
             Decision::Origin(reason) if arriving::may_help(&view, reason) => {
                 let coming = self.placer.coming(blob.id);
                 arriving::choose(&mut self.tracker, &view, coming, rng).unwrap_or(Decision::Origin(reason))
@@ -239,7 +229,7 @@ impl Policy {
         self.fared(None, serving.running, &serving.ended, now);
     }
 
-    fn tries(&self, request: &Request, now: Time) -> Option<askers::Tries> {
+    fn tries(&self, request: &Request, now: Time) -> Option<Tries> {
         let Request { blob, is_segment, .. } = *request;
         if is_segment { None } else { self.askers.before(&self.params, request.client, blob.id, now) }
     }
