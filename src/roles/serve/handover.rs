@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use super::server::Server;
-use super::{open_repos, passed, popularity};
+use super::open_repos;
+use super::packages::passed;
+use super::state::Server;
+use super::volunteers::popularity;
 use crate::io::config_file::read_serve_config;
 use crate::io::handover::Role;
 

@@ -1,53 +1,17 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`],
-//! [`unnamed`] with [`learnt`] and [`passed`], and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers,
-//! by [`zone`] under the names of volunteers that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
-//! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
-//! tests them. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have
-//! announced, [`popularity`] what is asked for. [`server`] is what they share. Decisions are the policy's, two layers below; [`why`] explains them,
-//! [`crowds`] and [`traffic`] tell of their effect.
+//! Five rooms around [`state`], the parts that they share: [`http`] turns requests into calls of the others,
+//! [`metadata`] owns repositories and snapshots, [`packages`] finds and sends files, [`volunteers`] talks with
+//! those who carry the downloads, [`admin`] tells of it all. [`handover`] lets another process take over. Decisions
+//! are the policy's, two layers below.
 
-mod access;
 mod admin;
-mod aliases;
-mod alternatives;
-mod connect;
-mod control;
-mod crowds;
-pub mod door;
 mod handover;
-mod hints;
-mod holdings;
-mod http;
-mod learnt;
-mod listing;
-mod lists;
+pub mod http;
 mod metadata;
-mod mirrors;
-mod nested;
-mod orders;
-mod origin;
-mod package;
-mod passed;
-mod pins;
-mod popularity;
-mod probe;
-mod ranks;
-mod records;
-mod refresh;
-mod repo;
-mod representation;
-mod server;
-mod serving;
-mod session;
-mod standing;
-mod traffic;
-mod tree;
-mod tree_scrub;
-mod unnamed;
-mod why;
-mod zone;
+mod packages;
+mod state;
+mod volunteers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -55,10 +19,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use self::access::AccessLog;
+use self::admin::{api, crowds};
 use self::handover::Reload;
-use self::repo::Repo;
-use self::server::{Parts, Server};
+use self::http::access::AccessLog;
+use self::http::{hints, route, traffic};
+use self::metadata::repo::Repo;
+use self::metadata::{ranks, records, refresh};
+use self::packages::{learnt, passed, tree_scrub};
+use self::state::{Parts, Server};
+use self::volunteers::{control, orders, popularity, probe, zone};
 use crate::catalog::Trust;
 use crate::config::{Origin, RepoConfig, ServeConfig};
 use crate::io::config_file::{read_keyring, read_serve_config};
@@ -108,14 +77,14 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
 
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
-    let answer = move |request, ends| http::handle(shared.clone(), control.clone(), request, ends);
+    let answer = move |request, ends| route::handle(shared.clone(), control.clone(), request, ends);
     let public = listen::serve(public, Bounds::of_server(max), answer, shutdown.clone());
-    let admin_router = admin::router(server.clone());
+    let admin_router = api::router(server.clone());
     let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {
         let router = admin_router.clone();
         async move {
             let Ok(response) = tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new)).await;
-            response.map(http::from_axum)
+            response.map(route::from_axum)
         }
     };
     let admin = listen::serve(admin, Bounds::of_server(ADMIN_CONNECTIONS), answer_admin, shutdown.clone());

@@ -1,0 +1,97 @@
+//! What the database keeps of volunteers' conduct, so that neither a restart of the server nor one of the
+//! volunteer makes it forgotten; and what they are told of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Networks;
+use crate::model::{Seen, Time, VolunteerId};
+use crate::policy::{Node, NodeState, Params, Presence, Record};
+use crate::roles::serve::state::Server;
+
+/// Kind of the database's records.
+const KIND: &str = "standing";
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Stored {
+    quarantined_until_secs: Option<u64>,
+    vanished_secs: Vec<u64>,
+    observed_secs: u64,
+    present_secs: u64,
+}
+
+/// What is known of a volunteer, and of others with its token where that is given. Blocks.
+pub fn load(server: &Server, id: &VolunteerId, token: Option<&str>) -> Record {
+    let read = |key: &str| {
+        let json = server.db.record(KIND, key).ok().flatten();
+        json.and_then(|json| serde_json::from_slice::<Stored>(&json).ok()).unwrap_or_default()
+    };
+    let stored = read(id.as_str());
+    let of_token = token.map(|token| read(&token_key(token))).unwrap_or_default();
+    let vanished = |n: usize| stored.vanished_secs.get(n).copied().map(Time::from_secs);
+    Record {
+        quarantined_until: stored
+            .quarantined_until_secs
+            .max(of_token.quarantined_until_secs)
+            .map(Time::from_secs),
+        vanished: [vanished(0), vanished(1)],
+        presence: Presence {
+            observed: Duration::from_secs(stored.observed_secs.max(stored.present_secs)),
+            present: Duration::from_secs(stored.present_secs),
+        },
+    }
+}
+
+/// No volunteer can be called so.
+fn token_key(token: &str) -> String {
+    format!("token {token}")
+}
+
+/// Keeps it, beside what the caller does.
+pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
+    let server = server.clone();
+    let stored = Stored {
+        quarantined_until_secs: record.quarantined_until.map(Time::as_secs),
+        vanished_secs: record.vanished.into_iter().flatten().map(Time::as_secs).collect(),
+        observed_secs: record.presence.observed.as_secs(),
+        present_secs: record.presence.present.as_secs(),
+    };
+    let write = move || {
+        let json = serde_json::to_vec(&stored).unwrap_or_default();
+        let token = record.quarantined_until.and_then(|_| super::session::enrolled_token(&server, &id));
+        let token = token.map(|token| token_key(&token));
+        let keys = [Some(id.as_str()), token.as_deref()].into_iter().flatten();
+        if let Err(e) = server.db.put_records(KIND, keys.map(|key| (key, Some(json.clone())))) {
+            tracing::warn!(volunteer = %id, error = %e, "its conduct is not remembered over a restart");
+        }
+    };
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn_blocking(write);
+    }
+}
+
+/// How a volunteer is seen, in words for whoever runs it.
+pub fn seen(node: &Node, networks: &Networks, now: Time) -> Seen {
+    let params = Params::default();
+    let state = node.state(&params, now);
+    let gets_clients = state == NodeState::Up;
+    let problem = match state {
+        NodeState::Up => None,
+        NodeState::Testing => Some("whether clients can reach it is being tested".to_owned()),
+        _ => node.standing.problem.clone(),
+    };
+    let limits = [
+        (node.is_local, "clients on the server's own machine: its address is a loopback one"),
+        (!node.clients.is_empty(), "clients of the networks that it names itself"),
+        (networks.limit(&node.id), "clients of the networks that the server's configuration names for it"),
+        (
+            node.standing.is_volatile(&params, node.connected, now),
+            "clients that can turn elsewhere: it went away without a word lately, or is declared volatile",
+        ),
+    ];
+    let limits = limits.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned()).collect();
+    Seen { state: state.name().to_owned(), gets_clients, problem, limits }
+}
