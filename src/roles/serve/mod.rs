@@ -27,7 +27,7 @@ use self::metadata::repo::Repo;
 use self::metadata::{ranks, records, refresh};
 use self::packages::{learnt, passed, tree_scrub};
 use self::state::{Parts, Server};
-use self::volunteers::{control, orders, popularity, probe, zone};
+use self::volunteers::{control, dispatch, orders, popularity, probe, zone};
 use crate::catalog::Trust;
 use crate::config::{Origin, RepoConfig, ServeConfig};
 use crate::io::config_file::{read_keyring, read_serve_config};
@@ -42,7 +42,7 @@ use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::{Sites, Upstream};
 use crate::io::{self, clock, confined, listen, scrub};
 use crate::model::Blob;
-use crate::policy::{KEPT_FOR, Params};
+use crate::policy::KEPT_FOR;
 
 /// Bytes of metadata kept: some generations of every suite of several distributions.
 const METADATA_MAX: u64 = 32 << 30;
@@ -109,11 +109,11 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         // To the end of the drain, because clients sent to a volunteer need its name, or until another does it.
         end = zone::serve(server.clone(), dns, is_superseded) => match end {},
     };
-    let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
+    let _ = tokio::time::timeout(SESSIONS_END, server.fleet.sessions.all_ended()).await;
     if !matches!(end, Ok(End::Succeeded)) {
         let keeping = server.clone();
         let keep = move || {
-            keeping.keep_holdings();
+            keeping.fleet.keep_holdings(&keeping.config.state_dir);
             popularity::write(&keeping);
         };
         let _ = tokio::task::spawn_blocking(keep).await;
@@ -171,7 +171,9 @@ fn open(
         indexes,
         shutdown,
     };
-    Ok(Server::new(parts)?)
+    let server = Server::new(parts)?;
+    server.fleet.import_demand(popularity::read(&dir), clock::now());
+    Ok(server)
 }
 
 /// Brings back what the database knows.
@@ -221,15 +223,15 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
     tokio::spawn(async move {
         while let Some(blob) = committed.recv().await {
             // It came because somebody asked: let volunteers have it before the next one does.
-            placer.place(blob);
+            dispatch::place(&placer, blob);
         }
     });
     let tending = server.clone();
     tokio::spawn(async move {
-        let mut tick = tokio::time::interval(Params::default().heartbeat);
+        let mut tick = tokio::time::interval(tending.fleet.params.heartbeat);
         loop {
             tick.tick().await;
-            tending.tend();
+            dispatch::tend(&tending);
         }
     });
     for fetcher in [&server.packages, &server.metadata] {
@@ -246,10 +248,10 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
     let forgetting = server.clone();
     tokio::spawn(async move {
         tokio::time::sleep(KEPT_FOR).await;
-        forgetting.forget_kept();
+        forgetting.fleet.forget_kept();
     });
     let counting = server.clone();
-    let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
+    let up = move || counting.fleet.count_up(clock::now());
     tokio::spawn(traffic::report(server.traffic.clone(), up));
     let mut reading = Vec::new();
     for (index, repo) in server.repos.iter().enumerate() {

@@ -14,11 +14,9 @@ use super::why;
 use crate::catalog::{LARGE, Totals, Unit, UnitKey, UnitKind};
 use crate::formats::status::{
     CacheStatus, CatalogStatus, DEDUP_PATH, DedupCount, DedupPair, DedupReport, FlawStatus, OffloadStatus,
-    STATUS_PATH, SnapshotStatus, Status, TreesStatus, VolunteerStatus, WHY_PATH,
+    STATUS_PATH, SnapshotStatus, Status, TreesStatus, WHY_PATH,
 };
 use crate::io::clock;
-use crate::model::Time;
-use crate::policy::{Node, Params};
 use crate::roles::serve::http::traffic::Traffic;
 use crate::roles::serve::metadata::refresh::Known;
 use crate::roles::serve::metadata::repo::{Repo, Trouble, TroubleKind, UnitState};
@@ -76,7 +74,6 @@ fn dedup(server: &Server) -> DedupReport {
 
 fn status(server: &Server) -> Status {
     let now = clock::now();
-    let params = Params::default();
     let (fetches, fetched) = server.packages.totals();
     let (blobs, bytes) = server.packages.store.totals();
     let (census, read) = (server.census(), server.trees.totals());
@@ -102,9 +99,7 @@ fn status(server: &Server) -> Status {
             bad_blobs: checked.iter().map(|(_, bad)| bad).sum(),
         },
         trees: TreesStatus { read_files: read.files, read_bytes: read.bytes },
-        volunteers: server.policy(|policy| {
-            policy.tracker().nodes().map(|(_, node)| volunteer(node, &params, now)).collect()
-        }),
+        volunteers: server.fleet.status(now),
         offload: offload(&server.traffic),
         crowds: server.crowds.status(),
     }
@@ -158,35 +153,6 @@ fn flaws(known: &BTreeMap<String, Known>) -> Vec<FlawStatus> {
         since_unix_secs: known.since.as_secs(),
     };
     known.iter().map(one).collect()
-}
-
-fn volunteer(node: &Node, params: &Params, now: Time) -> VolunteerStatus {
-    VolunteerStatus {
-        id: node.id.clone(),
-        address: node.base_url.to_string(),
-        state: node.state(params, now).name().to_owned(),
-        holdings: node.holdings,
-        orders: node.open_orders() as u64,
-        uploads: node.load.uploads,
-        in_flight: node.in_flight() as u64,
-        rate: node.rate() as u64,
-        donate: node.donate.0,
-        served_bytes: node.load.served_bytes,
-        tested_bytes: node.tested_bytes,
-        served_requests: node.load.served_requests,
-        redirected_bytes: node.redirected_bytes,
-        last_report_unix_secs: node.last_seen.as_secs(),
-        problem: node.standing.problem.clone(),
-        is_volatile: node.standing.is_volatile(params, node.connected, now),
-        complaints: node.standing.complaints,
-        sync_bytes: node.load.sync_bytes,
-        sync_uploads: node.load.syncs.len() as u64,
-        peer_bytes: node.load.peer_bytes,
-        fetched_bytes: node.load.fetched_bytes,
-        store_bytes: node.load.store_bytes,
-        max_size: node.max_size.0,
-        adopted_holdings: node.load.adopted,
-    }
 }
 
 fn offload(traffic: &Traffic) -> OffloadStatus {

@@ -60,15 +60,9 @@ pub async fn keep(server: Arc<Server>) {
         tick.tick().await;
         let (load, now) = (server.traffic.load(server.config.uplink), clock::now());
         let (running, ended) = server.downloads.take();
-        let reports = server.policy(|policy| {
-            policy.measured(Serving { load, running, ended }, now);
-            policy.crowds(now)
-        });
+        let reports = server.fleet.measured(Serving { load, running, ended }, now);
         for report in reports {
-            let slowest = report.slowest.map(|(node, rate)| {
-                let id = server.policy(|policy| policy.tracker().node(node).id.clone());
-                (id, Rate(rate as u64))
-            });
+            let slowest = report.slowest.map(|(node, rate)| (server.fleet.id_of(node), Rate(rate as u64)));
             let status = status(&report, what(&server, &report.subject));
             tell(&status, report.stage, slowest);
             server.crowds.note(status);

@@ -10,9 +10,10 @@ use serde::Deserialize;
 
 use crate::formats::status::{Why, WhyAsked, WhyHolder};
 use crate::io::clock;
-use crate::model::{Blob, RepoPath, Time};
-use crate::policy::{Asker, Candidate, NodeNo, Params, Policy, Request, Tries};
+use crate::model::{Blob, RepoPath, Time, VolunteerId};
+use crate::policy::{Asker, Candidate, Class, Request, Tries};
 use crate::roles::serve::state::Server;
+use crate::roles::serve::volunteers::fleet::Explained;
 
 #[derive(Debug, Deserialize)]
 pub struct Question {
@@ -64,12 +65,7 @@ fn look(server: &Server, question: &Question) -> Result<Why, String> {
         is_sent_back: false,
     };
     let now = clock::now();
-    let (explained, holders, asked_before) = server.policy(|policy| {
-        let explained = policy.explain(&request, now);
-        let holders = explained.candidates.iter().map(|candidate| holder(policy, candidate, now)).collect();
-        let asked = policy.asked_before(request.client.address, id, now);
-        (explained, holders, asked.iter().map(|tries| asked_one(policy, tries, now)).collect())
-    });
+    let Explained { explanation, classes, asked_before } = server.fleet.explain(&request, now);
     Ok(Why {
         client: request.client.address,
         repo: name.to_owned(),
@@ -77,23 +73,19 @@ fn look(server: &Server, question: &Question) -> Result<Why, String> {
         sha256: id,
         size,
         can_return: question.can_return,
-        origin: explained.origin.map(|reason| reason.name().to_owned()),
-        holders,
-        asked_before,
+        origin: explanation.origin.map(|reason| reason.name().to_owned()),
+        holders: explanation.candidates.iter().zip(classes).map(|(one, class)| holder(one, class)).collect(),
+        asked_before: asked_before.into_iter().map(|(tries, names)| asked_one(tries, names, now)).collect(),
     })
 }
 
-fn asked_one(policy: &Policy, tries: &Tries, now: Time) -> WhyAsked {
-    WhyAsked {
-        sent_to: tries.nodes().iter().map(|node| policy.tracker().node(*node).id.clone()).collect(),
-        secs_ago: now.since(tries.at()).as_secs(),
-        is_crowd: tries.is_crowd(),
-    }
+fn asked_one(tries: Tries, sent_to: Vec<VolunteerId>, now: Time) -> WhyAsked {
+    WhyAsked { sent_to, secs_ago: now.since(tries.at()).as_secs(), is_crowd: tries.is_crowd() }
 }
 
-fn holder(policy: &Policy, candidate: &Candidate, now: Time) -> WhyHolder {
+fn holder(candidate: &Candidate, class: Class) -> WhyHolder {
     WhyHolder {
-        stability: stability(policy, candidate.node, now).to_owned(),
+        stability: class.name().to_owned(),
         id: candidate.id.clone(),
         state: candidate.state.name().to_owned(),
         excluded: candidate.excluded.map(|excluded| excluded.name().to_owned()),
@@ -105,8 +97,4 @@ fn holder(policy: &Policy, candidate: &Candidate, now: Time) -> WhyHolder {
         rate: candidate.rate as u64,
         in_flight: candidate.in_flight as u64,
     }
-}
-
-fn stability(policy: &Policy, no: NodeNo, now: Time) -> &'static str {
-    policy.tracker().node(no).class(&Params::default(), now).name()
 }

@@ -35,6 +35,7 @@ use crate::roles::serve::http::traffic::Kind;
 use crate::roles::serve::metadata::nested;
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::state::Server;
+use crate::roles::serve::volunteers::dispatch;
 
 /// Memory for places: some 100,000.
 const PLACES: u64 = 32 << 20;
@@ -257,7 +258,7 @@ fn learn(server: &Arc<Server>, repo: &Repo, path: &RepoPath, opened: &Opened) {
         if let Ok(known) = reading.finished().await {
             let blob = blob_of(&known);
             server.learnt.put(&server.repos[index], &path, blob);
-            server.place(blob);
+            dispatch::place(&server, blob);
         }
         drop(turn);
     });

@@ -139,7 +139,7 @@ fn urls(server: &Server, repo: &Repo, path: &RepoPath, known: &Known, asked: &As
         let named = repo.snapshot().package(path.as_str());
         let dated = named.and_then(|named| representation::modified_secs(repo, path, &named, asked));
         let dated = known.dated.or(dated);
-        for (base_url, key) in server.others(&request, "", MAX_VOLUNTEERS) {
+        for (base_url, key) in server.fleet.others(&request, "", MAX_VOLUNTEERS) {
             urls.push(format!("{base_url}{}", key.sign_dated(known.blob, dated, expiry, &name)));
         }
     }

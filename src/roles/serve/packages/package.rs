@@ -26,8 +26,9 @@ use crate::roles::serve::http::route::Asked;
 use crate::roles::serve::http::traffic::Kind;
 use crate::roles::serve::metadata::origin;
 use crate::roles::serve::metadata::repo::Repo;
-use crate::roles::serve::state::{Choice, Server};
-use crate::roles::serve::volunteers::zone;
+use crate::roles::serve::state::Server;
+use crate::roles::serve::volunteers::fleet::Choice;
+use crate::roles::serve::volunteers::{dispatch, zone};
 
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
@@ -41,7 +42,7 @@ pub fn kind_of(server: &Server, headers: &HeaderMap) -> Kind {
     let proof = headers.get(SYNC_HEADER).and_then(|value| SyncProof::parse(value.to_str().ok()?));
     let is_valid = proof.is_some_and(|proof| {
         !proof.ticket.is_expired(clock::now().as_secs())
-            && server.key_of(&proof.id).is_some_and(|key| key.verifies(&proof.ticket, 0))
+            && server.fleet.key_of(&proof.id).is_some_and(|key| key.verifies(&proof.ticket, 0))
     });
     if is_valid { Kind::Sync } else { Kind::Package }
 }
@@ -140,7 +141,7 @@ pub async fn serves(server: &Server, blob: Option<Blob>, asked: &Asked) {
     if asked.kind == Kind::Package {
         server.traffic.served_requests.fetch_add(1, Relaxed);
         if let (true, Some(blob)) = (asked.direct, blob) {
-            came_back(server, blob, asked);
+            server.fleet.came_back(asked.asker(), blob, clock::now());
         }
     }
 }
@@ -176,13 +177,6 @@ pub async fn read_pieces(server: &Arc<Server>, blob: Blob) {
     } else if let Some((repo, path, expected)) = server.find(blob.id).first() {
         let sought = Sought { repo, path, wanted: (*expected).into(), by_hash: false };
         hash_here(server, &sought, blob).await;
-    }
-}
-
-/// Who asks here for what it was redirected for did not get it there.
-fn came_back(server: &Server, blob: Blob, asked: &Asked) {
-    if server.policy(|policy| policy.came_back(asked.asker(), blob, clock::now())) {
-        server.doubts.notify_one();
     }
 }
 
@@ -249,7 +243,7 @@ fn redirect(
     };
     let request = request(server, blob, len, asked);
     let Choice::Volunteer { node, base_url, signer } =
-        server.choose(&request, &repo.config.name, path.as_str())
+        dispatch::choose(server, &request, &repo.config.name, path.as_str())
     else {
         return None;
     };
@@ -265,7 +259,7 @@ fn redirect(
     };
     let first = url(zone::location_base(server, node, &base_url, &signer, asked), &signer.key);
     let others = |count| {
-        let others = server.others(&request, &base_url, count).into_iter();
+        let others = server.fleet.others(&request, &base_url, count).into_iter();
         others.map(|(base_url, key)| url(&base_url, &key))
     };
     let mut response = if lists::is_wanted(asked) {

@@ -27,6 +27,7 @@ use crate::roles::serve::http::route::Asked;
 use crate::roles::serve::metadata::origin::Validator;
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::state::Server;
+use crate::roles::serve::volunteers::dispatch;
 
 /// Memory for files: some 30,000.
 const MEMORY: u64 = 16 << 20;
@@ -381,7 +382,7 @@ impl Learner {
         let record = Record { blob, modified_secs, validator, asked };
         server.learnt.put(&server.repos[repo], &path, blob);
         server.learnt.passed.put((repo, path), record);
-        server.place(blob);
+        dispatch::place(&server, blob);
     }
 }
 

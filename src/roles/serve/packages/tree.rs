@@ -25,6 +25,7 @@ use crate::roles::serve::http::route::Asked;
 use crate::roles::serve::metadata::origin::{self, TreeFile};
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::state::Server;
+use crate::roles::serve::volunteers::dispatch;
 
 /// Read before it is answered for: some 50 ms, and a wrong one gets its status.
 const READ_FIRST: u64 = 8 << 20;
@@ -275,7 +276,10 @@ impl Case {
                 let is_right = self.check(&opened.path, &known).is_ok();
                 // Only now is it known which blob metadata means that gives no SHA-256: copies can be made.
                 if is_right && self.wanted.first().blob_id().is_none() {
-                    self.server.place(Blob { id: BlobId(known.digests.sha256), size: fingerprint.size });
+                    dispatch::place(
+                        &self.server,
+                        Blob { id: BlobId(known.digests.sha256), size: fingerprint.size },
+                    );
                 }
             }
             Err(HashError::Unreadable(error)) if self.server.trees.is_news(&opened.path, fingerprint) => {

@@ -7,7 +7,7 @@ use crate::formats::control::{FetchOrder, MAX_SOURCES, PeerSource, PieceDigests,
 use crate::formats::ticket;
 use crate::io::clock;
 use crate::model::{Blob, BlobId, Pieces, Size, encode_path};
-use crate::policy::{Event, NodeNo, Order, Params, Task};
+use crate::policy::{Event, NodeNo, Order, Task};
 use crate::roles::serve::packages::package;
 use crate::roles::serve::state::Server;
 
@@ -32,10 +32,11 @@ pub fn send(server: &Arc<Server>, orders: &[Order]) {
 fn give(server: &Server, order: &Order) {
     let Order { node, epoch, blob, .. } = *order;
     // A full or closed outbox loses the order.
-    let is_sent = message(server, order).is_some_and(|message| server.tell(node, epoch, message));
+    let is_sent =
+        message(server, order).is_some_and(|message| server.fleet.sessions.tell(node, epoch, message));
     if !is_sent {
         let lost = Event::OrderEnded { node, epoch, blob: blob.id, failed: true };
-        server.policy(|policy| policy.handle(lost, clock::now()));
+        server.fleet.handle(lost, clock::now());
     }
 }
 
@@ -52,7 +53,7 @@ fn lacks_pieces(server: &Server, order: &Order) -> bool {
 
 /// Those of them that have the whole file.
 fn holders(server: &Server, blob: BlobId, peers: &[NodeNo]) -> Vec<NodeNo> {
-    let all: Vec<NodeNo> = server.policy(|policy| policy.tracker().holders(blob).collect());
+    let all = server.fleet.holders(blob);
     peers.iter().filter(|peer| all.contains(peer)).copied().collect()
 }
 
@@ -96,7 +97,7 @@ fn sources(server: &Server, blob: Blob, file_name: &str, peers: &[NodeNo]) -> Ve
     let expiry = clock::now().as_secs() + ticket::LIFETIME_SECS;
     let name = encode_path(file_name);
     let source = |node: &NodeNo| {
-        let (id, base_url, key) = server.address_of(*node)?;
+        let (id, base_url, key) = server.fleet.address_of(*node)?;
         Some(PeerSource { id, url: format!("{base_url}{}", key.sign(blob, expiry, &name)) })
     };
     peers.iter().filter_map(source).take(MAX_SOURCES).collect()
@@ -105,17 +106,17 @@ fn sources(server: &Server, blob: Blob, file_name: &str, peers: &[NodeNo]) -> Ve
 /// Tells volunteers when the policy wants them to help each other more, or no longer; ends with the process.
 pub async fn keep_share(server: Arc<Server>) {
     let mut tick = tokio::time::interval(SHARE_EVERY);
-    let mut told = Params::default().sync_share;
+    let mut told = server.fleet.params.sync_share;
     let mut asked_for_less = 0;
     loop {
         tick.tick().await;
-        let share = server.policy(|policy| policy.tracker().sync_share());
+        let share = server.fleet.sync_share();
         asked_for_less = if share < told { asked_for_less + 1 } else { 0 };
         if share > told || asked_for_less >= IS_OVER {
             (told, asked_for_less) = (share, 0);
             let percent = (share * 100.0).round() as u8;
             tracing::info!(percent, "most that volunteers send each other while clients download");
-            server.set_sync_share(percent);
+            server.fleet.sessions.set_sync_share(percent);
         }
     }
 }

@@ -56,7 +56,7 @@ pub fn write(server: &Server) {
     if server.db.is_closed() {
         return;
     }
-    let all = server.policy(|policy| policy.export_demand(MAX_KEPT, clock::now()));
+    let all = server.fleet.export_demand(MAX_KEPT, clock::now());
     if let Err(e) = replace(&server.config.state_dir, &all) {
         tracing::warn!(error = %e, "what is popular is not kept over a restart");
     }

@@ -15,6 +15,7 @@ use rand::{RngExt, SeedableRng};
 use sha2::Digest;
 use tokio::time::Instant;
 
+use super::fleet::Tested;
 use crate::formats::control::{ToVolunteer, WHO_PATH};
 use crate::formats::ticket;
 use crate::io::body::read_at;
@@ -24,7 +25,7 @@ use crate::io::hasher;
 use crate::io::inside::is_inside;
 use crate::io::upstream::{Reply, UpstreamError};
 use crate::model::{Blob, BlobId, encode_path};
-use crate::policy::{Event, NodeState, Outcome, Params, Probe};
+use crate::policy::{Event, NodeState, Outcome, Probe};
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::packages::passthrough;
 use crate::roles::serve::state::Server;
@@ -53,9 +54,9 @@ pub async fn keep(server: Arc<Server>) {
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            () = server.doubts.notified() => {}
+            () = server.fleet.tests_wanted() => {}
         }
-        for probe in server.policy(|policy| policy.probes(clock::now())) {
+        for probe in server.fleet.probes(clock::now()) {
             tokio::spawn(one(server.clone(), probe));
         }
     }
@@ -68,20 +69,10 @@ async fn one(server: Arc<Server>, probe: Probe) {
         Some(blob) => bytes(&server, &probe, blob).await,
     };
     let outcome = outcome.unwrap_or_else(|why| Outcome::Failed { why });
-    tracing::debug!(volunteer = %name(&server, &probe), ?outcome, blob = probe.blob.is_some(), "tested");
-    let ((before, known), (after, record), problem) = server.policy(|policy| {
-        let Probe { node, epoch, .. } = probe;
-        let (params, now) = (Params::default(), clock::now());
-        let state = |policy: &crate::policy::Policy| {
-            let node = policy.tracker().node(node);
-            (node.state(&params, now), node.standing.record)
-        };
-        let before = state(policy);
-        policy.handle(Event::Probed { node, epoch, outcome }, now);
-        (before, state(policy), policy.tracker().node(node).standing.problem.clone())
-    });
-    let volunteer = name(&server, &probe);
-    if known != record {
+    tracing::debug!(volunteer = %server.fleet.id_of(probe.node), ?outcome, blob = probe.blob.is_some(), "tested");
+    let Tested { before, after, record, problem } = server.fleet.probed(&probe, outcome, clock::now());
+    let volunteer = server.fleet.id_of(probe.node);
+    if let Some(record) = record {
         super::standing::save(&server, volunteer.clone(), record);
     }
     if before == after {
@@ -96,11 +87,7 @@ async fn one(server: Arc<Server>, probe: Probe) {
             tracing::info!(%volunteer, address = %probe.base_url, state = after.name(), "volunteer tested")
         }
     }
-    server.tell(probe.node, probe.epoch, ToVolunteer::Standing { problem });
-}
-
-fn name(server: &Server, probe: &Probe) -> crate::model::VolunteerId {
-    server.policy(|policy| policy.tracker().node(probe.node).id.clone())
+    server.fleet.sessions.tell(probe.node, probe.epoch, ToVolunteer::Standing { problem });
 }
 
 /// Whether the volunteer itself answers where clients are sent.
@@ -116,7 +103,7 @@ async fn who(server: &Server, probe: &Probe) -> Result<Outcome, String> {
 }
 
 async fn answers_itself(server: &Server, probe: &Probe) -> Result<bool, String> {
-    let key = server.key(probe.node).ok_or("it has no key")?;
+    let key = server.fleet.key(probe.node).ok_or("it has no key")?;
     let nonce = format!("{:032x}", generator()?.random::<u128>());
     let url = format!("{}{WHO_PATH}{nonce}", probe.base_url);
     let mut reply = ask(server, probe, &url, HeaderMap::new()).await?;
@@ -136,7 +123,7 @@ async fn answers_itself(server: &Server, probe: &Probe) -> Result<bool, String> 
 
 /// Whether it sends a part of a blob as it is.
 async fn bytes(server: &Arc<Server>, probe: &Probe, blob: Blob) -> Result<Outcome, String> {
-    let key = server.key(probe.node).ok_or("it has no key")?;
+    let key = server.fleet.key(probe.node).ok_or("it has no key")?;
     let found = server.find(blob.id);
     let Some((repo, path, _)) = found.first() else {
         // Nobody is sent there for it any more either.
@@ -160,7 +147,7 @@ async fn bytes(server: &Arc<Server>, probe: &Probe, blob: Blob) -> Result<Outcom
     check_head(&reply, blob, &part)?;
     let (got, bytes_per_sec) = read(&mut reply, part.end - part.start).await?;
     let tested = Event::Tested { node: probe.node, epoch: probe.epoch, bytes: got.len() as u64 };
-    server.policy(|policy| policy.handle(tested, clock::now()));
+    server.fleet.handle(tested, clock::now());
     let is_whole = got.len() as u64 == part.end - part.start;
     let is_wrong = match copy {
         Some(copy) => {
@@ -188,7 +175,7 @@ async fn ask(server: &Server, probe: &Probe, url: &str, headers: HeaderMap) -> R
 /// A volunteer that comes from elsewhere must not make this server ask what stands in its own network: it
 /// advertises what it likes.
 async fn may_ask(server: &Server, probe: &Probe) -> Result<(), String> {
-    let peer = server.signer(probe.node).ok_or("it has left")?.peer;
+    let peer = server.fleet.signer(probe.node).ok_or("it has left")?.peer;
     let uri = probe.base_url.parse::<http::Uri>().map_err(|e| e.to_string())?;
     let host = uri.host().unwrap_or("").trim_matches(['[', ']']).to_owned();
     let found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await;

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::fleet::Signer;
+use super::sessions::{Life, OUTBOX};
 use super::standing;
 use crate::formats::control::{
     Hello, MAX_DONATE, MAX_ENDED, MAX_NETWORKS, MAX_SOURCES, MAX_UPLOADS, MIN_DONATE, PROTOCOL, Report,
@@ -20,9 +22,9 @@ use crate::formats::ticket::Key;
 use crate::io::clock;
 use crate::io::tokens::Token;
 use crate::model::{Blob, BlobId, Notice, Seen, VolunteerId};
-use crate::policy::{Event, Joined, Load, NodeNo, Params, Policy};
+use crate::policy::{Event, Joined, Load, NodeNo};
 use crate::roles::serve::packages::tree;
-use crate::roles::serve::state::{Life, OUTBOX, Server, Signer};
+use crate::roles::serve::state::Server;
 
 /// A volunteer that connects says hello at once.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,7 +91,7 @@ pub async fn run(server: Arc<Server>, mut socket: WebSocket, peer: SocketAddr, t
         Err(_) if server.db.is_closed() => return,
         Err(reason) => return refuse(socket, peer, reason).await,
     };
-    let address = server.policy(|policy| policy.tracker().node(session.node).base_url.clone());
+    let address = server.fleet.base_url_of(session.node);
     tracing::info!(volunteer = %id, %address, "volunteer joined");
     let reason = match send(&mut socket, &ToVolunteer::Welcome(welcome)).await {
         Ok(()) => serve(&server, &session, &mut socket, orders).await,
@@ -106,16 +108,10 @@ impl Drop for Session {
         let Self { node, epoch, .. } = *self;
         // What the server's own end did says nothing of the volunteer.
         let clean = self.server.shutdown.has_begun();
-        let record = |policy: &Policy| policy.tracker().node(node).standing.record;
-        let (before, after) = self.server.policy(|policy| {
-            let before = record(policy);
-            policy.handle(Event::Left { node, epoch, clean }, clock::now());
-            (before, record(policy))
-        });
-        if before != after {
-            standing::save(&self.server, self.id.clone(), after);
+        if let Some(record) = self.server.fleet.lost(node, epoch, clean, clock::now()) {
+            standing::save(&self.server, self.id.clone(), record);
         }
-        self.server.detach(node, epoch);
+        self.server.fleet.sessions.detach(node, epoch);
     }
 }
 
@@ -196,23 +192,23 @@ async fn join(
         is_volatile,
         record,
     };
-    let (node, epoch) = server.policy(|policy| policy.join(joined, clock::now()));
-    server.set_signer(
+    let (node, epoch) = server.fleet.join(joined, clock::now());
+    server.fleet.set_signer(
         node,
         Signer { key: Arc::new(Key::new(&key.0)), named_url, peer: peer.ip().to_canonical() },
     );
-    let announce_from = server.resume(node, epoch, &id, journal);
+    let announce_from = server.fleet.resume(node, epoch, &id, journal);
     let (sender, orders) = mpsc::channel(OUTBOX);
     let life = Arc::<Life>::default();
-    server.attach(node, epoch, sender, life.clone());
+    server.fleet.sessions.attach(node, epoch, sender, life.clone());
     // Whether clients can reach it is found out before any is sent.
-    server.doubts.notify_one();
+    server.fleet.test_now();
     let peer_bytes = AtomicU64::new(UNTOLD);
     let session = Session { server: server.clone(), id, life, node, epoch, token, peer_bytes };
     let welcome = Welcome {
         key: key.to_string(),
         now_secs: clock::now().as_secs(),
-        heartbeat_secs: Params::default().heartbeat.as_secs(),
+        heartbeat_secs: server.fleet.params.heartbeat.as_secs(),
         announce_from,
     };
     Ok((session, welcome, orders))
@@ -221,13 +217,8 @@ async fn join(
 /// Refuses a second process with the identity of one that still lives. One that was restarted, here or
 /// elsewhere, takes its old session's place: nobody answers there any more.
 async fn alone(server: &Server, hello: &Hello, base_url: &str) -> Result<(), String> {
-    let twin = server.policy(|policy| {
-        let (no, node) = policy.tracker().nodes().find(|(_, node)| node.id == hello.id)?;
-        let is_other = node.is_connected() && node.instance != hello.instance;
-        is_other.then(|| (no, node.base_url.clone()))
-    });
-    let Some((no, address)) = twin else { return Ok(()) };
-    let Some(life) = server.life(no) else { return Ok(()) };
+    let Some((no, address)) = server.fleet.twin(&hello.id, hello.instance) else { return Ok(()) };
+    let Some(life) = server.fleet.sessions.life(no) else { return Ok(()) };
     let heard = life.heard.notified();
     life.asked.notify_one();
     if tokio::time::timeout(LIFE_SIGN, heard).await.is_err() {
@@ -325,7 +316,7 @@ async fn serve(
     socket: &mut WebSocket,
     mut orders: mpsc::Receiver<ToVolunteer>,
 ) -> String {
-    let silence = Params::default().dead_after;
+    let silence = server.fleet.params.dead_after;
     let mut recheck = tokio::time::interval(RECHECK);
     let mut shutdown = server.shutdown.clone();
     let mut deadline = Instant::now() + silence;
@@ -383,7 +374,7 @@ async fn serve(
 async fn tell_seen(session: &Session, socket: &mut WebSocket, told: &mut Seen) -> Result<(), String> {
     let Session { server, node, .. } = session;
     let networks = &server.config.networks;
-    let seen = server.policy(|policy| standing::seen(policy.tracker().node(*node), networks, clock::now()));
+    let seen = server.fleet.seen(*node, networks, clock::now());
     if seen == *told {
         return Ok(());
     }
@@ -403,46 +394,39 @@ fn received_one(
         Message::Binary(bytes) => {
             let (change, blobs) = decode_holdings(bytes).ok_or("sent holdings that cannot be read")?;
             let blobs: Vec<BlobId> = blobs.collect();
-            server
-                .policy(|policy| policy.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, now));
+            server.fleet.handle(Event::Holdings { node, epoch, change, blobs: &blobs }, now);
             Ok(None)
         }
-        Message::Text(text) => match serde_json::from_str(text)
-            .map_err(|e| format!("sent what cannot be read: {e}"))?
-        {
-            ToServer::Report(report) => {
-                let (announced, load) = (report.announced, load(report));
-                session.count_peer_bytes(load.peer_bytes);
-                server.policy(|policy| {
-                    policy.handle(Event::Reported { node, epoch, load: &load }, now);
-                    if let Some(next) = announced {
-                        policy.handle(Event::Announced { node, epoch, next }, now);
+        Message::Text(text) => {
+            match serde_json::from_str(text).map_err(|e| format!("sent what cannot be read: {e}"))? {
+                ToServer::Report(report) => {
+                    let (announced, load) = (report.announced, load(report));
+                    session.count_peer_bytes(load.peer_bytes);
+                    let reported = Event::Reported { node, epoch, load: &load };
+                    let announced = announced.map(|next| Event::Announced { node, epoch, next });
+                    server.fleet.handle_all([Some(reported), announced].into_iter().flatten(), now);
+                    Ok(None)
+                }
+                ToServer::Done { blob, error, bad } => {
+                    if let Some(error) = &error {
+                        tracing::warn!(volunteer = %session.id, %blob, error, "a volunteer could not carry out an order");
                     }
-                });
-                Ok(None)
-            }
-            ToServer::Done { blob, error, bad } => {
-                if let Some(error) = &error {
-                    tracing::warn!(volunteer = %session.id, %blob, error, "a volunteer could not carry out an order");
+                    let failed = error.is_some();
+                    if failed {
+                        tokio::spawn(tree::explain_failure(server.clone(), session.id.clone(), blob));
+                    }
+                    server.fleet.handle(Event::OrderEnded { node, epoch, blob, failed }, now);
+                    suspect(server, session, blob, &bad);
+                    Ok(None)
                 }
-                let failed = error.is_some();
-                if failed {
-                    tokio::spawn(tree::explain_failure(server.clone(), session.id.clone(), blob));
+                ToServer::Leaving => {
+                    let last = server.fleet.leaves(node, epoch, now);
+                    let last_redirect_secs_ago = last.map(|last| now.since(last).as_secs());
+                    Ok(Some(ToVolunteer::Farewell { last_redirect_secs_ago }))
                 }
-                server.policy(|policy| policy.handle(Event::OrderEnded { node, epoch, blob, failed }, now));
-                suspect(server, session, blob, &bad);
-                Ok(None)
+                ToServer::Hello(_) => Err("said hello twice".to_owned()),
             }
-            ToServer::Leaving => {
-                let last = server.policy(|policy| {
-                    policy.handle(Event::Left { node, epoch, clean: true }, now);
-                    policy.tracker().node(node).last_redirect
-                });
-                let last_redirect_secs_ago = last.map(|last| now.since(last).as_secs());
-                Ok(Some(ToVolunteer::Farewell { last_redirect_secs_ago }))
-            }
-            ToServer::Hello(_) => Err("said hello twice".to_owned()),
-        },
+        }
         Message::Close(_) | Message::Ping(_) | Message::Pong(_) => Ok(None),
     }
 }
@@ -453,14 +437,10 @@ fn suspect(server: &Server, session: &Session, blob: BlobId, bad: &[VolunteerId]
     let Some(size) = size.or_else(|| server.packages.store.size_of(blob)) else { return };
     for id in bad.iter().take(MAX_SOURCES) {
         tracing::warn!(volunteer = %session.id, of = %id, %blob, "says that another volunteer sent it wrong bytes");
-        server.policy(|policy| {
-            if let Some((node, _)) = policy.tracker().find(id) {
-                policy.suspect(node, Blob { id: blob, size });
-            }
-        });
+        server.fleet.suspect(id, Blob { id: blob, size });
     }
     if !bad.is_empty() {
-        server.doubts.notify_one();
+        server.fleet.test_now();
     }
 }
 

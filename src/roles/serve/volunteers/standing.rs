@@ -1,14 +1,13 @@
 //! What the database keeps of volunteers' conduct, so that neither a restart of the server nor one of the
-//! volunteer makes it forgotten; and what they are told of it.
+//! volunteer makes it forgotten.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Networks;
-use crate::model::{Seen, Time, VolunteerId};
-use crate::policy::{Node, NodeState, Params, Presence, Record};
+use crate::model::{Time, VolunteerId};
+use crate::policy::{Presence, Record};
 use crate::roles::serve::state::Server;
 
 /// Kind of the database's records.
@@ -71,27 +70,4 @@ pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn_blocking(write);
     }
-}
-
-/// How a volunteer is seen, in words for whoever runs it.
-pub fn seen(node: &Node, networks: &Networks, now: Time) -> Seen {
-    let params = Params::default();
-    let state = node.state(&params, now);
-    let gets_clients = state == NodeState::Up;
-    let problem = match state {
-        NodeState::Up => None,
-        NodeState::Testing => Some("whether clients can reach it is being tested".to_owned()),
-        _ => node.standing.problem.clone(),
-    };
-    let limits = [
-        (node.is_local, "clients on the server's own machine: its address is a loopback one"),
-        (!node.clients.is_empty(), "clients of the networks that it names itself"),
-        (networks.limit(&node.id), "clients of the networks that the server's configuration names for it"),
-        (
-            node.standing.is_volatile(&params, node.connected, now),
-            "clients that can turn elsewhere: it went away without a word lately, or is declared volatile",
-        ),
-    ];
-    let limits = limits.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text.to_owned()).collect();
-    Seen { state: state.name().to_owned(), gets_clients, problem, limits }
 }

@@ -22,6 +22,7 @@ use http::{Response, StatusCode, header};
 use moka::sync::Cache;
 use tokio::sync::oneshot;
 
+use super::fleet::Signer;
 use super::session;
 use crate::formats::ticket::Ticket;
 use crate::formats::zone::{Place, Zone};
@@ -31,10 +32,10 @@ use crate::io::dns::Sockets;
 use crate::io::respond::plain;
 use crate::io::tunnel::site;
 use crate::model::VolunteerId;
-use crate::policy::{NodeNo, Params};
+use crate::policy::NodeNo;
 use crate::roles::serve::http::route::{Asked, by_hash};
 use crate::roles::serve::packages::package;
-use crate::roles::serve::state::{Server, Signer};
+use crate::roles::serve::state::Server;
 
 /// How apt's requests begin their User-Agent; nobody else follows SRV records.
 const APT: &str = "Debian APT-HTTP";
@@ -129,7 +130,7 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
 /// Whether the ticket is one of this volunteer's; `None` if nobody knows its blob.
 async fn is_signed(server: &Server, id: &VolunteerId, ticket: &Ticket<'_>) -> Option<bool> {
     // While another process takes over, the database is its own.
-    let key = server.key_of(id).or_else(|| session::enrolled_key(server, id).map(Arc::new));
+    let key = server.fleet.key_of(id).or_else(|| session::enrolled_key(server, id).map(Arc::new));
     let mut is_known = false;
     for (repo, path, expected) in server.find(ticket.blob) {
         let Some(blob) = package::known_blob(server, repo, &path, &expected).await else { continue };
@@ -144,12 +145,7 @@ async fn is_signed(server: &Server, id: &VolunteerId, ticket: &Ticket<'_>) -> Op
 /// Remembers a client that came here for no other reason than that it follows no SRV records.
 fn learn(server: &Server, id: &VolunteerId, asked: &Asked) {
     let Some(failover) = &server.failover else { return };
-    let now = clock::now();
-    let node = server.policy(|policy| {
-        let (no, _) = policy.tracker().find(id)?;
-        policy.tracker().is_up(no, now).then_some(no)
-    });
-    let Some(node) = node else { return };
+    let Some(node) = server.fleet.find_up(id, clock::now()) else { return };
     let client = site(asked.client);
     let asked_at = failover.sent.get(&(client, node));
     let was_followed = failover.followed.contains_key(&node);
@@ -202,20 +198,13 @@ pub async fn serve(
 
 /// The place of a volunteer that is well.
 fn place(server: &Server, failover: &Failover, id: &VolunteerId) -> Option<Place> {
-    let now = clock::now();
     // A server that stops has ended all sessions, and the volunteers are what still serves.
     let stops = server.shutdown.has_begun();
-    let (no, base_url) = server.policy(|policy| {
-        let (no, node) = policy.tracker().find(id)?;
-        let was_well = || now.since(node.last_seen) <= Params::default().stale_after;
-        let is_well = policy.tracker().is_up(no, now) || (stops && was_well());
-        Some((no, is_well.then(|| node.base_url.clone())))
-    })?;
+    let (no, base_url) = server.fleet.find_address(id, stops, clock::now())?;
     // Asked again so soon: a client may have come back from a volunteer that did not serve it. Should it come
     // a third time, as apt does, the answer knows.
     if base_url.is_some() && failover.followed.contains_key(&no) {
-        server.policy(|policy| policy.hasten(no));
-        server.doubts.notify_one();
+        server.fleet.hasten(no);
     }
     failover.followed.insert(no, ());
     tracing::debug!(volunteer = %id, is_well = base_url.is_some(), "somebody follows its SRV records");

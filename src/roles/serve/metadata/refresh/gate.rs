@@ -13,7 +13,7 @@ use crate::model::{Blob, BlobId, Expected, Time};
 use crate::policy::{Gate, Release, ReleaseNo, ReleasedFile};
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::state::Server;
-use crate::roles::serve::volunteers::orders;
+use crate::roles::serve::volunteers::dispatch;
 
 /// How often the policy is asked whether it is time.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -48,16 +48,14 @@ pub async fn wait<'a>(
     let (count, name) = (files.len(), format!("{} {}", repo.config.name, unit.key).into());
     let pending = Pending::new(repo, unit);
     let begun = clock::now();
-    let (release, ordered) = server.policy(|policy| policy.released(&Release { name, files }, begun));
-    orders::send(server, &ordered);
+    let release = dispatch::release(server, &Release { name, files }, begun);
     let longest = longest(repo, before, begun);
-    let gate =
-        || if longest.is_zero() { Gate::Open } else { server.policy(|policy| policy.gate(release, begun)) };
-    let Gate::Waits { copies, .. } = gate() else {
+    let gate = if longest.is_zero() { Gate::Open } else { server.fleet.gate(release, begun) };
+    let Gate::Waits { copies, .. } = gate else {
         return Ok(Passed { has_waited: false, _pending: Some(pending) });
     };
     let (repo, generation) = (repo.config.name.as_str(), unit.generation);
-    let volunteers_up = server.policy(|policy| policy.tracker().count_up(begun));
+    let volunteers_up = server.fleet.count_up(begun);
     tracing::info!(
         repo, unit = %unit.key, generation, files = count, copies, volunteers_up,
         at_most_secs = longest.as_secs(), "a new generation waits for copies of its hot files"
@@ -83,15 +81,14 @@ async fn until_open(
     let mut shutdown = server.shutdown.clone();
     loop {
         let now = clock::now();
-        match server.policy(|policy| policy.gate(release, now)) {
+        match server.fleet.gate(release, now) {
             Gate::Open => break,
             // A clock that was set back must not keep it waiting.
             Gate::Waits { copies, .. } if now >= deadline || now < begun => return Ok(copies),
             Gate::Waits { copies, until } => pending.note(copies, until.min(deadline)),
         }
         // What is still to be ordered, also for who has joined since, and in place of what failed.
-        let more = server.policy(|policy| policy.seed(now));
-        orders::send(server, &more);
+        dispatch::seed(server, now);
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             _ = shutdown.begun() => return Err(RefreshError::Stopping),
