@@ -18,8 +18,8 @@
 //! 1. `io::listen` accepts and reads the request; `roles::serve::http` takes its target apart into a
 //!    repository and a [`model::RepoPath`].
 //! 2. [`catalog::Snapshot::package`] says what the path must be: size and digest, from the metadata that
-//!    `roles::serve::refresh` verified and adopted earlier.
-//! 3. `roles::serve::package` asks [`policy::Policy::decide`] who should answer. `policy::redirect` looks up the
+//!    `roles::serve::metadata` verified and adopted earlier.
+//! 3. `roles::serve::packages` asks [`policy::Policy::decide`] who should answer. `policy::redirect` looks up the
 //!    holders and scores them by what `policy::fleet` knows of each; where `policy::demand` says that the file is
 //!    wanted, `policy::placement` may order more copies.
 //! 4. A volunteer: [`formats::ticket`] signs a URL and the client gets a 302. The volunteer's
@@ -29,7 +29,7 @@
 //!    verified store while the client already reads. The new blob is placed on a volunteer for the next one
 //!    who asks.
 //!
-//! Of a file that no metadata names, `roles::serve::learnt` and `roles::serve::passed` find out in step 2 what it is.
+//! Of a file that no metadata names, `learnt` and `passed` in `roles::serve::packages` find out in step 2 what it is.
 
 pub mod catalog;
 pub mod cli;

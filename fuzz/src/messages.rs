@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use manyhands::config::{Origin, Profiles, ServeConfig, VolunteerOptions};
 use manyhands::formats::control::{self, ToServer, ToVolunteer};
 use manyhands::formats::status::Status;
-use manyhands::roles::serve::door::Door;
+use manyhands::roles::serve::http::target::Door;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

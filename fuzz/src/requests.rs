@@ -13,7 +13,7 @@ use manyhands::formats::byteranges::Framing;
 use manyhands::formats::range::{self, Answer};
 use manyhands::formats::ticket::{Key, Ticket};
 use manyhands::model::{Blob, BlobId, Rate, RepoPath, Size, VolunteerId};
-use manyhands::roles::serve::door::{Door, Target};
+use manyhands::roles::serve::http::target::{Door, Target};
 
 /// The value of a header, or a path, as a request carries it.
 pub fn http(data: &[u8]) -> usize {

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
-use super::server::Server;
-use super::{open_repos, passed, popularity};
+use super::open_repos;
+use super::packages::passed;
+use super::state::Server;
+use super::volunteers::popularity;
 use crate::io::config_file::read_serve_config;
 use crate::io::handover::Role;
 
@@ -22,8 +24,8 @@ impl Role for Reload {
     }
 
     fn let_go(&self) {
-        let Server { packages, metadata, indexes, db, .. } = &*self.server;
-        self.server.keep_holdings();
+        let Server { config, packages, metadata, indexes, db, .. } = &*self.server;
+        self.server.fleet.keep_holdings(&config.state_dir);
         popularity::write(&self.server);
         packages.store.save_use();
         packages.store.leave();
@@ -48,6 +50,6 @@ impl Role for Reload {
     }
 
     fn probe(&self) {
-        self.server.policy(|_| ());
+        self.server.fleet.wait_for_policy();
     }
 }

@@ -1,53 +1,17 @@
 //! `manyhands serve`: the central server.
 //!
-//! [`door`] says what a request asks for, [`http`] has it answered by [`metadata`], [`package`] and [`tree`],
-//! [`unnamed`] with [`learnt`] and [`passed`], and [`connect`], by [`lists`] and [`mirrors`] for clients that take several URLs, by [`listing`] for crawlers,
-//! by [`zone`] under the names of volunteers that its DNS gives. [`refresh`] brings new generations in from an [`origin`], [`records`] brings them back
-//! after a restart. [`control`] and [`session`] talk with volunteers, [`orders`] are what they are told, [`probe`]
-//! tests them. [`handover`] lets another process take over, [`holdings`] keeps for it what volunteers have
-//! announced, [`popularity`] what is asked for. [`server`] is what they share. Decisions are the policy's, two layers below; [`why`] explains them,
-//! [`crowds`] and [`traffic`] tell of their effect.
+//! Five rooms around [`state`], the parts that they share: [`http`] turns requests into calls of the others,
+//! [`metadata`] owns repositories and snapshots, [`packages`] finds and sends files, [`volunteers`] talks with
+//! those who carry the downloads, [`admin`] tells of it all. [`handover`] lets another process take over. Decisions
+//! are the policy's, two layers below.
 
-mod access;
 mod admin;
-mod aliases;
-mod alternatives;
-mod connect;
-mod control;
-mod crowds;
-pub mod door;
 mod handover;
-mod hints;
-mod holdings;
-mod http;
-mod learnt;
-mod listing;
-mod lists;
+pub mod http;
 mod metadata;
-mod mirrors;
-mod nested;
-mod orders;
-mod origin;
-mod package;
-mod passed;
-mod pins;
-mod popularity;
-mod probe;
-mod ranks;
-mod records;
-mod refresh;
-mod repo;
-mod representation;
-mod server;
-mod serving;
-mod session;
-mod standing;
-mod traffic;
-mod tree;
-mod tree_scrub;
-mod unnamed;
-mod why;
-mod zone;
+mod packages;
+mod state;
+mod volunteers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -55,10 +19,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::mpsc;
 
-use self::access::AccessLog;
+use self::admin::{api, crowds};
 use self::handover::Reload;
-use self::repo::Repo;
-use self::server::{Parts, Server};
+use self::http::access::AccessLog;
+use self::http::{hints, route, traffic};
+use self::metadata::repo::Repo;
+use self::metadata::{ranks, records, refresh};
+use self::packages::{learnt, passed, tree_scrub};
+use self::state::{Parts, Server};
+use self::volunteers::{control, dispatch, orders, popularity, probe, zone};
 use crate::catalog::Trust;
 use crate::config::{Origin, RepoConfig, ServeConfig};
 use crate::io::config_file::{read_keyring, read_serve_config};
@@ -73,7 +42,7 @@ use crate::io::store::{BlobStore, Change, Limits, OnChange};
 use crate::io::upstream::{Sites, Upstream};
 use crate::io::{self, clock, confined, listen, scrub};
 use crate::model::Blob;
-use crate::policy::{KEPT_FOR, Params};
+use crate::policy::KEPT_FOR;
 
 /// Bytes of metadata kept: some generations of every suite of several distributions.
 const METADATA_MAX: u64 = 32 << 30;
@@ -108,14 +77,14 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
 
     let control = control::router(server.clone());
     let (max, shared) = (server.config.max_connections, server.clone());
-    let answer = move |request, ends| http::handle(shared.clone(), control.clone(), request, ends);
+    let answer = move |request, ends| route::handle(shared.clone(), control.clone(), request, ends);
     let public = listen::serve(public, Bounds::of_server(max), answer, shutdown.clone());
-    let admin_router = admin::router(server.clone());
+    let admin_router = api::router(server.clone());
     let answer_admin = move |request: ::http::Request<hyper::body::Incoming>, _| {
         let router = admin_router.clone();
         async move {
             let Ok(response) = tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new)).await;
-            response.map(http::from_axum)
+            response.map(route::from_axum)
         }
     };
     let admin = listen::serve(admin, Bounds::of_server(ADMIN_CONNECTIONS), answer_admin, shutdown.clone());
@@ -140,11 +109,11 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         // To the end of the drain, because clients sent to a volunteer need its name, or until another does it.
         end = zone::serve(server.clone(), dns, is_superseded) => match end {},
     };
-    let _ = tokio::time::timeout(SESSIONS_END, server.all_sessions_ended()).await;
+    let _ = tokio::time::timeout(SESSIONS_END, server.fleet.sessions.all_ended()).await;
     if !matches!(end, Ok(End::Succeeded)) {
         let keeping = server.clone();
         let keep = move || {
-            keeping.keep_holdings();
+            keeping.fleet.keep_holdings(&keeping.config.state_dir);
             popularity::write(&keeping);
         };
         let _ = tokio::task::spawn_blocking(keep).await;
@@ -202,7 +171,9 @@ fn open(
         indexes,
         shutdown,
     };
-    Ok(Server::new(parts)?)
+    let server = Server::new(parts)?;
+    server.fleet.import_demand(popularity::read(&dir), clock::now());
+    Ok(server)
 }
 
 /// Restores what the database knows.
@@ -252,15 +223,15 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
     tokio::spawn(async move {
         while let Some(blob) = committed.recv().await {
             // It came because somebody asked: let volunteers have it before the next one does.
-            placer.place(blob);
+            dispatch::place(&placer, blob);
         }
     });
     let tending = server.clone();
     tokio::spawn(async move {
-        let mut tick = tokio::time::interval(Params::default().heartbeat);
+        let mut tick = tokio::time::interval(tending.fleet.params.heartbeat);
         loop {
             tick.tick().await;
-            tending.tend();
+            dispatch::tend(&tending);
         }
     });
     for fetcher in [&server.packages, &server.metadata] {
@@ -277,10 +248,10 @@ fn spawn_work(server: &Arc<Server>, mut committed: mpsc::Receiver<Blob>) -> impl
     let forgetting = server.clone();
     tokio::spawn(async move {
         tokio::time::sleep(KEPT_FOR).await;
-        forgetting.forget_kept();
+        forgetting.fleet.forget_kept();
     });
     let counting = server.clone();
-    let up = move || counting.policy(|policy| policy.tracker().count_up(clock::now()));
+    let up = move || counting.fleet.count_up(clock::now());
     tokio::spawn(traffic::report(server.traffic.clone(), up));
     let mut reading = Vec::new();
     for (index, repo) in server.repos.iter().enumerate() {
