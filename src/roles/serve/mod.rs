@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use self::admin::{api, crowds};
 use self::handover::Reload;
 use self::http::access::AccessLog;
-use self::http::{hints, route, traffic};
+use self::http::{hints, reply, route, traffic};
 use self::metadata::repo::Repo;
 use self::metadata::{ranks, records, refresh};
 use self::packages::{learnt, passed, tree_scrub};
@@ -84,7 +84,7 @@ pub async fn run(path: &Path, mut start: Start) -> anyhow::Result<()> {
         let router = admin_router.clone();
         async move {
             let Ok(response) = tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new)).await;
-            response.map(route::from_axum)
+            response.map(reply::from_axum)
         }
     };
     let admin = listen::serve(admin, Bounds::of_server(ADMIN_CONNECTIONS), answer_admin, shutdown.clone());

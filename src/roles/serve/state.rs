@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::admin::crowds::Crowds;
+use super::admin::crowd_status::Crowds;
 use super::http::access::AccessLog;
 use super::http::target::Door;
 use super::http::traffic::Traffic;
-use super::metadata::listing::Listings;
+use super::metadata::listing_cache::Listings;
 use super::metadata::pins::Pins;
 use super::metadata::repo::Repo;
-use super::packages::alternatives::Settled;
-use super::packages::learnt::Learnt;
-use super::packages::lists::Courtesy;
+use super::packages::metalink_hold::Courtesy;
+use super::packages::places::Learnt;
 use super::packages::serving::Downloads;
+use super::packages::settled::Settled;
+use super::volunteers::failover::Failover;
 use super::volunteers::fleet::Fleet;
-use super::volunteers::zone::Failover;
 use crate::catalog::{Census, PathTable, Snapshot};
 use crate::config::ServeConfig;
 use crate::io::clock;

@@ -8,28 +8,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use quick_xml::escape::escape;
 use tower::ServiceExt;
 
+use super::reply::{from_axum, own_url};
+use super::request::Asked;
 use super::target::Target;
-use super::traffic::Kind;
 use super::{connect, hints};
-use crate::catalog::Named;
 use crate::formats::access_log::Line;
 use crate::formats::authority::Authority;
-use crate::formats::ticket;
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::listen::Ends;
 use crate::io::respond::{content_length, plain};
 use crate::model::{PathError, RepoPath};
-use crate::policy::Asker;
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::metadata::{answer, listing, origin};
-use crate::roles::serve::packages::{learnt, lists, mirrors, package, passthrough};
+use crate::roles::serve::packages::by_hash::by_hash;
+use crate::roles::serve::packages::{lists, mirrors, package, passthrough};
 use crate::roles::serve::state::Server;
 use crate::roles::serve::volunteers::zone;
 
@@ -38,58 +37,6 @@ const WARM_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where clients look for a proxy for apt: apt-cacher-ng's port.
 const PROXY_PORT: u16 = 3142;
-
-/// The parts of a request that handlers need.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    pub client: IpAddr,
-    /// The client's end of the connection.
-    pub port: u16,
-    /// This server's end.
-    pub local_port: u16,
-    pub method: Method,
-    pub headers: HeaderMap,
-    /// Never redirect: `/direct/`, and ways in from which a redirect leads nowhere.
-    pub direct: bool,
-    /// The URL came from a list of ours: should a redirect fail, the client continues with another URL.
-    pub is_listed: bool,
-    /// A volunteer sent the client here, to be redirected again.
-    pub is_sent_back: bool,
-    /// `Last-Modified` in seconds since 1970, where the URL settles it.
-    pub modified_secs: Option<u64>,
-    /// Whom the bytes are for: a client, or a volunteer that fetches on order.
-    pub kind: Kind,
-}
-
-impl Asked {
-    fn new(Ends { peer, local }: Ends, method: Method, headers: HeaderMap, direct: bool) -> Self {
-        let (client, port) = (peer.ip().to_canonical(), peer.port());
-        Self {
-            client,
-            port,
-            local_port: local.port(),
-            method,
-            headers,
-            direct,
-            is_listed: false,
-            is_sent_back: false,
-            modified_secs: None,
-            kind: Kind::Package,
-        }
-    }
-
-    pub fn user_agent(&self) -> &str {
-        self.header(header::USER_AGENT).unwrap_or("")
-    }
-
-    pub fn asker(&self) -> Asker {
-        Asker::new(self.client, self.user_agent())
-    }
-
-    pub fn header(&self, name: header::HeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-}
 
 /// Answers one request and logs it.
 pub async fn handle(
@@ -222,37 +169,6 @@ fn with_retry_after(server: &Server, repo: &Repo, mut response: Response<Body>) 
     response
 }
 
-/// `_blob/<sha256>/<name>` or `_blob/<sha256>-<modified>/<name>`: by whatever path the catalog has for it, with
-/// the date that a volunteer would give it under the same name.
-pub async fn by_hash(server: &Arc<Server>, rest: &str, asked: &Asked) -> Response<Body> {
-    let Some((id, modified_secs)) = rest.split('/').next().and_then(ticket::parse_blob) else {
-        return plain(StatusCode::NOT_FOUND, "no such blob");
-    };
-    let modified_secs = Some(modified_secs.unwrap_or(id.last_modified_secs()));
-    let asked = &Asked { modified_secs, ..asked.clone() };
-    let mut answer = plain(StatusCode::NOT_FOUND, "no repository names this blob");
-    for (repo, path, expected) in server.find(id) {
-        // What is not yet visible is for volunteers that fetch on order.
-        let is_visible = repo.snapshot().package(path.as_str()).is_some();
-        let is_pending = asked.kind == Kind::Sync && !server.learnt.has(id, repo, &path);
-        if !is_visible && !is_pending && !learnt::may_have(server, repo, &path, id).await {
-            continue;
-        }
-        answer = package::answer_blob(server, repo, &path, expected, asked).await;
-        // One repository's missing file or failing upstream is no reason: others publish the same bytes.
-        if !(answer.status() == StatusCode::NOT_FOUND || answer.status().is_server_error()) {
-            break;
-        }
-    }
-    answer
-}
-
-/// This server as the client calls it.
-pub fn own_url(server: &Server, asked: &Asked) -> String {
-    let host = asked.header(header::HOST).map(|host| format!("http://{host}"));
-    server.config.public_url.clone().or(host).unwrap_or_else(|| server.config.shown_url())
-}
-
 fn index(server: &Server, asked: &Asked) -> Response<Body> {
     let url = own_url(server, asked);
     let mut text = String::from("manyhands package mirror\n");
@@ -292,12 +208,6 @@ async fn control_api(control: axum::Router, request: Request<Incoming>, peer: So
     response.map(from_axum)
 }
 
-/// An API response's body as one of ours.
-pub fn from_axum(body: axum::body::Body) -> Body {
-    use futures_util::TryStreamExt;
-    Body::stream(body.into_data_stream().map_err(std::io::Error::other))
-}
-
 /// What the access log keeps of a request while it is answered.
 struct Logged {
     client: IpAddr,
@@ -335,9 +245,4 @@ impl Logged {
         .write(&mut line);
         line
     }
-}
-
-/// Whether a path is named by the snapshot, without borrowing it.
-pub fn is_named(repo: &Repo, path: &RepoPath) -> bool {
-    !matches!(repo.snapshot().resolve(path), Named::Unknown | Named::Unlisted { .. })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 
 use super::refresh::{self, Looked};
-use super::repo::Repo;
+use super::repo::{Repo, is_named};
 use super::{nested, pins};
 use crate::catalog::{Named, Root, Unit, UnitKey, UnitKind, by_hash_path};
 use crate::formats::compress::Compression;
@@ -16,9 +16,9 @@ use crate::io::clock;
 use crate::io::fetch::FetchError;
 use crate::io::respond::{Representation, plain, respond, try_again};
 use crate::model::{Blob, Expected, RepoPath};
-use crate::roles::serve::http::route::{Asked, is_named};
+use crate::roles::serve::http::reply::fetch_failed;
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::http::traffic::Kind;
-use crate::roles::serve::packages::package::fetch_failed;
 use crate::roles::serve::packages::passthrough;
 use crate::roles::serve::state::Server;
 

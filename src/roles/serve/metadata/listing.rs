@@ -15,9 +15,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
-use moka::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::listing_cache::Listings;
 use super::repo::Repo;
 use crate::catalog::{Named, PathTable, Snapshot, Unit};
 use crate::formats::compress::Compression;
@@ -25,47 +25,19 @@ use crate::formats::directory::{self, Entry};
 use crate::io::body::Body;
 use crate::io::respond::plain;
 use crate::model::{Expected, RepoPath};
-use crate::roles::serve::http::route::Asked;
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::http::traffic::Kind;
 use crate::roles::serve::state::Server;
 
 /// Entries of one page: ten times what the largest directories of distributions have.
 const MAX_ENTRIES: usize = 200_000;
-/// Directories being read: each may take the memory of `MAX_ENTRIES`.
-const READERS: usize = 4;
 /// How long a request waits for its turn to read one.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A page is made once for all who ask within this time: a crowd must not read a large directory again and again.
-const FRESH: Duration = Duration::from_secs(2);
-/// Bytes of pages that are kept for that.
-const MAX_KEPT: u64 = 64 << 20;
 /// A page of more bytes than this counts against `MAX_LARGE`.
 const LARGE: usize = 256 << 10;
-/// KiB of large pages in memory, the ones included that slow clients are still reading.
-const MAX_LARGE: usize = 256 << 10;
 
 /// What archives keep of an index in place of the plain one.
 const COMPRESSED: [&str; 4] = [".gz", ".xz", ".zst", ".bz2"];
-
-/// Pages that were made just now, and the bounds on making them.
-#[derive(Debug)]
-pub struct Listings {
-    /// By repository and directory.
-    pages: Cache<(usize, Option<RepoPath>), Bytes>,
-    readers: Semaphore,
-    large: Arc<Semaphore>,
-}
-
-impl Default for Listings {
-    fn default() -> Self {
-        let weigh = |_: &_, page: &Bytes| u32::try_from(page.len()).unwrap_or(u32::MAX);
-        Self {
-            pages: Cache::builder().max_capacity(MAX_KEPT).weigher(weigh).time_to_live(FRESH).build(),
-            readers: Semaphore::new(READERS),
-            large: Arc::new(Semaphore::new(MAX_LARGE)),
-        }
-    }
-}
 
 /// The text of a page, and its share of the memory for large ones until the last reader is done.
 struct Page {

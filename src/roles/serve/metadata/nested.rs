@@ -15,7 +15,8 @@ use crate::formats::{Entry, checksums, pdiff, prestodelta};
 use crate::io::body::Body;
 use crate::io::fetch::FetchError;
 use crate::model::{Expected, RepoPath};
-use crate::roles::serve::http::route::Asked;
+use crate::roles::serve::http::reply;
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::packages::{learnt, package};
 use crate::roles::serve::state::Server;
 
@@ -91,7 +92,7 @@ pub async fn answer(
         });
     }
     // Something names it, or does not: what nobody verified is not passed on in its place.
-    failure.map(|e| package::fetch_failed(repo, &e))
+    failure.map(|e| reply::fetch_failed(repo, &e))
 }
 
 fn find(table: &PathTable, path: &RepoPath) -> Option<(RepoPath, Expected)> {

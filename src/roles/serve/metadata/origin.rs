@@ -10,6 +10,7 @@ use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 
 use super::repo::Repo;
+use super::validator::Validator;
 use crate::config::{Origin, Profile};
 use crate::io::fetch::Source;
 use crate::io::regular::{self, Fingerprint};
@@ -73,51 +74,6 @@ pub fn source(repo: &Repo, path: &RepoPath, by_hash: Option<&RepoPath>) -> Sourc
 pub fn rest_left(upstream: &Upstream, repo: &Repo) -> Option<Duration> {
     let left: Option<Vec<Duration>> = repo.upstreams().iter().map(|base| upstream.rest_left(base)).collect();
     left?.into_iter().min()
-}
-
-/// What an upstream said about a file when it sent it: asked with this, it says whether it has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Validator {
-    /// Of another upstream it means nothing.
-    url: String,
-    etag: Option<HeaderValue>,
-    modified: Option<HeaderValue>,
-}
-
-impl Validator {
-    /// None from a file that has just changed: dates count whole seconds, and so do the tags that servers
-    /// make of them, so a second change within one would not show (RFC 9110 section 8.8.2.2).
-    pub fn of(url: &str, headers: &HeaderMap) -> Option<Self> {
-        let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
-        let age = date(header::DATE)?.duration_since(date(header::LAST_MODIFIED)?).ok()?;
-        let header = |name| headers.get(name).cloned();
-        (age > Duration::from_secs(1)).then(|| Self {
-            url: url.to_owned(),
-            etag: header(header::ETAG),
-            modified: header(header::LAST_MODIFIED),
-        })
-    }
-
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// The entity tag and the date, as they are written down.
-    pub fn written(&self) -> [Option<&str>; 2] {
-        [&self.etag, &self.modified].map(|value| value.as_ref()?.to_str().ok())
-    }
-
-    /// As it was written down.
-    pub fn read(url: String, [etag, modified]: [Option<&str>; 2]) -> Option<Self> {
-        let value = |text: Option<&str>| text.map(HeaderValue::from_str).transpose().ok();
-        Some(Self { url, etag: value(etag)?, modified: value(modified)? })
-    }
-
-    /// Whether a reply from the same place is about the same bytes.
-    pub fn fits(&self, headers: &HeaderMap) -> bool {
-        headers.get(header::ETAG) == self.etag.as_ref()
-            && headers.get(header::LAST_MODIFIED) == self.modified.as_ref()
-    }
 }
 
 /// A root file as the origin has it.

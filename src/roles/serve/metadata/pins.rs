@@ -14,7 +14,7 @@ use moka::sync::Cache;
 use super::repo::Repo;
 use crate::catalog::{Unit, UnitKey};
 use crate::model::RepoPath;
-use crate::roles::serve::http::route::Asked;
+use crate::roles::serve::http::request::Asked;
 
 /// Readers remembered.
 const MAX_READERS: u64 = 200_000;

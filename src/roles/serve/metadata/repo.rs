@@ -8,9 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::StatusCode;
 
-use super::origin::Validator;
 use super::refresh::Known;
-use crate::catalog::{Needed, Snapshot, Trust, Unit, UnitKey, Warm};
+use super::validator::Validator;
+use crate::catalog::{Named, Needed, Snapshot, Trust, Unit, UnitKey, Warm};
 use crate::config::{Layout, Origin, RepoConfig};
 use crate::io::hush::Hush;
 use crate::model::{BlobId, Digest, Expected, RepoPath, Time};
@@ -358,4 +358,9 @@ impl Repo {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<UnitKey, UnitState>> {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a path is named by the snapshot, without borrowing it.
+pub fn is_named(repo: &Repo, path: &RepoPath) -> bool {
+    !matches!(repo.snapshot().resolve(path), Named::Unknown | Named::Unlisted { .. })
 }

@@ -12,24 +12,19 @@
 //! The redirecting URLs begin with `/listed/`, by which the server knows that the client has the other.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Response, StatusCode, header};
 
-use moka::sync::Cache;
-
-use super::package::made;
 use crate::catalog::{Root, Unit, UnitKey, UnitKind};
 use crate::config::Layout;
 use crate::formats::metalink::{self, File, Version};
 use crate::io::body::Body;
-use crate::io::clock;
 use crate::io::hasher::Hasher;
 use crate::io::respond::plain;
-use crate::model::{Blob, BlobId, Digests, PathError, RepoPath, Time, encode_path};
-use crate::roles::serve::http::route::{Asked, own_url};
+use crate::model::{Blob, Digests, PathError, RepoPath, encode_path};
+use crate::roles::serve::http::reply::{made, own_url};
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::http::traffic::Kind;
 use crate::roles::serve::metadata::answer::{self, PATIENCE};
 use crate::roles::serve::metadata::refresh;
@@ -43,15 +38,6 @@ const MAX_VOLUNTEERS: usize = 4;
 /// Bytes of a file for each volunteer in its metalink. libzypp has URLs that find nothing left to do fetch what
 /// the others are at: with four pieces for each of them that is little more than the file.
 const BYTES_EACH: u64 = 1 << 20;
-
-/// How long after a metalink its client's direct URL is held back: this, and as long as the file takes at 4 MiB/s.
-/// Most packages have come from volunteers by then. Not longer, because it is lost where all of them are gone.
-const COURTESY: Duration = Duration::from_secs(1);
-const COURTESY_RATE: u64 = 4 << 20;
-const MAX_COURTESY: Duration = Duration::from_secs(15);
-
-/// Maximum number of clients and blobs remembered.
-const MAX_COURTESIES: u64 = 100_000;
 
 /// Earlier generations in a metalink of `repomd.xml`: a client that has an older one fetches it again anyway.
 const MAX_EARLIER: usize = 8;
@@ -137,7 +123,7 @@ fn is_file(repo: &Repo, path: &RepoPath) -> bool {
     let profile = &repo.config.profile;
     UnitKey::of_root(path, profile).is_some()
         || profile.is_package_name(path.file_name())
-        || crate::roles::serve::http::route::is_named(repo, path)
+        || crate::roles::serve::metadata::repo::is_named(repo, path)
 }
 
 /// Metalink 3 of the current `repomd.xml`, all of it from one snapshot.
@@ -205,32 +191,6 @@ pub fn is_wanted(asked: &Asked) -> bool {
 /// How many URLs of volunteers a metalink has.
 pub fn volunteers_for(size: u64) -> usize {
     usize::try_from(size.div_ceil(BYTES_EACH)).map_or(MAX_VOLUNTEERS, |count| count.clamp(1, MAX_VOLUNTEERS))
-}
-
-/// Who was given a metalink just now, of what, and until when that is. libzypp takes all of its URLs at once, so that the direct one
-/// would carry a good part of every package: it waits, and finds itself unwanted unless volunteers fail.
-#[derive(Debug)]
-pub struct Courtesy(Cache<(IpAddr, BlobId), Time>);
-
-impl Default for Courtesy {
-    fn default() -> Self {
-        Self(Cache::builder().max_capacity(MAX_COURTESIES).time_to_live(MAX_COURTESY).build())
-    }
-}
-
-impl Courtesy {
-    fn begin(&self, client: IpAddr, blob: Blob) {
-        let courtesy = (COURTESY + Duration::from_secs(blob.size / COURTESY_RATE)).min(MAX_COURTESY);
-        self.0.insert((client, blob.id), clock::now() + courtesy);
-    }
-
-    /// Returns when volunteers have had their time.
-    pub async fn wait(&self, client: IpAddr, blob: BlobId) {
-        if let Some(end) = self.0.get(&(client, blob)) {
-            // A clock that was set back must not make it longer.
-            tokio::time::sleep(end.since(clock::now()).min(MAX_COURTESY)).await;
-        }
-    }
 }
 
 /// Metalink 4 of a package: the volunteers' signed URLs, then the direct one.

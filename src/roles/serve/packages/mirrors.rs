@@ -17,7 +17,7 @@ use http::{Response, header};
 use quick_xml::escape::escape;
 
 use super::lists::{self, Wanted};
-use super::package::{Sought, fetch_failed, made};
+use super::package::Sought;
 use super::{learnt, package, passthrough, representation};
 use crate::catalog::Named;
 use crate::formats::metalink::{self, File};
@@ -26,7 +26,8 @@ use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::fetch::FetchError;
 use crate::model::{Blob, BlobId, Expected, RepoPath, encode_path};
-use crate::roles::serve::http::route::{Asked, own_url};
+use crate::roles::serve::http::reply::{fetch_failed, made, own_url};
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::metadata::nested;
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::state::Server;

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, header};
 
 use super::{alternatives, lists, passthrough, representation, tree};
 use crate::catalog::Package;
 use crate::config::Origin;
-use crate::formats::conditions::Modified;
 use crate::formats::control::SYNC_HEADER;
 use crate::formats::range;
 use crate::formats::ticket::{self, Key, SyncProof};
@@ -18,17 +17,17 @@ use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::fetch::{Content, FetchError, Flight, Source};
 use crate::io::hasher;
-use crate::io::respond::{self, Representation, plain};
-use crate::io::upstream::UpstreamError;
+use crate::io::respond;
 use crate::model::{Algorithm, Alternatives, Blob, BlobId, Digests, Expected, RepoPath, encode_path};
 use crate::policy::Request;
-use crate::roles::serve::http::route::Asked;
+use crate::roles::serve::http::reply::{fetch_failed, made};
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::http::traffic::Kind;
 use crate::roles::serve::metadata::origin;
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::state::Server;
 use crate::roles::serve::volunteers::fleet::Choice;
-use crate::roles::serve::volunteers::{dispatch, zone};
+use crate::roles::serve::volunteers::{dispatch, failover};
 
 /// How long an origin may take to say how long a file is.
 const SIZE_PATIENCE: Duration = Duration::from_secs(2);
@@ -208,7 +207,7 @@ pub fn request(server: &Server, blob: Blob, len: u64, asked: &Asked) -> Request 
         client: asked.asker(),
         can_return: asked.is_listed
             || lists::is_wanted(asked)
-            || zone::covers(server, asked)
+            || server.failover.as_ref().is_some_and(|failover| failover.covers(asked))
             || comes_back(asked.user_agent()),
         is_sent_back: asked.is_sent_back,
         is_segment: range::is_segment(asked.header(header::RANGE), blob.size),
@@ -257,7 +256,8 @@ fn redirect(
     let url = |base_url: &str, key: &Key| {
         format!("{base_url}{}", key.sign_dated(blob, modified_secs, expiry, &name))
     };
-    let first = url(zone::location_base(server, node, &base_url, &signer, asked), &signer.key);
+    let first =
+        url(failover::location_base(server.failover.as_ref(), node, &base_url, &signer, asked), &signer.key);
     let others = |count| {
         let others = server.fleet.others(&request, &base_url, count).into_iter();
         others.map(|(base_url, key)| url(&base_url, &key))
@@ -385,27 +385,6 @@ pub fn sources(server: &Server, repo: &Repo, path: &RepoPath, expected: &Expecte
     source
 }
 
-/// 404 is for what does not exist, and for damage where [`Repo::status_of_damage`] says so; an outage is a 5xx that
-/// clients may try again.
-pub fn fetch_failed(repo: &Repo, error: &FetchError) -> Response<Body> {
-    match error {
-        FetchError::NotFound => plain(StatusCode::NOT_FOUND, "no upstream has this file"),
-        FetchError::Upstream(UpstreamError::Busy { pause, .. }) => {
-            respond::try_again("the upstream asks for a pause; try again", pause.as_secs() + 1)
-        }
-        FetchError::Upstream(_) => plain(StatusCode::BAD_GATEWAY, "the upstream failed; try again"),
-        FetchError::Wrong { .. } => {
-            plain(repo.status_of_damage(), "the upstream's file does not match its metadata")
-        }
-        FetchError::Late => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the upstream sends this file slowly; try again soon")
-        }
-        FetchError::Store(_) => {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "the server cannot fetch this file now; try again")
-        }
-    }
-}
-
 /// `PATH.sha256` and its kind, for packages whose origin has no such file itself.
 pub async fn manifest(
     server: &Arc<Server>,
@@ -429,17 +408,6 @@ pub async fn manifest(
         }
         Err(e) => fetch_failed(repo, &e),
     })
-}
-
-/// A text that was made for this answer, and may be another one next time.
-pub fn made(server: &Server, asked: &Asked, file_name: &str, text: String) -> Response<Body> {
-    let bytes = bytes::Bytes::from(text);
-    let blob = crate::catalog::Root::new(bytes.clone()).blob;
-    // A date of its bytes would go back and forth with them.
-    let modified = Modified::at(clock::now().as_secs());
-    let what = Representation::of_metadata(blob, file_name, modified);
-    let response = respond::respond(&asked.method, &asked.headers, &what, Body::slices(bytes));
-    response.map(|body| server.traffic.count(Kind::Metadata, body))
 }
 
 /// All digests of a package: remembered, or from its bytes.

@@ -5,34 +5,28 @@
 //!
 //! What is known is written down every few seconds, so that a restart forgets none of it.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Response, StatusCode, header};
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::learnt;
 use super::package::{self, Sought};
+use super::passed_files::{Passed, Record, Said};
 use crate::formats::conditions;
 use crate::io::body::Body;
 use crate::io::db::DbError;
 use crate::io::upstream::{Reply, UpstreamError};
 use crate::model::{Blob, BlobId, Expected, RepoPath};
-use crate::roles::serve::http::route::Asked;
-use crate::roles::serve::metadata::origin::Validator;
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::metadata::repo::Repo;
+use crate::roles::serve::metadata::validator::Validator;
 use crate::roles::serve::state::Server;
 use crate::roles::serve::volunteers::dispatch;
 
-/// Memory for files: some 30,000.
-const MEMORY: u64 = 16 << 20;
-/// What a file takes besides its path, which it has twice, and its upstream's tag and date.
-const RECORD: usize = 400;
 /// For how long what an upstream has said of a file holds.
 const HOLDS: Duration = Duration::from_secs(3);
 /// How long an upstream may take to say so; after that the file is passed through.
@@ -43,37 +37,6 @@ const MAX_UNWRITTEN: usize = 10_000;
 const SAVE_PERIOD: Duration = Duration::from_secs(5);
 /// Kind of the database's records of files.
 const KIND: &str = "passed-1";
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub struct Passed {
-    files: Cache<Place, Arc<Record>>,
-    /// What is to be written down.
-    changed: Arc<Mutex<BTreeSet<Place>>>,
-}
-
-/// The repository's number and the path.
-type Place = (usize, RepoPath);
-
-/// A file as it was passed through.
-#[derive(Debug)]
-struct Record {
-    blob: Blob,
-    /// `Last-Modified` as the upstream gave it.
-    modified_secs: u64,
-    validator: Validator,
-    /// When the upstream was asked last, and what it said. Not since the start for what was read.
-    asked: tokio::sync::Mutex<Option<(Instant, Said)>>,
-}
-
-/// What an upstream says of a file that was passed through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
-    Same,
-    Other,
-    /// It does not answer.
-    Nothing,
-}
 
 /// What the database keeps of a file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,37 +49,6 @@ struct Written {
     url: String,
     etag: Option<String>,
     modified: Option<String>,
-}
-
-impl Default for Passed {
-    fn default() -> Self {
-        let changed = Arc::<Mutex<BTreeSet<Place>>>::default();
-        let gone = changed.clone();
-        let weight = |(_, path): &Place, _: &Arc<Record>| {
-            u32::try_from(2 * path.as_str().len() + RECORD).unwrap_or(u32::MAX)
-        };
-        let cache = Cache::builder().max_capacity(MEMORY).weigher(weight);
-        // Whatever leaves memory leaves the database, which is bounded by that.
-        let cache = cache.eviction_listener(move |place: Arc<Place>, _, _| {
-            gone.lock().unwrap_or_else(PoisonError::into_inner).insert(Place::clone(&place));
-        });
-        Self { files: cache.eviction_policy(EvictionPolicy::lru()).build(), changed }
-    }
-}
-
-impl Passed {
-    fn get(&self, repo: &Repo, path: &RepoPath) -> Option<Arc<Record>> {
-        self.files.get(&(repo.index, path.clone()))
-    }
-
-    fn put(&self, place: Place, record: Record) {
-        self.files.insert(place.clone(), Arc::new(record));
-        self.note_changed(place);
-    }
-
-    fn note_changed(&self, place: Place) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
-    }
 }
 
 /// Brings back what was known before the start, of upstreams that still are. Blocks.

@@ -15,7 +15,7 @@ use crate::io::clock;
 use crate::io::respond::{content_type, plain};
 use crate::io::upstream::{Reply, UpstreamError};
 use crate::model::RepoPath;
-use crate::roles::serve::http::route::Asked;
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::http::traffic::Kind;
 use crate::roles::serve::metadata::origin::{self, TreeFile};
 use crate::roles::serve::metadata::repo::Repo;

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, header};
 use crate::io::body::Body;
 use crate::io::respond::{self, Representation};
 use crate::model::{Alternatives, Blob, BlobId, Expected, RepoPath};
-use crate::roles::serve::http::route::Asked;
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::state::Server;
 

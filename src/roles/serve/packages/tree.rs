@@ -21,7 +21,7 @@ use crate::io::fetch::FetchError;
 use crate::io::respond::{self, Representation, plain};
 use crate::io::tree_hashes::{HashError, Known, Opened, Reading};
 use crate::model::{Algorithm, Alternatives, Blob, BlobId, Digests, Expected, RepoPath, Time, VolunteerId};
-use crate::roles::serve::http::route::Asked;
+use crate::roles::serve::http::request::Asked;
 use crate::roles::serve::metadata::origin::{self, TreeFile};
 use crate::roles::serve::metadata::repo::Repo;
 use crate::roles::serve::state::Server;

@@ -60,7 +60,7 @@ pub fn save(server: &Arc<Server>, id: VolunteerId, record: Record) {
     };
     let write = move || {
         let json = serde_json::to_vec(&stored).unwrap_or_default();
-        let token = record.quarantined_until.and_then(|_| super::session::enrolled_token(&server, &id));
+        let token = record.quarantined_until.and_then(|_| super::enrolment::enrolled_token(&server, &id));
         let token = token.map(|token| token_key(&token));
         let keys = [Some(id.as_str()), token.as_deref()].into_iter().flatten();
         if let Err(e) = server.db.put_records(KIND, keys.map(|key| (key, Some(json.clone())))) {

@@ -13,97 +13,26 @@
 //!   name: it can reach that port, and who follows the records tries it first.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
-use http::{Response, StatusCode, header};
-use moka::sync::Cache;
+use http::{Response, StatusCode};
 use tokio::sync::oneshot;
 
-use super::fleet::Signer;
-use super::session;
+use super::enrolment;
+use super::failover::Failover;
 use crate::formats::ticket::Ticket;
-use crate::formats::zone::{Place, Zone};
+use crate::formats::zone::Place;
 use crate::io::body::Body;
 use crate::io::clock;
 use crate::io::dns::Sockets;
 use crate::io::respond::plain;
 use crate::io::tunnel::site;
 use crate::model::VolunteerId;
-use crate::policy::NodeNo;
-use crate::roles::serve::http::route::{Asked, by_hash};
+use crate::roles::serve::http::request::Asked;
+use crate::roles::serve::packages::by_hash::by_hash;
 use crate::roles::serve::packages::package;
 use crate::roles::serve::state::Server;
-
-/// How apt's requests begin their User-Agent; no other client follows SRV records.
-const APT: &str = "Debian APT-HTTP";
-/// Clients remembered.
-const MAX_CLIENTS: u64 = 100_000;
-/// How long a client that follows no SRV records is remembered.
-const PLAIN: Duration = Duration::from_secs(24 * 3600);
-/// How long a redirect explains why a client comes. Covers apt's 30 s for a volunteer that is silent.
-const SENT: Duration = Duration::from_secs(60);
-/// How long an SRV question may be what led a client here: longer than [`SENT`], for resolvers that keep
-/// answers longer than they should.
-const FOLLOWED: Duration = Duration::from_secs(120);
-
-/// The zone, and what is remembered about clients.
-#[derive(Debug)]
-pub struct Failover {
-    zone: Zone,
-    /// Clients sent to a volunteer by name, with the port of ours that they had asked at.
-    sent: Cache<(IpAddr, NodeNo), u16>,
-    /// Volunteers whose SRV records somebody asked for.
-    followed: Cache<NodeNo, ()>,
-    /// Clients that follow no SRV records.
-    plain: Cache<IpAddr, ()>,
-}
-
-impl Failover {
-    pub fn new(zone: Zone) -> Self {
-        Self {
-            zone,
-            sent: Cache::builder().max_capacity(MAX_CLIENTS).time_to_live(SENT).build(),
-            followed: Cache::builder().max_capacity(MAX_CLIENTS).time_to_live(FOLLOWED).build(),
-            plain: Cache::builder().max_capacity(MAX_CLIENTS).time_to_live(PLAIN).build(),
-        }
-    }
-
-    /// Whether a client is sent by name. One that follows no SRV records and is not yet known comes here anyway.
-    fn covers(&self, asked: &Asked) -> bool {
-        let is_apt = asked.header(header::USER_AGENT).is_some_and(|agent| agent.starts_with(APT));
-        is_apt && !self.plain.contains_key(&site(asked.client))
-    }
-
-    /// The base URL of a volunteer's name, without a port; `None` where only its own URL leads to it.
-    pub fn named_url(&self, id: &VolunteerId, base_url: &str) -> Option<Arc<str>> {
-        self.zone.host_of(id, base_url).map(|host| format!("http://{host}").into())
-    }
-}
-
-/// Where a client is sent for a volunteer: by name where it falls over by itself, else to host and port.
-pub fn location_base<'a>(
-    server: &Server,
-    node: NodeNo,
-    base_url: &'a str,
-    signer: &'a Signer,
-    asked: &Asked,
-) -> &'a str {
-    match (&server.failover, &signer.named_url) {
-        (Some(failover), Some(named_url)) if failover.covers(asked) => {
-            failover.sent.insert((site(asked.client), node), asked.local_port);
-            named_url
-        }
-        _ => base_url,
-    }
-}
-
-/// Whether a client that is redirected comes here by itself if the volunteer fails.
-pub fn covers(server: &Server, asked: &Asked) -> bool {
-    server.failover.as_ref().is_some_and(|failover| failover.covers(asked))
-}
 
 /// Answers what a volunteer was to serve. The client is here already: a ticket that has expired is as good.
 pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &Asked) -> Response<Body> {
@@ -130,7 +59,7 @@ pub async fn answer(server: &Arc<Server>, id: &VolunteerId, path: &str, asked: &
 /// Whether the ticket is one of this volunteer's; `None` if nobody knows its blob.
 async fn is_signed(server: &Server, id: &VolunteerId, ticket: &Ticket<'_>) -> Option<bool> {
     // While another process takes over, the database is its own.
-    let key = server.fleet.key_of(id).or_else(|| session::enrolled_key(server, id).map(Arc::new));
+    let key = server.fleet.key_of(id).or_else(|| enrolment::enrolled_key(server, id).map(Arc::new));
     let mut is_known = false;
     for (repo, path, expected) in server.find(ticket.blob) {
         let Some(blob) = package::known_blob(server, repo, &path, &expected).await else { continue };

@@ -13,8 +13,9 @@ use crate::catalog::{Draft, IngestError, RootFile, TrustError, Unit, UnitKey, Un
 use crate::io::clock;
 use crate::io::upstream::UpstreamError;
 use crate::model::{BlobId, RepoPath};
-use crate::roles::serve::metadata::origin::{self, OriginError, RootRead, Validator};
+use crate::roles::serve::metadata::origin::{self, OriginError, RootRead};
 use crate::roles::serve::metadata::repo::{Partial, Repo};
+use crate::roles::serve::metadata::validator::Validator;
 use crate::roles::serve::state::Server;
 
 /// Attempts to catch an upstream between two of its own updates.
