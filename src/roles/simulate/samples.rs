@@ -144,6 +144,9 @@ impl World<'_> {
                 unfinished += self.transfers.get(transfer).map_or(0.0, |transfer| transfer.len) - left;
             }
         }
+        // Sent, but the copy that they were forwarded from has not arrived.
+        let waiting = self.held.values().flatten().filter_map(|number| self.transfers.get(*number));
+        unfinished += waiting.map(|transfer| transfer.len).sum::<f64>();
         self.check_conservation(clients, copies, unfinished)?;
         let is_wrong = |node: &Node| self.scenario.volunteers[node.group].wrong > 0.0;
         ensure!(
