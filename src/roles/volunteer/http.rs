@@ -25,8 +25,9 @@ const CLOCK_SLACK_SECS: u64 = 300;
 /// A download that would get less than this, in bytes/s, goes to the server instead.
 const MIN_SHARE: u64 = 32 << 10;
 
-/// The server sends order and client at the same time: how much later the order may arrive.
-const ORDER_LAG: Duration = Duration::from_millis(200);
+/// The server sends order and client at the same time: how much later the order may arrive. It may have to read the file
+/// for the digests of its pieces first.
+const ORDER_LAG: Duration = Duration::from_secs(1);
 const ORDER_POLL: Duration = Duration::from_millis(20);
 /// How long to wait for the first bytes of a file that is being fetched; then the client is sent back.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
