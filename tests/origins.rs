@@ -401,9 +401,9 @@ fn a_client_certificate_opens_an_upstream() {
         ("client.pem", "client.key", true, "client.pem"),
         ("late.pem", "late.key", true, "has expired"),
         ("client.pem", "server.key", false, "client_key is not the key of client_cert"),
-        ("client.key", "client.key", false, "no certificate"),
+        ("client.key", "client.key", false, "no PEM certificate"),
         ("client.pem", "client.pem", false, "client_key"),
-        ("empty.pem", "client.key", false, "no certificate"),
+        ("empty.pem", "client.key", false, "no PEM certificate"),
         ("absent.pem", "client.key", false, "cannot read client_cert"),
     ] {
         let (valid, said) = check(&with(cert, key));
