@@ -249,14 +249,14 @@ fn volunteers_carry_a_cold_crowd_and_the_idle_server_its_first_minute() {
 fn forty_alone_at_an_idle_server_take_what_its_line_takes() {
     let report = cold_crowd("crowd-idle", &["clients.shape.flash.clients=0", "duration=2min"]);
     assert_eq!(report.ours("downloads"), 40.0);
-    // 200 MB over 125 MB/s and four times 4 MiB/s; volunteers have nothing before the server is through.
+    // 200 MB over 125 MB/s and four times 4 MiB/s. Some are sent to volunteers that have just begun to fetch it.
     let bound = 200e6 / (125e6 + 4.0 * 4_194_304.0);
     assert!(
         (report.ours("first_minute_bound") - bound).abs() < 1e-6,
         "{}",
         report.ours("first_minute_bound")
     );
-    assert!(report.ours("first_minute_ratio") < 1.5, "{}", report.ours("first_minute_ratio"));
+    assert!(report.ours("first_minute_ratio") < 2.0, "{}", report.ours("first_minute_ratio"));
 }
 
 #[test]

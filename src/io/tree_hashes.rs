@@ -145,6 +145,8 @@ impl TreeHashes {
 
     /// Whether nothing was logged yet about a file as it is now.
     pub fn is_news(&self, path: &Path, fingerprint: &Fingerprint) -> bool {
+        // One at a time: of two at the same moment, the cache may find both the first.
+        let _alone = self.lock_reading();
         self.told.entry((path.to_owned(), *fingerprint)).or_insert(()).is_fresh()
     }
 
