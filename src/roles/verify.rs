@@ -60,7 +60,9 @@ fn not_the_server(error: UpstreamError, server: &str) -> anyhow::Error {
             "{server} is the address of the server's status (its `admin`): give the one for clients and volunteers (its \
              `listen`, by default port 8080)"
         ),
-        UpstreamError::NotFound { .. } => anyhow::anyhow!("{server} is no manyhands server: it answers 404"),
+        UpstreamError::NotFound { .. } => {
+            anyhow::anyhow!("{server} is not a manyhands server: it answers 404")
+        }
         _ => anyhow::Error::new(error).context(format!("no answer from {server}")),
     }
 }

@@ -28,7 +28,9 @@ const MIN_SHARE: u64 = 32 << 10;
 /// The server sends order and client at the same time: how much later the order may arrive. It may have to read the file
 /// for the digests of its pieces first.
 const ORDER_LAG: Duration = Duration::from_secs(1);
-const ORDER_POLL: Duration = Duration::from_millis(20);
+/// Pauses between looks for it, the first and the longest: whoever asks for what is not here costs a few looks.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LAST_LOOK: Duration = Duration::from_millis(160);
 /// How long to wait for the first bytes of a file that is being fetched; then the client is sent back.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
 /// Another volunteer considers one dead that does not answer within 5 s.
@@ -122,6 +124,7 @@ async fn serve(edge: &Arc<Edge>, request: &Parts, ticket: &Ticket<'_>, client: I
 /// The blob and its size: held, or being fetched on an order that has arrived or is about to.
 async fn find(edge: &Edge, blob: BlobId) -> Option<(Copy, u64)> {
     let until = Instant::now() + ORDER_LAG;
+    let mut pause = FIRST_LOOK;
     loop {
         if let Some((file, size)) = edge.open_blob(blob) {
             return Some((Copy::Held(Arc::new(file)), size));
@@ -133,7 +136,8 @@ async fn find(edge: &Edge, blob: BlobId) -> Option<(Copy, u64)> {
         if Instant::now() >= until {
             return None;
         }
-        tokio::time::sleep(ORDER_POLL).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_LOOK);
     }
 }
 

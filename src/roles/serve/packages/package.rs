@@ -174,6 +174,11 @@ pub async fn read_pieces(server: &Arc<Server>, blob: Blob) {
         // Kept files are hashed as they come.
         let _ = flight.finished().await;
     } else if let Some((repo, path, expected)) = server.find(blob.id).first() {
+        // A cached file is read once, whatever comes of it; a tree's reading is joined.
+        let is_cached = server.packages.held(&blob.into()).is_some();
+        if is_cached && !server.hashing.entry(blob.id.digest()).or_insert(()).is_fresh() {
+            return;
+        }
         let sought = Sought { repo, path, wanted: (*expected).into(), by_hash: false };
         hash_here(server, &sought, blob).await;
     }
